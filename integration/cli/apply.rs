@@ -1,0 +1,62 @@
+//! `enlist apply`: all or nothing, created / changed / unchanged, and what is refused.
+
+use super::{At, bound_node, status, write};
+
+const GOOD: &str = "kind: Pool\nname: eu\ncidrs: [10.20.0.0/24]\n---\nkind: Group\nname: web\nselector: zone=eu-1\n";
+
+#[test]
+fn created_changed_unchanged_from_files_and_stdin() {
+    let at = At::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "good.yaml", GOOD);
+    let dry = at.run(&["apply", "-f", &file, "--dry-run"]).ok();
+    assert!(dry.contains("pool eu would be created") && dry.contains("group web would be created"), "{dry}");
+    assert!(at.keys().is_empty(), "a dry run writes nothing");
+    assert_eq!(at.run(&["apply", "-f", &file]).ok(), "pool eu created\ngroup web created\n");
+    assert_eq!(at.pipe(&["apply", "-f", "-"], GOOD).ok(), "pool eu unchanged\ngroup web unchanged\n");
+    let json = r#"{"kind":"Pool","name":"eu","cidrs":["10.20.0.0/16"]}"#;
+    assert_eq!(at.pipe(&["apply", "-f", "-"], json).ok(), "pool eu changed\n");
+    let stored = at.etcd.etcdctl(&["get", "/enlist/pools/eu", "--print-value-only"]).unwrap();
+    assert!(stored.starts_with(r#"{"v":1,"kind":"Pool","name":"eu""#), "{stored}");
+}
+
+#[test]
+fn one_bad_document_and_nothing_is_written() {
+    let at = At::start();
+    let folder = tempfile::tempdir().unwrap();
+    let good = write(folder.path(), "good.yaml", GOOD);
+    for (text, says) in [
+        (
+            "kind: Pool\nname: eu\ncidrs: [10.20.0.0/24]\nselctor: zone=eu-1\n",
+            "bad.yaml:4: Pool eu: selctor: unknown field, did you mean selector?",
+        ),
+        ("kind: Pool\nname: eu\ncidrs: [10.20.0.0/33]\n", "cidrs"),
+        ("kind: Pool\nname: eu\ncidrs: [10.20.0.0/24]\nselector: 'zone=a,,b'\n", "selector"),
+        ("kind: Pool\nname: Eu\ncidrs: [10.20.0.0/24]\n", "name"),
+        ("kind: Pool\nname: eu\ncidrs: [10.20.0.0/24]\nhold: 10\n", "hold"),
+        ("kind: Group\nname: web\nselector: '('\n", "selector"),
+        ("kind: Grp\nname: web\n", "kind"),
+        ("name: [", "bad.yaml"),
+    ] {
+        let bad = write(folder.path(), "bad.yaml", text);
+        at.run(&["apply", "-f", &good, "-f", &bad]).fails(2, says);
+        assert!(at.keys().is_empty(), "{text} let something be written");
+    }
+    at.run(&["apply", "-f", "/nonexistent.yaml"]).fails(2, "/nonexistent.yaml");
+    at.pipe(&["apply", "-f", "-"], "").fails(2, "no document");
+}
+
+#[test]
+fn domain_and_sharing_stay_while_nodes_have_addresses() {
+    let at = At::start();
+    at.pipe(&["apply", "-f", "-"], GOOD).ok();
+    bound_node(&at, "a", "10.20.0.5");
+    at.put("nodes/a/status", &status("a", "stopped"));
+    for (field, value) in [("sharing", "shared"), ("domain", "other")] {
+        let text = format!("kind: Pool\nname: eu\ncidrs: [10.20.0.0/24]\n{field}: {value}\n");
+        at.pipe(&["apply", "-f", "-"], &text).fails(5, field);
+    }
+    assert!(at.run(&["get", "pool", "eu", "-o", "yaml"]).ok().contains("sharing: exclusive"));
+    let text = "kind: Pool\nname: eu\ncidrs: [10.20.0.0/16]\nhold: 20m\n";
+    assert_eq!(at.pipe(&["apply", "-f", "-"], text).ok(), "pool eu changed\n");
+}

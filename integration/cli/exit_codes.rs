@@ -1,0 +1,143 @@
+//! Exit codes: 0 ok, 2 usage, 3 findings, 4 not found, 5 conflict, 6 store; said on stderr, in one line.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::{Answer, At, Running, answer, bound_node, enlist, label, status, write};
+use crate::support::etcd::free_port;
+
+fn alone(arguments: &[&str]) -> Answer {
+    let mut command = enlist();
+    command.args(arguments);
+    answer(command)
+}
+
+#[test]
+fn a_wrong_command_line_is_2_and_needs_no_store() {
+    for (arguments, says) in [
+        (vec!["get", "nods"], "did you mean nodes?"),
+        (vec!["get", "nodes", "--endpoint", "x"], "--endpoints"),
+        (vec!["get", "nodes", "-l", "zone in eu"], "zone in eu"),
+        (vec!["get", "pools", "-l", "zone=eu"], "-l selects by a node's variables"),
+        (vec!["get", "nodes", "--prefix", "enlist"], "setting source.prefix (flag --prefix)"),
+        (vec!["get", "nodes", "--prefix", "/"], "source.prefix"),
+        (vec!["get", "nodes", "--dial-timeout", "2"], "dial_timeout"),
+        (vec!["get", "nodes", "--cert", "x.pem"], "given together"),
+        (vec!["get", "nodes", "--config", "/nonexistent.toml"], "/nonexistent.toml"),
+        (vec!["check", "-w", "json"], "did you mean -o json?"),
+        (vec!["get", "nodes", "-w", "json"], "did you mean -o json?"),
+        (vec!["run", "alocator"], "allocator"),
+        (vec!["agent", "--var", "a b=c"], "a b"),
+        (vec!["agent", "--id", "Edge 7"], "node id"),
+        (vec!["agent", "--port", "80"], "port name"),
+        (vec!["agent", "--lease-ttl", "1ms"], "lease"),
+        (vec!["delete", "claim", "x"], "cannot be deleted by hand"),
+    ] {
+        alone(&arguments).fails(2, says);
+    }
+}
+
+#[test]
+fn an_unknown_setting_is_named_with_its_place_and_the_nearest_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "enlist.toml", "[source]\nendpoint = \"x\"\n");
+    alone(&["get", "nodes", "--config", &file]).fails(2, "unknown setting source.endpoint; did you mean source.endpoints?");
+    let mut command = enlist();
+    command.args(["get", "nodes"]).env("ENLIST__SOURCE__PREFX", "/x");
+    answer(command).fails(2, "variable ENLIST__SOURCE__PREFX: unknown setting source.prefx; did you mean source.prefix?");
+}
+
+#[test]
+fn settings_of_all_layers_reach_the_store() {
+    let at = At::start();
+    at.etcd.etcdctl(&["put", "/mine/nodes/a/label", &label("a")]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file =
+        write(folder.path(), "enlist.toml", &format!("[source]\nendpoints = [\"{}\"]\nprefix = \"/other\"\n", at.etcd.endpoint));
+    let mut command = enlist();
+    command.args(["get", "nodes", "-o", "name", "--config", &file]).env("ENLIST__SOURCE__PREFIX", "/mine");
+    // What Kubernetes injects for a service called enlist is no setting.
+    command.env("ENLIST_PORT", "tcp://10.0.0.1:80").env("ENLIST_SERVICE_HOST", "10.0.0.1");
+    assert_eq!(answer(command).ok(), "a\n");
+}
+
+#[test]
+fn a_store_that_is_away_is_6_after_the_dial_timeout() {
+    let endpoint = format!("127.0.0.1:{}", free_port());
+    let begin = Instant::now();
+    alone(&["get", "nodes", "--endpoints", &endpoint, "--dial-timeout", "500ms"]).fails(6, &endpoint);
+    assert!(begin.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn refused_credentials_are_6_for_commands_roles_and_agents() {
+    let at = At::start();
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [&["user", "add", "root:right"][..], &["user", "grant-role", "root", "root"], &["auth", "enable"]] {
+        at.etcd.etcdctl(arguments).unwrap();
+    }
+    let state = folder.path().to_str().unwrap();
+    for arguments in [&["get", "nodes"][..], &["run"], &["agent", "--id", "a", "--state-dir", state]] {
+        at.run(&[arguments, &["--user", "root:wrong"]].concat()).fails(6, "etcd refused");
+        at.run(arguments).fails(6, "etcd refused");
+    }
+    assert!(at.run(&["get", "nodes", "--user", "root:right"]).ok().starts_with("NODE"));
+    assert!(at.run(&["get", "nodes", "--user", "root", "--password", "right"]).ok().starts_with("NODE"));
+}
+
+#[test]
+fn what_is_not_there_is_4() {
+    let at = At::start();
+    for arguments in [
+        &["get", "node", "a"][..],
+        &["get", "pool", "a"],
+        &["get", "members", "a"],
+        &["describe", "node", "a"],
+        &["describe", "group", "a"],
+        &["explain", "node", "a"],
+        &["explain", "group", "a", "--node", "b"],
+        &["delete", "pool", "a"],
+        &["delete", "group", "a"],
+        &["delete", "node", "a"],
+        &["leave", "a"],
+    ] {
+        at.run(arguments).fails(4, "a");
+    }
+    assert!(at.run(&["get", "nodes"]).ok().starts_with("NODE"), "an empty list is no fault");
+}
+
+#[test]
+fn findings_are_3_and_repair_ends_them() {
+    let at = At::start();
+    assert_eq!(at.run(&["check"]).ok(), "nothing found\n");
+    bound_node(&at, "a", "10.20.0.1");
+    at.put("nodes/a/status", &status("a", "stopped"));
+    assert_eq!(at.run(&["check"]).ok(), "nothing found\n");
+    // A claim that no assignment accounts for.
+    at.put("claims/default/10.20.0.9", r#"{"v":1,"node":"a","state":"bound","pool":"eu"}"#);
+    let found = at.run(&["check", "-o", "json"]);
+    assert_eq!(found.code, 3, "{found:?}");
+    assert!(found.stdout.contains("claims/default/10.20.0.9"), "{found:?}");
+    assert_eq!(at.run(&["check", "--repair"]).ok(), "nothing found\n");
+    assert!(at.keys().contains(&"/enlist/claims/default/10.20.0.1".into()), "what is right stays");
+}
+
+#[test]
+fn a_role_waits_for_its_store_says_so_once_and_stops_in_order() {
+    let port = free_port();
+    let mut command = enlist();
+    command.args(["run", "manager", "--endpoints", &format!("127.0.0.1:{port}"), "--command-timeout", "1s"]);
+    let mut role = Running::start(command);
+    role.line("the store is away");
+    role.signal(Signal::SIGTERM);
+    assert_eq!(role.end(), 0);
+    role.said.extend(role.lines.try_iter());
+    assert_eq!(role.said.iter().filter(|line| line.contains("the store is away")).count(), 1);
+}
+
+#[test]
+fn version_tells_version_and_commit() {
+    let text = alone(&["--version"]).ok();
+    assert!(text.starts_with(&format!("enlist {} (", env!("CARGO_PKG_VERSION"))), "{text}");
+}

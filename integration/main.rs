@@ -1,0 +1,12 @@
+//! All integration tests in one binary. Every file says what it needs; real etcds are started by [`support::etcd`].
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod agent;
+mod cli;
+mod layers;
+mod manager;
+mod readme;
+mod relay;
+mod sim;
+mod store;
+mod support;

@@ -1,0 +1,61 @@
+//! The README's help is the binary's. `UPDATE_README=1 cargo test --test integration readme` writes it anew.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const BEGIN: &str = "<!-- help -->\n";
+const END: &str = "<!-- /help -->";
+const COMMANDS: [&str; 12] =
+    ["dev", "agent", "run", "apply", "get", "describe", "explain", "delete", "leave", "check", "brake", "purge"];
+
+fn help(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_enlist"))
+        .args(arguments)
+        .arg("-h")
+        .env("COLUMNS", "120")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Without the options that every command has: they are shown once.
+fn own_part(text: &str) -> String {
+    let before = text.split("\nStore:\n").next().unwrap_or(text);
+    let after = text.split("\nGeneral:\n").nth(1).and_then(|general| general.split_once("\n\n")).map(|(_, after)| after);
+    let mut own = before.trim_end().to_owned();
+    if let Some(after) = after {
+        own.push_str("\n\n");
+        own.push_str(after.trim_end());
+    }
+    own
+}
+
+fn expected() -> String {
+    let mut text = String::new();
+    let top = help(&[]);
+    writeln!(text, "```console\n$ enlist -h\n{}\n```\n", top.trim_end()).unwrap();
+    for command in COMMANDS {
+        let own = own_part(&help(&[command]));
+        writeln!(text, "<details><summary><code>enlist {command}</code></summary>\n\n```console\n$ enlist {command} -h\n{own}\n```\n\n</details>\n").unwrap();
+    }
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    lines.join("\n") + "\n"
+}
+
+#[test]
+fn the_readme_shows_the_help_of_every_command() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = readme.split_once(BEGIN).unwrap();
+    let (shown, after) = rest.split_once(END).unwrap();
+    let expected = expected();
+    if std::env::var_os("UPDATE_README").is_some() {
+        std::fs::write(&path, format!("{before}{BEGIN}{expected}{END}{after}")).unwrap();
+        return;
+    }
+    assert!(shown == expected, "the README's help is old: UPDATE_README=1 cargo test --test integration readme");
+}

@@ -1,0 +1,219 @@
+//! The simulation: roles and agents unchanged, on models of etcd and simulated hosts, on paused time. One seed is one run, byte
+//! for byte. Every revision of the history is checked for what must always hold; after quiet everything must have converged.
+//!
+//! `SIM_SEED=17` runs that seed alone and shows its script, `SIM_SEEDS=1000` as many seeds.
+
+mod checker;
+mod script;
+mod world;
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use enlist::store::memory::faults::FaultCounts;
+use tokio::time::Instant;
+
+use script::{Fault, Script, Step};
+use world::World;
+
+/// Seeds of one test run: enough that each fault that was put in on purpose is found, few enough for every commit.
+const SEEDS: u64 = 150;
+/// Everything converges within this: a hold, its cooling, two lease TTLs and the longest back-offs, twice.
+const QUIET_MAX: Duration = Duration::from_secs(240);
+/// How often the promise of `withdraw` is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What a run did.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ran {
+    revisions: u64,
+    history: u64,
+    faults: FaultCounts,
+}
+
+fn run(script: &Script, seed: u64) -> Result<Ran, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(live(script, seed))
+}
+
+async fn live(script: &Script, seed: u64) -> Result<Ran, String> {
+    let mut world = World::new(seed, script.nodes, script.two_stores).await;
+    let result = story(&mut world, script).await;
+    let checked = result.and_then(|()| checker::history(&world, script.pools_change));
+    let mut hasher = DefaultHasher::new();
+    format!("{:?}{:?}", world.source.history(), world.destination.history()).hash(&mut hasher);
+    let ran = Ran { revisions: 0, history: hasher.finish(), faults: world.faults.counts() };
+    world.end().await;
+    checked.map(|revisions| Ran { revisions, ..ran })
+}
+
+async fn story(world: &mut World, script: &Script) -> Result<(), String> {
+    for (pause, step) in &script.steps {
+        watched(world, *pause).await?;
+        world.step(step).await;
+    }
+    world.calm();
+    let deadline = Instant::now() + QUIET_MAX;
+    let mut quiet_for = 0;
+    // Quiet is when it stays: a write that was late may still come.
+    while quiet_for < 3 {
+        watched(world, Duration::from_secs(1)).await?;
+        let unrest = checker::unrest(world);
+        quiet_for = if unrest.is_empty() && world.faults.under_way() == 0 { quiet_for + 1 } else { 0 };
+        if Instant::now() > deadline {
+            return Err(format!("no quiet after {QUIET_MAX:?}: {}", unrest.join("; ")));
+        }
+    }
+    Ok(())
+}
+
+/// Lets time pass, and looks at the hosts meanwhile.
+async fn watched(world: &World, time: Duration) -> Result<(), String> {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        tokio::time::sleep(LOOK.min(end - Instant::now())).await;
+        if let Some(twice) = checker::used_twice(world) {
+            return Err(twice);
+        }
+    }
+    Ok(())
+}
+
+/// The shortest script found that still fails: steps are left out one by one, from the end.
+fn shorten(script: &Script, seed: u64) -> (Script, String) {
+    let mut shortest = script.clone();
+    let mut error = run(&shortest, seed).err().unwrap_or_default();
+    let mut tries = 0;
+    let mut index = shortest.steps.len();
+    while index > 0 && tries < 120 {
+        index -= 1;
+        tries += 1;
+        let mut shorter = shortest.clone();
+        shorter.steps.remove(index);
+        if let Err(why) = run(&shorter, seed) {
+            shortest = shorter;
+            error = why;
+        }
+    }
+    (shortest, error)
+}
+
+fn told(script: &Script, seed: u64, error: &str) -> String {
+    let steps: Vec<_> = script.steps.iter().map(|(pause, step)| format!("  +{:>6} ms {step:?}", pause.as_millis())).collect();
+    let Script { nodes, two_stores, .. } = script;
+    format!("SIM_SEED={seed}: {error}\n{nodes} nodes, two stores: {two_stores}\n{}", steps.join("\n"))
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+#[test]
+fn what_must_always_hold_holds_under_faults() {
+    let seeds: Vec<u64> = match number("SIM_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("SIM_SEEDS").unwrap_or(SEEDS)).collect(),
+    };
+    let next = AtomicU64::new(0);
+    let results: Mutex<BTreeMap<u64, Result<Ran, String>>> = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                while let Some(seed) = seeds.get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap()) {
+                    let result = run(&Script::of(*seed), *seed);
+                    results.lock().unwrap().insert(*seed, result);
+                }
+            });
+        }
+    });
+    let results = results.into_inner().unwrap();
+    let failed: Vec<_> = results.iter().filter_map(|(seed, result)| Some((*seed, result.as_ref().err()?))).collect();
+    if let Some((seed, _)) = failed.first() {
+        let (script, error) = shorten(&Script::of(*seed), *seed);
+        let others: Vec<_> =
+            failed.iter().skip(1).map(|(seed, error)| format!("{seed}: {}", &error[..error.len().min(300)])).collect();
+        panic!(
+            "{} of {} seeds failed\n{}\nothers: {}",
+            failed.len(),
+            results.len(),
+            told(&script, *seed, &error),
+            others.join("\n")
+        );
+    }
+    if seeds.len() < 100 {
+        return;
+    }
+    // Every knob had an effect.
+    let counts: Vec<FaultCounts> = results.values().flatten().map(|ran| ran.faults).collect();
+    let total = |of: fn(&FaultCounts) -> u64| counts.iter().map(of).sum::<u64>();
+    for (name, count) in [
+        ("delayed", total(|c| c.delayed)),
+        ("unreachable", total(|c| c.unreachable)),
+        ("answers lost", total(|c| c.answers_lost)),
+        ("late", total(|c| c.late)),
+        ("duplicates", total(|c| c.duplicates)),
+        ("watches broken", total(|c| c.watches_broken)),
+        ("watches stalled", total(|c| c.watches_stalled)),
+        ("cut off", total(|c| c.cut_off)),
+        ("revisions", results.values().flatten().map(|ran| ran.revisions).sum()),
+    ] {
+        assert!(count > 20, "{name}: {count} in {} seeds", results.len());
+    }
+}
+
+#[test]
+fn a_seed_is_a_run_byte_for_byte() {
+    for seed in [3, 11, 29] {
+        let script = Script::of(seed);
+        let (one, two) = (run(&script, seed).unwrap(), run(&script, seed).unwrap());
+        assert_eq!(one.history, two.history, "seed {seed}");
+        assert!(one.revisions > 50, "seed {seed} hardly did anything: {} revisions", one.revisions);
+    }
+}
+
+#[test]
+fn the_scripts_hold_every_kind_of_step() {
+    let mut seen = BTreeMap::new();
+    for seed in 1..=SEEDS {
+        for (_, step) in Script::of(seed).steps {
+            let text = match &step {
+                Step::Fault(Fault::Plan(_)) => "Fault(Plan".to_owned(),
+                step => format!("{step:?}"),
+            };
+            let kind: String = text.chars().take_while(|c| !c.is_ascii_digit() && *c != '"').collect();
+            *seen.entry(kind.split([' ', '{']).next().unwrap().to_owned()).or_insert(0) += 1;
+        }
+    }
+    assert!(seen.len() >= 20, "{seen:?}");
+}
+
+/// A run would not be repeatable: `tokio::select!` picks branches at random unless it is told not to.
+#[test]
+fn every_select_of_roles_and_agents_is_biased() {
+    let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.to_string_lossy().into_owned();
+            if path.is_dir() {
+                // The command line is not part of any run.
+                if !name.ends_with("src/cli") && !name.ends_with("agent/os") && !name.ends_with("store/etcd") {
+                    folders.push(path);
+                }
+            } else if !name.ends_with("shutdown.rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let lines: Vec<&str> = text.lines().map(str::trim).collect();
+                for pair in lines.windows(2) {
+                    if pair[0].contains("select! {") && pair[1] != "biased;" {
+                        found.push(format!("{name}: {}", pair[0]));
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(found, Vec::<String>::new());
+}

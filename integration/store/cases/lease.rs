@@ -1,0 +1,77 @@
+//! Leases: liveness, holds and coolings are keys under them.
+
+use bytes::Bytes;
+use enlist::store::api::{Event, LeaseId, Op, StoreError};
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::store::subject::{Subject, events, response};
+
+fn leased(key: String, lease: LeaseId) -> Op {
+    Op::Put { key: key.into(), value: Bytes::from_static(b"x"), lease }
+}
+
+pub(crate) async fn keys_of_a_lease_go_in_one_revision(subject: &Subject, keys: &str) {
+    let (lease, ttl) = subject.store.grant(2).await.unwrap();
+    assert_eq!(ttl, 2);
+    let other = subject.put(&format!("{keys}other"), "").await;
+    for chunk in 0..2 {
+        subject.commit((0..100).map(|index| leased(format!("{keys}{chunk}/{index:03}"), lease)).collect()).await;
+    }
+    let (left, granted) = subject.store.time_to_live(lease).await.unwrap();
+    assert!((0..=2).contains(&left) && granted == 2, "{left} of {granted}");
+    let now = subject.store.get(keys).await.unwrap().0.revision;
+    let (mut watch, _) = subject.watch(keys, now.next()).await;
+    let (_, gone, _) = response(&mut watch).await;
+    assert_eq!(gone.len(), 200);
+    assert!(gone.iter().all(|event| matches!(event, Event::Delete { .. }) && event.revision() == gone[0].revision()));
+    assert!(gone.is_sorted_by_key(|event| event.key().clone()));
+    assert_eq!(subject.store.time_to_live(lease).await.unwrap().0, -1);
+    assert_eq!(subject.keys(keys).await, [format!("{keys}other")], "written at {other}");
+}
+
+pub(crate) async fn a_beat_keeps_a_lease(subject: &Subject, keys: &str) {
+    let (lease, _) = subject.store.grant(2).await.unwrap();
+    subject.commit(vec![leased(keys.to_owned(), lease)]).await;
+    let mut keep_alive = subject.store.keep_alive(lease).await.unwrap();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        assert_eq!(keep_alive.beat().await, Ok(2));
+        // The pause between beats is what is tested, not a wait for something.
+        sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(subject.store.get(keys).await.unwrap().1.unwrap().lease, lease);
+    subject.store.revoke(lease).await.unwrap();
+    assert_eq!(subject.store.get(keys).await.unwrap().1, None);
+}
+
+pub(crate) async fn a_lease_that_is_gone_says_so(subject: &Subject, keys: &str) {
+    let (lease, _) = subject.store.grant(60).await.unwrap();
+    let (mut running, mut fresh) =
+        (subject.store.keep_alive(lease).await.unwrap(), subject.store.keep_alive(lease).await.unwrap());
+    assert_eq!(running.beat().await, Ok(60));
+    let revision = subject.commit(vec![leased(format!("{keys}a"), lease), leased(format!("{keys}b"), lease)]).await;
+    subject.store.revoke(lease).await.unwrap();
+    let (mut watch, _) = subject.watch(keys, revision.next()).await;
+    let gone = events(&mut watch, 2).await;
+    assert!(gone.iter().all(|event| event.revision() == revision.next()), "{gone:?}");
+    assert!(running.beat().await.unwrap() <= 0);
+    assert!(running.beat().await.unwrap() <= 0, "and says it again");
+    assert!(fresh.beat().await.unwrap() <= 0);
+    assert_eq!(subject.store.revoke(lease).await, Err(StoreError::NoLease));
+    assert_eq!(subject.store.time_to_live(lease).await.unwrap().0, -1);
+}
+
+pub(crate) async fn a_put_moves_its_key_to_its_lease(subject: &Subject, keys: &str) {
+    let (first, _) = subject.store.grant(60).await.unwrap();
+    let (second, _) = subject.store.grant(60).await.unwrap();
+    let key = |name: &str| format!("{keys}{name}");
+    subject.commit(["kept", "moved", "loosed", "gone"].map(|name| leased(key(name), first)).to_vec()).await;
+    subject.commit(vec![leased(key("moved"), second), Op::put(key("loosed"), "x"), leased(key("kept"), first)]).await;
+    subject.delete(&key("gone")).await;
+    subject.put(&key("gone"), "again, without a lease").await;
+    subject.store.revoke(second).await.unwrap();
+    assert_eq!(subject.keys(keys).await, [key("gone"), key("kept"), key("loosed")]);
+    assert_eq!(subject.store.keep_alive(first).await.unwrap().beat().await, Ok(60), "the first lease noticed nothing");
+    subject.store.revoke(first).await.unwrap();
+    assert_eq!(subject.keys(keys).await, [key("gone"), key("loosed")]);
+}

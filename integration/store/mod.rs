@@ -1,0 +1,56 @@
+//! The store: one conformance suite over the model in memory and both etcds, random scripts that compare all three, and what only
+//! a real etcd can show.
+
+mod cases;
+mod differential;
+mod endpoints;
+mod secured;
+mod subject;
+
+use std::time::Instant;
+
+use crate::support::etcd::{Etcd, EtcdVersion};
+use subject::Subject;
+
+/// Runs every case on one store, one after another; each has keys of its own.
+async fn conform(subject: Subject) {
+    macro_rules! run {
+        ($($module:ident: $($case:ident),+;)+) => {
+            $($(
+                let began = Instant::now();
+                let keys = concat!(stringify!($case), "/");
+                println!("{} {}", subject.name(), stringify!($case));
+                cases::$module::$case(&subject, keys).await;
+                println!("  done in {:?}", began.elapsed());
+            )+)+
+        };
+    }
+    run! {
+        range: limits_and_counts, a_page_is_pinned_to_its_revision, siblings_are_not_mixed_in, everything_is_read_over_pages,
+            the_future_and_the_compacted_are_refused, a_page_that_is_too_large_is_read_in_smaller_ones;
+        txn: a_branch_is_chosen_by_compares, a_read_sees_the_writes_before_it, nested_compares_see_the_state_before,
+            siblings_do_not_see_each_other, nothing_written_is_no_revision, the_width_of_each_level_is_bounded,
+            a_key_is_written_once, an_unknown_lease_fails_the_whole, an_empty_range_is_a_compare, a_large_request_is_refused;
+        lease: keys_of_a_lease_go_in_one_revision, a_beat_keeps_a_lease, a_lease_that_is_gone_says_so,
+            a_put_moves_its_key_to_its_lease;
+        watch: events_come_in_order_after_created, a_resumed_watch_misses_nothing, one_revision_is_one_response,
+            siblings_are_not_watched, large_responses_are_put_together, a_compacted_start_is_cancelled,
+            a_start_in_the_future_shows_in_created, progress_is_answered, a_dropped_watch_is_cancelled,
+            slow_readers_hold_up_nobody;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_model_conforms() {
+    conform(Subject::memory()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_3_4_conforms() {
+    conform(Subject::etcd(Etcd::start(EtcdVersion::V3_4)).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_3_5_conforms() {
+    conform(Subject::etcd(Etcd::start(EtcdVersion::V3_5)).await).await;
+}

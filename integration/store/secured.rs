@@ -1,0 +1,179 @@
+//! TLS and authentication of real etcds.
+
+use std::time::Duration;
+
+use enlist::Store;
+use enlist::model::names::Revision;
+use enlist::store::api::{KeyRange, Op, StoreError, Txn, WatchRequest};
+use enlist::store::etcd::StoreSettings;
+
+use super::subject::{LIMIT, events, next};
+use crate::support::certs::Certs;
+use crate::support::etcd::{Etcd, EtcdOptions, EtcdVersion};
+use crate::support::wait;
+
+fn put(key: &str) -> Txn {
+    Txn { then: vec![Op::put(key, "x")], ..Txn::default() }
+}
+
+async fn refusal(settings: StoreSettings) -> String {
+    match Store::connect(settings.clone()).await {
+        Err(StoreError::Refused(reason)) => reason,
+        other => panic!("{settings:?}: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn tls_is_spoken_and_its_refusals_say_why() {
+    for version in EtcdVersion::ALL {
+        let certs = Certs::generate();
+        let etcd = Etcd::start_with(version, &EtcdOptions { tls: Some(certs.clone()), ..EtcdOptions::default() });
+        let good = etcd.settings();
+        let store = Store::connect(good.clone()).await.unwrap();
+        store.txn(put("a")).await.unwrap();
+        let mut watch = store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision(1) }).await.unwrap();
+        next(&mut watch).await;
+        assert_eq!(events(&mut watch, 1).await.len(), 1);
+
+        let by_name = StoreSettings { endpoints: vec![etcd.endpoint.replace("127.0.0.1", "https://localhost")], ..good.clone() };
+        Store::connect(by_name).await.unwrap();
+        let unverified = StoreSettings { cacert: None, insecure_skip_tls_verify: true, ..good.clone() };
+        Store::connect(unverified).await.unwrap();
+
+        let wrong_ca = StoreSettings { cacert: Some(Certs::generate().ca()), ..good.clone() };
+        let reason = refusal(wrong_ca).await;
+        assert!(reason.contains("certificate") && !reason.contains('\n'), "{reason}");
+        let system_ca = StoreSettings { cacert: None, ..good.clone() };
+        assert!(refusal(system_ca).await.contains("certificate"));
+        let no_certificate = StoreSettings { cert: None, key: None, ..good.clone() };
+        assert!(refusal(no_certificate).await.contains("TLS"));
+        let no_key = StoreSettings { key: None, ..good.clone() };
+        assert!(refusal(no_key).await.contains("without its key"));
+        let no_file = StoreSettings { cacert: Some("/absent/ca.pem".into()), ..good.clone() };
+        assert!(refusal(no_file).await.contains("/absent/ca.pem"));
+        // Plain text to a TLS port: the connection just breaks.
+        let plain = StoreSettings { endpoints: vec![format!("http://{}", etcd.endpoint)], ..StoreSettings::default() };
+        assert!(Store::connect(plain).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn tls_to_a_plain_port_says_what_may_be_wrong() {
+    let etcd = Etcd::start(EtcdVersion::V3_4);
+    let settings = StoreSettings::endpoints([format!("https://{}", etcd.endpoint)]);
+    // A plain etcd answers nothing to TLS.
+    let error = Store::connect(settings).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Unreachable { reason, .. } if reason.contains("TLS")), "{error:?}");
+}
+
+#[tokio::test]
+async fn renewed_certificates_are_used_without_a_restart() {
+    let certs = Certs::generate();
+    let mut etcd = Etcd::start_with(EtcdVersion::V3_5, &EtcdOptions { tls: Some(certs.clone()), ..EtcdOptions::default() });
+    let store = Store::connect(etcd.settings()).await.unwrap();
+    store.txn(put("a")).await.unwrap();
+    // Another authority altogether: with what was read at the start nothing would work.
+    certs.renew();
+    etcd.restart();
+    wait::until("the store works again", LIMIT, || async { store.txn(put("b")).await.ok() }).await;
+    store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision(1) }).await.unwrap();
+}
+
+/// An etcd with authentication: root, and `reader` who may read under `r/` only. Tokens live for two seconds.
+fn with_users(version: EtcdVersion) -> Etcd {
+    let etcd = Etcd::start_with(version, &EtcdOptions { flags: vec!["--auth-token-ttl=2".into()], ..EtcdOptions::default() });
+    for arguments in [
+        "user add root:secret",
+        "user add reader:word",
+        "role add reading",
+        "role grant-permission reading read r/ r0",
+        "user grant-role reader reading",
+        "role add root",
+        "user grant-role root root",
+        "auth enable",
+    ] {
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        if let Err(error) = etcd.etcdctl(&arguments) {
+            // 3.5 makes the role `root` by itself.
+            assert!(error.contains("already exists"), "{arguments:?}: {error}");
+        }
+    }
+    etcd
+}
+
+fn login(etcd: &Etcd, user: &str) -> StoreSettings {
+    StoreSettings { user: Some(user.to_owned()), ..etcd.settings() }
+}
+
+#[tokio::test]
+async fn a_wrong_user_is_refused_with_the_reason() {
+    for version in EtcdVersion::ALL {
+        let etcd = with_users(version);
+        for user in ["root:wrong", "nobody:x", "root:"] {
+            let reason = refusal(login(&etcd, user)).await;
+            assert!(reason.contains("authentication failed"), "{user}: {reason}");
+        }
+        let anonymous = etcd.store();
+        assert!(matches!(anonymous.get("r/a").await, Err(StoreError::Refused(_))));
+        let root = Store::connect(login(&etcd, "root:secret")).await.unwrap();
+        let written = root.txn(put("r/a")).await.unwrap().header.revision;
+        let reader = Store::connect(login(&etcd, "reader:word")).await.unwrap();
+        assert!(reader.get("r/a").await.unwrap().1.is_some());
+        for denied in [reader.txn(put("r/a")).await.err(), reader.get("s").await.err()] {
+            assert_eq!(denied, Some(StoreError::Refused("permission denied".into())));
+        }
+        let watch = |range| reader.watch(WatchRequest { range, start: written });
+        assert!(matches!(watch(KeyRange::prefix("s/")).await.err(), Some(StoreError::Refused(_))));
+        let mut allowed = watch(KeyRange::prefix("r/")).await.unwrap();
+        next(&mut allowed).await;
+        assert_eq!(events(&mut allowed, 1).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_user_is_no_harm_where_there_is_no_authentication() {
+    let etcd = Etcd::start(EtcdVersion::V3_4);
+    let store = Store::connect(login(&etcd, "root:secret")).await.unwrap();
+    store.txn(put("a")).await.unwrap();
+    store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision(1) }).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_expired_token_is_renewed_for_calls_watches_and_beats() {
+    for version in EtcdVersion::ALL {
+        let etcd = with_users(version);
+        let store = Store::connect(login(&etcd, "root:secret")).await.unwrap();
+        let (lease, _) = store.grant(60).await.unwrap();
+        let mut keep_alive = store.keep_alive(lease).await.unwrap();
+        let mut beats = 0;
+        let began = tokio::time::Instant::now();
+        // Longer than three lives of a token; each turn goes on only when everything works.
+        while began.elapsed() < Duration::from_secs(7) {
+            let revision = store.txn(put("a")).await.unwrap().header.revision;
+            let mut watch = store.watch(WatchRequest { range: KeyRange::one("a"), start: revision }).await.unwrap();
+            next(&mut watch).await;
+            events(&mut watch, 1).await;
+            beats += i64::from(keep_alive.beat().await.unwrap() > 0);
+            // The pause is the point: tokens that are used live on.
+            tokio::time::sleep(Duration::from_millis(2_300)).await;
+        }
+        assert!(beats >= 3);
+        // Users and roles change: every token is then older than the users' store.
+        etcd.etcdctl(&["--user", "root:secret", "user", "add", "later:x"]).unwrap();
+        store.txn(put("a")).await.unwrap();
+        store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision(1) }).await.unwrap();
+        store.grant(60).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn authentication_that_is_switched_on_later_is_taken_up() {
+    let etcd = Etcd::start(EtcdVersion::V3_5);
+    let store = Store::connect(login(&etcd, "root:secret")).await.unwrap();
+    store.txn(put("a")).await.unwrap();
+    for arguments in ["user add root:secret", "user grant-role root root", "auth enable"] {
+        etcd.etcdctl(&arguments.split(' ').collect::<Vec<_>>()).unwrap();
+    }
+    store.txn(put("a")).await.unwrap();
+    store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision(1) }).await.unwrap();
+}

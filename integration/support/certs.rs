@@ -1,0 +1,71 @@
+//! Certificates for tests: an authority, a server's and a client's, as PEM files in a directory of their own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+
+/// A set of PEM files; they go with the last clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Certs(Arc<tempfile::TempDir>);
+
+impl Certs {
+    /// A new authority that signed a certificate for a server on the loopback address and one for a client.
+    pub(crate) fn generate() -> Certs {
+        let certs = Certs(Arc::new(tempfile::Builder::new().prefix("enlist-certs-").tempdir().unwrap()));
+        certs.renew();
+        certs
+    }
+
+    /// All of them anew, in the same files.
+    pub(crate) fn renew(&self) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = params("enlist test authority", &[]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).unwrap();
+        std::fs::write(self.ca(), certificate.pem()).unwrap();
+        let issuer = Issuer::new(params, key);
+        for name in ["server", "client"] {
+            let key = KeyPair::generate().unwrap();
+            let certificate: Certificate = self::params(name, &["127.0.0.1", "localhost"]).signed_by(&key, &issuer).unwrap();
+            std::fs::write(self.path(&format!("{name}.pem")), certificate.pem()).unwrap();
+            std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// The authority.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.path("ca.pem")
+    }
+
+    /// The server's certificate.
+    pub(crate) fn server_cert(&self) -> PathBuf {
+        self.path("server.pem")
+    }
+
+    /// Its key.
+    pub(crate) fn server_key(&self) -> PathBuf {
+        self.path("server.key")
+    }
+
+    /// The client's certificate.
+    pub(crate) fn client_cert(&self) -> PathBuf {
+        self.path("client.pem")
+    }
+
+    /// Its key.
+    pub(crate) fn client_key(&self) -> PathBuf {
+        self.path("client.key")
+    }
+}
+
+fn params(name: &str, hosts: &[&str]) -> CertificateParams {
+    let mut params = CertificateParams::new(hosts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}

@@ -1,0 +1,6 @@
+//! What several suites need: real etcd processes, ports, conditions with a deadline.
+
+pub(crate) mod certs;
+pub(crate) mod etcd;
+pub(crate) mod roles;
+pub(crate) mod wait;

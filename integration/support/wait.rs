@@ -1,0 +1,17 @@
+//! Waiting for a condition, with a deadline: never a fixed sleep.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// Polls `condition` until it gives a value; panics with `what` after `limit`.
+pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, limit: Duration, mut condition: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,175 @@
+//! The way out: the child is stopped, what is in use is put out of use, and the last word is written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::io::Written;
+use super::state::Doing;
+use super::{Actor, io, work};
+use crate::agent::decide::join;
+use crate::agent::exit::{AgentExit, Ending};
+use crate::agent::host::{Child, LeaveRequest};
+use crate::model::names::Revision;
+use crate::model::status::Phase;
+use crate::store::api::LeaseId;
+
+/// A store that is away gets this long, then the agent ends all the same.
+const LAST_WORD_LIMIT: Duration = Duration::from_secs(2);
+
+/// The answer to whoever asked for a leave is passed on within this.
+const DELIVERY_LIMIT: Duration = Duration::from_secs(1);
+
+impl Actor {
+    pub(super) async fn finish(mut self, ending: Ending, asked: Option<LeaveRequest>) -> AgentExit {
+        let ending = match ending {
+            Ending::Stopped if self.settings.ephemeral => Ending::Left,
+            other => other,
+        };
+        if !self.ever_joined {
+            // What an earlier process' hook left in use may be in use by whoever holds the id.
+            self.hooked.clear();
+        }
+        self.settle_work().await;
+        let phase = match ending {
+            Ending::Left => Some(Phase::Left),
+            Ending::ChildEnded if self.settings.ephemeral => Some(Phase::Left),
+            Ending::Stopped | Ending::ChildEnded | Ending::Settings(_) => Some(Phase::Stopped),
+            _ => None,
+        };
+        info!(phase = phase.map_or("none", Phase::as_str), "ending");
+        self.put_all_out_of_use(phase).await;
+        let left = match phase {
+            Some(phase) => {
+                let written = timeout(LAST_WORD_LIMIT, self.last_word(phase)).await.unwrap_or(false);
+                if !written {
+                    warn!(phase = %phase, "the last word could not be written: this node will be taken for silent");
+                }
+                if phase == Phase::Left && written {
+                    work::remember(&*self.host, None).await;
+                }
+                written
+            }
+            None => true,
+        };
+        if let Some(LeaveRequest { reply, delivered }) = asked {
+            let answer = if left {
+                Ok(())
+            } else {
+                Err("etcd did not take the leave: the node stopped, its address is kept for it".into())
+            };
+            // Whoever asked may have gone.
+            let _ = reply.send(answer);
+            let _ = timeout(DELIVERY_LIMIT, delivered).await;
+        }
+        AgentExit { ending, child: self.child_code }
+    }
+
+    /// Brings work that must not be dropped to its end, and drops the rest.
+    async fn settle_work(&mut self) {
+        if let Some(memory) = self.memory.take() {
+            memory.await;
+        }
+        match (&self.doing, self.work.take()) {
+            (Doing::Starting(target), Some(work)) => {
+                let given = target.given.clone();
+                if let work::Done::Started(Ok(Some(child))) = work.await {
+                    self.child = Some(child);
+                    self.hooked.push(given);
+                }
+            }
+            (Doing::Withdrawing, Some(work)) => {
+                work.await;
+                self.withdrawn();
+            }
+            _ => {}
+        }
+        self.doing = Doing::Nothing;
+    }
+
+    /// Stops the child, saying `draining` meanwhile if that can be said, and calls the hook with `withdrawn`.
+    async fn put_all_out_of_use(&mut self, phase: Option<Phase>) {
+        if let Some(child) = self.child.take() {
+            let stop = work::stop_child(Arc::clone(&child) as Arc<dyn Child>, self.settings.stop_timeout);
+            if phase.is_some() {
+                self.wish.phase = Phase::Draining;
+                self.publish();
+                let draining = async {
+                    self.write_wish().await;
+                    std::future::pending::<()>().await;
+                };
+                let code = tokio::select! {
+                    biased;
+                    code = stop => code,
+                    () = draining => 0,
+                };
+                self.child_code = Some(code);
+            } else {
+                self.child_code = Some(stop.await);
+            }
+        }
+        for given in std::mem::take(&mut self.hooked) {
+            work::put_out_of_use(&*self.host, given).await;
+        }
+    }
+
+    /// Writes the status as wished for, once; what became of it shows in `joined`.
+    async fn write_wish(&mut self) {
+        if let Some(request) = self.io.take() {
+            let done = request.await;
+            self.io_done(done);
+        }
+        let status = self.status();
+        let Some(joined) = &self.joined else { return };
+        let txn = join::status_txn(&self.site.prefix, &self.me, joined.status_revision, &status, joined.lease.id());
+        let written = io::write_status(&self.site, txn).await;
+        self.io_done(io::Done::Status(written, status));
+    }
+
+    /// `stopped` or `left`, without a lease. Whether it was written.
+    async fn last_word(&mut self, phase: Phase) -> bool {
+        // A write under way may still land: its outcome first.
+        if let Some(request) = self.io.take() {
+            let done = request.await;
+            self.io_done(done);
+        }
+        if self.joined.is_none() && !self.ever_joined {
+            // It never was in the store: there is nothing to take back.
+            return true;
+        }
+        self.wish.phase = phase;
+        self.publish();
+        let status = self.status();
+        let mut last = self.joined.as_ref().map(|joined| joined.status_revision);
+        // One lost compare is expected when an answer got lost.
+        for _ in 0..3 {
+            let Some(at) = last else { break };
+            let txn = join::status_txn(&self.site.prefix, &self.me, at, &status, LeaseId::NONE);
+            match io::write_status(&self.site, txn).await {
+                Ok(Written::Yes(_)) => return self.give_up_lease().await,
+                Ok(Written::Lost(Some((there, _)))) if there == status => return self.give_up_lease().await,
+                Ok(Written::Lost(Some((there, revision)))) if there.run == self.me.run => last = Some(revision),
+                Ok(Written::Lost(Some(_))) => return false,
+                Ok(Written::Lost(None)) => last = None,
+                // Unknown: try again, the compare tells.
+                Err(_) => {}
+            }
+        }
+        // Its lease ran out meanwhile. If nobody joined since, the label is still this run's.
+        let Ok(seen) = io::read(&self.site, &self.me).await else { return false };
+        let own = seen.label.as_ref().filter(|label| label.ok().is_some_and(|label| label.run == self.me.run));
+        let (Some(label), None) = (own, &seen.status) else { return false };
+        let txn = join::last_word_txn(&self.site.prefix, &self.me, label.mod_revision, &status);
+        self.site.store.txn(txn).await.is_ok_and(|response| response.succeeded && response.header.revision > Revision::NONE)
+    }
+
+    async fn give_up_lease(&mut self) -> bool {
+        if let Some(joined) = self.joined.take() {
+            // Nothing is on it any more. If it cannot be revoked it runs out by itself.
+            let _ = self.site.store.revoke(joined.lease.id()).await;
+        }
+        true
+    }
+}

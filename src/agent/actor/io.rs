@@ -1,0 +1,225 @@
+//! The agent's requests to the store, one at a time. Each is a future of its own, so that the loop goes on meanwhile.
+//!
+//! None of them decides anything: they bring what was read or written back to the loop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::agent::decide::applied::Applied;
+use crate::agent::decide::identity::{self, Holder, Identity, Me, Row};
+use crate::agent::decide::join;
+use crate::agent::decide::observe::{self, Do, Proof};
+use crate::agent::decide::subtree::Subtree;
+use crate::agent::host::Host;
+use crate::model::assignment::Assignment;
+use crate::model::label::Label;
+use crate::model::names::Revision;
+use crate::model::status::{Phase, Status};
+use crate::reconcile::Site;
+use crate::store::api::{KeyRange, LeaseId, OpResult, RangeRequest, StoreError, Txn};
+use crate::store::keys::NodePart;
+use crate::store::lease::Lease;
+use crate::store::wire::Stored;
+
+/// What a request brought back.
+pub(super) enum Done {
+    /// A try to join.
+    Attempt(Box<Attempt>),
+    /// A write of the status.
+    Status(Result<Written, StoreError>, Status),
+    /// A write of the label; `false` = a compare was lost.
+    Label(Result<(bool, Revision), StoreError>),
+    /// A linearizable read of the sub-tree, and when it was sent (on the clock that runs during suspend).
+    Read(Duration, Box<Result<Subtree, StoreError>>),
+    /// A look at the store's past, for what was applied at this revision.
+    Proof(Revision, Result<Proof, StoreError>),
+}
+
+/// What became of a write of the status.
+pub(super) enum Written {
+    /// Written at this revision.
+    Yes(Revision),
+    /// The compare was lost: what stands there, with its mod_revision.
+    Lost(Option<(Status, Revision)>),
+}
+
+/// A try to join: what it is made with.
+pub(super) struct Trial {
+    pub site: Site,
+    pub host: Arc<dyn Host>,
+    pub me: Arc<Me>,
+    pub label: Label,
+    pub status: Status,
+    pub lease: Option<Arc<Lease>>,
+    pub lease_ttl: Duration,
+    pub rng: fastrand::Rng,
+    pub applied: Option<Applied>,
+    /// This process never joined before.
+    pub first: bool,
+    pub replace: bool,
+    /// The revision of this run's last write.
+    pub since: Revision,
+}
+
+/// A try to join: what came of it.
+pub(super) struct Attempt {
+    /// A lease that may be used again.
+    pub lease: Option<Arc<Lease>>,
+    /// Whether the store answered anything at all.
+    pub contact: bool,
+    pub outcome: Outcome,
+}
+
+/// What came of a try to join.
+pub(super) enum Outcome {
+    /// It joined, with this label, at this revision.
+    Joined { revision: Revision, label: Box<Label>, status: Box<Status>, row: Row, cluster_id: u64 },
+    /// Something changed in between: at once again.
+    Again,
+    /// The store did not answer, or refused.
+    Failed(StoreError),
+    /// The holder answered at its temporary endpoint.
+    Held(String),
+    /// Somebody seems to hold it but does not answer.
+    Wait(Holder, String),
+    /// What is in use is no longer this node's: stop using it, then try again.
+    WithdrawFirst(String),
+    /// Another run of this instance took over.
+    Superseded,
+}
+
+/// Tries to join once.
+pub(super) async fn attempt(trial: Trial) -> Attempt {
+    let mut lease = trial.lease.clone().filter(|lease| lease.is_good());
+    if lease.is_none() {
+        match Lease::grant(&trial.site.store, trial.lease_ttl, trial.rng.clone()).await {
+            Ok(granted) => lease = Some(Arc::new(granted)),
+            Err(error) => return Attempt { lease: None, contact: false, outcome: Outcome::Failed(error) },
+        }
+    }
+    let id = lease.as_ref().map_or(LeaseId::NONE, |lease| lease.id());
+    match try_with(&trial, id).await {
+        Ok(outcome) => Attempt { lease, contact: true, outcome },
+        // A lease that is unknown all of a sudden was revoked, or the store was emptied.
+        Err(StoreError::NoLease) => Attempt { lease: None, contact: true, outcome: Outcome::Again },
+        Err(error) => Attempt { lease, contact: false, outcome: Outcome::Failed(error) },
+    }
+}
+
+async fn try_with(trial: &Trial, lease: LeaseId) -> Result<Outcome, StoreError> {
+    let seen = read(&trial.site, &trial.me).await?;
+    if !trial.first && identity::superseded(&seen, &trial.me, trial.since) {
+        return Ok(Outcome::Superseded);
+    }
+    let mut status = trial.status.clone();
+    let mut label = join::label_for(&trial.label, &seen, trial.applied.as_ref());
+    if let Some(applied) = &trial.applied {
+        match find_out(trial, &seen, &label, applied).await? {
+            Do::Withdraw(why) => return Ok(Outcome::WithdrawFirst(why)),
+            Do::Hold => {
+                label.holding = applied.holding();
+                // The generation that is in use means nothing to this store, or something else.
+                status.phase = Phase::Joining;
+                status.generation = Revision::NONE;
+            }
+            _ => {}
+        }
+    }
+    let row = match identity::decide(&seen, &trial.me, trial.replace) {
+        Identity::Take(row) => row,
+        Identity::Ask(holder) => return Ok(ask(trial, holder).await),
+    };
+    let txn = join::txn(&trial.site.prefix, &seen, &label, &status, lease);
+    let response = trial.site.store.txn(txn).await?;
+    if !response.succeeded {
+        return Ok(Outcome::Again);
+    }
+    Ok(Outcome::Joined {
+        revision: response.header.revision,
+        cluster_id: response.header.cluster_id,
+        label: Box::new(label),
+        status: Box::new(status),
+        row,
+    })
+}
+
+/// What the sub-tree that was read says of what is in use, with the proof of a step back if it takes one.
+async fn find_out(trial: &Trial, seen: &Subtree, label: &Label, applied: &Applied) -> Result<Do, StoreError> {
+    let answer = |proof| observe::answer(seen, &trial.me.id, &trial.me.instance, label, Some(applied), proof);
+    match answer(Proof::Unknown) {
+        Do::Prove => Ok(answer(prove(&trial.site, &trial.me, applied).await?)),
+        known => Ok(known),
+    }
+}
+
+/// Asks the temporary endpoint in the label. Only an answer with the label's id and instance is the holder's: the endpoint
+/// may be this agent's own, or a stranger's on a recycled address.
+async fn ask(trial: &Trial, holder: Holder) -> Outcome {
+    let me = &trial.me;
+    if let Some((at, instance)) = &holder.endpoint
+        && let Some(face) = trial.host.ask(*at).await
+        && face.id == me.id.as_str()
+        && face.instance == instance.as_str()
+        && face.run != me.run.as_str()
+    {
+        let own = trial.label.temporary.ip();
+        let message = format!("id {} is held by {at} (host {}), this is {own} (host {})", me.id, face.host, trial.host.name());
+        let copied = if holder.same_instance {
+            "; both have one instance: if this is a copy of that host or of its state directory, remove the state directory here"
+        } else {
+            ""
+        };
+        return Outcome::Held(format!("{message}{copied}"));
+    }
+    let who = holder.endpoint.as_ref().map_or("somebody without a readable label".to_owned(), |(at, _)| at.to_string());
+    let why = if holder.live {
+        format!("id {} has a live status of {who}, which does not answer", me.id)
+    } else {
+        format!("id {} is kept for {who}, which is silent and may only be cut off, until its hold is over or it stops", me.id)
+    };
+    Outcome::Wait(holder, why)
+}
+
+/// Reads the whole sub-tree, linearizably.
+pub(super) async fn read(site: &Site, me: &Me) -> Result<Subtree, StoreError> {
+    let response = site.store.read_all(site.prefix.node_range(&me.id), None).await?;
+    Ok(Subtree::read(&site.prefix, &me.id, response.header.cluster_id, response.header.revision, &response.kvs))
+}
+
+/// Whether the store stepped back behind what was applied: its own assignment, read as of its revision, is another.
+pub(super) async fn prove(site: &Site, me: &Me, applied: &Applied) -> Result<Proof, StoreError> {
+    let range = KeyRange::one(site.prefix.node(&me.id, NodePart::Assignment));
+    let request = RangeRequest { revision: Some(applied.mod_revision), ..RangeRequest::all(range) };
+    match site.store.range(request).await {
+        Ok(response) => {
+            let then = response.kvs.first().map(|kv| Assignment::decode(&kv.value));
+            let then = then.as_ref().and_then(|decoded| decoded.as_ref().ok());
+            Ok(observe::proof(applied, response.header.cluster_id, response.header.revision, Some(then)))
+        }
+        Err(StoreError::Future) => Ok(Proof::SteppedBack),
+        Err(StoreError::Compacted(_)) => {
+            let (header, _) = site.store.get(site.prefix.node(&me.id, NodePart::Assignment)).await?;
+            Ok(observe::proof(applied, header.cluster_id, header.revision, None))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the status.
+pub(super) async fn write_status(site: &Site, txn: Txn) -> Result<Written, StoreError> {
+    let response = site.store.txn(txn).await?;
+    if response.succeeded {
+        return Ok(Written::Yes(response.header.revision));
+    }
+    let found = response.results.into_iter().find_map(|result| match result {
+        OpResult::Range(range) => range.kvs.into_iter().next(),
+        _ => None,
+    });
+    Ok(Written::Lost(found.and_then(|kv| Some((Status::decode(&kv.value).ok()?, kv.mod_revision)))))
+}
+
+/// Writes the label.
+pub(super) async fn write_label(site: &Site, txn: Txn) -> Result<(bool, Revision), StoreError> {
+    let response = site.store.txn(txn).await?;
+    Ok((response.succeeded, response.header.revision))
+}

@@ -1,0 +1,499 @@
+//! The shell of one agent: a task with one loop. It looks at what is, decides purely, and keeps at most one request to the
+//! store ([`io`]) and one piece of work on the host ([`work`]) under way; what they bring back wakes it again.
+//!
+//! `steps` looks and begins, `done` takes in what was brought back, `finish` is the way out.
+
+mod state;
+mod io;
+mod work;
+mod steps;
+mod done;
+mod apply;
+mod finish;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{Instrument, info, info_span, warn};
+
+pub use state::AgentState;
+
+use self::state::{Backoff, Doing, Joined, Nag, Slot, View, Wish, outcome};
+use crate::agent::decide::applied::{Applied, Given};
+use crate::agent::decide::identity::{Me, RecordedRun};
+use crate::agent::decide::isolation::Suspends;
+use crate::agent::decide::subtree::Subtree;
+use crate::agent::exit::{AgentExit, Ending};
+use crate::agent::host::{Child, Face, Host, LeaveRequest};
+use crate::agent::settings::AgentSettings;
+use crate::model::label::{LABEL_BYTES_MAX, Label};
+use crate::model::names::Revision;
+use crate::model::status::Phase;
+use crate::model::variables::Variables;
+use crate::reconcile::{Context, Site};
+use crate::store::feed::{Feed, FeedSettings, Scope, Update};
+use crate::store::wire::Stored;
+
+/// The sub-tree is read again this often (spread out): what old servers' watches lose is found.
+const VERIFY: Duration = Duration::from_secs(300);
+/// A failed apply is tried again after this, twice as long each time …
+const APPLY_PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// … up to this.
+const APPLY_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A store that did not answer is tried again after this, twice as long each time …
+const STORE_PAUSE_FIRST: Duration = Duration::from_millis(200);
+/// … up to this …
+const STORE_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// … or up to this if it refused: passwords are not guessed in a hurry.
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Runs an agent until it is told to stop (`context.shutdown`), its child ends, or it must not go on.
+///
+/// It joins, applies what it is given, acknowledges it and keeps all that true. A store that is away is waited for.
+pub async fn run(site: Site, settings: AgentSettings, context: Context, host: Arc<dyn Host>) -> AgentExit {
+    let (tell, _) = watch::channel(AgentState::new());
+    let (_order, orders) = mpsc::channel(1);
+    run_tied(site, settings, context, host, Ties { tell, orders }).await
+}
+
+/// What ties an agent to other code of its process.
+pub(crate) struct Ties {
+    /// Its state as it changes.
+    pub tell: watch::Sender<AgentState>,
+    /// What it is told to do.
+    pub orders: mpsc::Receiver<Order>,
+}
+
+/// What other code of its process tells an agent to do.
+pub(crate) enum Order {
+    /// Leave for good.
+    Leave(LeaveRequest),
+    /// Say this of the node from now on: the whole set. Answers what is wrong with it.
+    Variables(Variables, oneshot::Sender<Result<(), String>>),
+}
+
+/// [`run`], tied to other code of this process.
+pub(crate) async fn run_tied(
+    site: Site,
+    settings: AgentSettings,
+    context: Context,
+    host: Arc<dyn Host>,
+    ties: Ties,
+) -> AgentExit {
+    let span = info_span!("agent", node = %settings.id);
+    async {
+        match Actor::open(site, settings, context, host, ties).await {
+            Ok(actor) => actor.run().await,
+            Err(ending) => ending.alone(),
+        }
+    }
+    .instrument(span)
+    .await
+}
+
+impl AgentState {
+    pub(crate) fn new() -> Self {
+        AgentState { phase: Phase::Joining, assignment: None, message: String::new(), joined: false }
+    }
+}
+
+/// One agent.
+struct Actor {
+    site: Site,
+    settings: AgentSettings,
+    context: Context,
+    host: Arc<dyn Host>,
+    me: Arc<Me>,
+    /// As it should stand in the store.
+    label: Label,
+    ties: Ties,
+    face: watch::Sender<Face>,
+
+    // What is seen.
+    feed: Option<Feed>,
+    view: View,
+
+    // Being in the store.
+    joined: Option<Joined>,
+    /// A lease that a next try to join may use.
+    spare_lease: Option<Arc<crate::store::lease::Lease>>,
+    ever_in: bool,
+    ever_joined: bool,
+    /// The revision of this run's last write, also if the store stepped back behind it.
+    since: Revision,
+    attempt_at: Instant,
+    attempt_backoff: Backoff,
+    /// Since when the first join waits for a live holder that does not answer.
+    waits_since: Option<Instant>,
+    said: String,
+    nag: Nag,
+    io: Slot<io::Done>,
+    io_at: Instant,
+    io_backoff: Backoff,
+    wish: Wish,
+    refused: BTreeSet<SocketAddr>,
+
+    // What is in use.
+    applied: Option<Applied>,
+    /// What is applied was put to use by this process.
+    started: bool,
+    given: Option<Given>,
+    /// Everything a hook was called with since the last withdraw.
+    hooked: Vec<Given>,
+    child: Option<Arc<dyn Child>>,
+    child_code: Option<i32>,
+    /// The child was told to end: its end ends nothing else.
+    child_stopping: bool,
+    ready: bool,
+    doing: Doing,
+    work: Slot<work::Done>,
+    retry_at: Option<Instant>,
+    /// What was tried to be applied last, until it serves.
+    tried: Option<Given>,
+    apply_backoff: Backoff,
+    memory: Slot<()>,
+
+    // Isolation.
+    began: Instant,
+    suspends: Suspends,
+    /// When the last good read was sent, and the mod_revision of the assignment that it showed.
+    good_read: Option<(Duration, Revision)>,
+    read_at: Instant,
+    last_beat: Duration,
+    read_now: bool,
+
+    ending: Option<(Ending, Option<LeaveRequest>)>,
+}
+
+impl Actor {
+    async fn open(
+        site: Site,
+        settings: AgentSettings,
+        context: Context,
+        host: Arc<dyn Host>,
+        ties: Ties,
+    ) -> Result<Actor, Ending> {
+        if let Some(fault) = settings.fault() {
+            return Err(Ending::Settings(fault));
+        }
+        let opened = host.open(settings.instance.clone()).await.map_err(|error| match error {
+            crate::agent::host::HostError::Locked(text) => Ending::Conflict(text),
+            other => Ending::Host(other.to_string()),
+        })?;
+        let me = Arc::new(Me {
+            id: settings.id.clone(),
+            instance: opened.instance,
+            boot: opened.boot,
+            run: opened.run,
+            place: opened.place,
+            runs: opened.runs,
+        });
+        let first_face = Face {
+            v: 1,
+            id: me.id.to_string(),
+            instance: me.instance.to_string(),
+            run: me.run.to_string(),
+            host: host.name(),
+            ..Face::default()
+        };
+        let (face, _) = watch::channel(first_face);
+        let temporary = host.listen(face.subscribe()).await.map_err(|error| Ending::Host(error.to_string()))?;
+        let label = make_label(&settings, &me, temporary, &*host, &context)?;
+        let now = Instant::now();
+        let rng = |purpose: &str| context.rng(&format!("agent/{}/{purpose}", me.run));
+        let mut actor = Actor {
+            attempt_backoff: Backoff::new(rng("attempt")),
+            io_backoff: Backoff::new(rng("io")),
+            apply_backoff: Backoff::new(rng("apply")),
+            site,
+            settings,
+            context,
+            host,
+            me,
+            label,
+            ties,
+            face,
+            feed: None,
+            view: View::default(),
+            joined: None,
+            spare_lease: None,
+            ever_in: false,
+            ever_joined: false,
+            since: Revision::NONE,
+            attempt_at: now,
+            waits_since: None,
+            said: String::new(),
+            nag: Nag::default(),
+            io: None,
+            io_at: now,
+            wish: Wish { phase: Phase::Joining, generation: Revision::NONE, message: String::new() },
+            refused: BTreeSet::new(),
+            applied: None,
+            started: false,
+            given: None,
+            hooked: Vec::new(),
+            child: None,
+            child_code: None,
+            child_stopping: false,
+            ready: false,
+            doing: Doing::Nothing,
+            work: None,
+            retry_at: None,
+            tried: None,
+            memory: None,
+            began: now,
+            suspends: Suspends::default(),
+            good_read: None,
+            read_at: now,
+            last_beat: Duration::ZERO,
+            read_now: false,
+            ending: None,
+        };
+        actor.recall(opened.applied).await;
+        Ok(actor)
+    }
+
+    /// What an earlier process applied. Its child is gone; its hook may have left an address in use.
+    async fn recall(&mut self, applied: Option<Applied>) {
+        // A record in a copied directory is not about this agent: what it names may be in use by the original, here too.
+        let before = |run: &RecordedRun| run.place == self.me.place && run.run != self.me.run;
+        let Some(applied) = applied.filter(|_| self.me.runs.iter().any(before)) else { return };
+        let Some(given) = Given::new(&self.label, &applied.assignment) else { return };
+        if applied.withdraws() {
+            // How long ago that process had its last sign of the store is not known: it is put out of use now, and
+            // applied again once the store says so.
+            work::put_out_of_use(&*self.host, given.clone()).await;
+        } else {
+            self.hooked.push(given.clone());
+        }
+        info!(was = given.summary(), "an earlier process of this agent had an assignment");
+        self.given = Some(given);
+        self.applied = Some(applied);
+    }
+
+    async fn run(mut self) -> AgentExit {
+        let shutdown = self.context.shutdown.clone();
+        loop {
+            self.step();
+            self.publish();
+            if let Some((ending, asked)) = self.ending.take() {
+                return self.finish(ending, asked).await;
+            }
+            let host = self.host.clone();
+            let wake = self.wake();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => self.end(Ending::Stopped),
+                Some(order) = self.ties.orders.recv() => self.obey_order(order),
+                request = host.leave_requested() => self.ending = Some((Ending::Left, Some(request))),
+                code = child_ended(self.child.as_ref()) => self.child_ended(code),
+                done = outcome(&mut self.work) => self.work_done(done),
+                done = outcome(&mut self.io) => self.io_done(done),
+                () = outcome(&mut self.memory) => {}
+                () = lease_lost(self.joined.as_ref()) => self.lease_lost(),
+                update = next_update(self.feed.as_mut()) => self.feed_told(update),
+                // While a child is being started a signal waits for it: the child may be there before we know.
+                signal = host.signal_for_child(), if !matches!(self.doing, Doing::Starting(_)) => {
+                    if let Some(child) = &self.child {
+                        child.signal(signal);
+                    }
+                }
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    fn obey_order(&mut self, order: Order) {
+        match order {
+            Order::Leave(request) => self.ending = Some((Ending::Left, Some(request))),
+            Order::Variables(variables, reply) => {
+                self.settings.variables = variables;
+                let made = make_label(&self.settings, &self.me, self.label.temporary, &*self.host, &self.context);
+                let result = made.map_err(|ending| ending.alone().error().unwrap_or_default()).map(|made| {
+                    // The next look at the sub-tree finds that another label stands there, and writes this one.
+                    if made.variables != self.label.variables {
+                        let holding = self.label.holding.take();
+                        self.label = Label { holding, ..made };
+                    }
+                });
+                // Whoever asked may have gone.
+                let _ = reply.send(result);
+            }
+        }
+    }
+
+    fn end(&mut self, ending: Ending) {
+        if self.ending.is_none() {
+            self.ending = Some((ending, None));
+        }
+    }
+
+    fn child_ended(&mut self, code: i32) {
+        if let Some(child) = self.child.take() {
+            // What it left behind in its process group must not go on using what was given.
+            child.signal_group(work::KILL);
+        }
+        self.child_code = Some(code);
+        if !self.child_stopping {
+            info!(code, "the child ended by itself");
+            self.end(Ending::ChildEnded);
+        }
+    }
+
+    fn lease_lost(&mut self) {
+        warn!("the lease is lost: joining again");
+        self.leave_store();
+    }
+
+    /// It is no longer in the store: the next step tries to join again.
+    fn leave_store(&mut self) {
+        if let Some(joined) = self.joined.take() {
+            self.spare_lease = Some(joined.lease).filter(|lease| lease.is_good());
+        }
+        self.attempt_at = Instant::now();
+        self.attempt_backoff.reset();
+    }
+
+    fn feed_told(&mut self, update: Update) {
+        let (prefix, id) = (&self.site.prefix, &self.me.id);
+        match update {
+            Update::Reset { revision, cluster_id, kvs, stepped_back } => {
+                self.view.reset(Subtree::read(prefix, id, cluster_id, revision, &kvs), stepped_back);
+                if stepped_back {
+                    warn!(rev = %revision, "the store stepped back: it was emptied, or restored from a backup");
+                    self.read_now = true;
+                }
+            }
+            Update::Events { revision, events } => {
+                self.view.advance(|subtree| subtree.apply(prefix, id, revision, &events));
+            }
+        }
+        // Whoever waits for a holder looks again.
+        if self.joined.is_none() && self.waits_since.is_some() {
+            self.attempt_at = Instant::now();
+        }
+    }
+
+    fn open_feed(&mut self) {
+        if self.feed.is_none() {
+            self.feed = Some(Feed::open(
+                self.site.store.clone(),
+                Scope::one(self.site.prefix.node_range(&self.me.id)),
+                // No progress requests: its keep-alive is an agent's sign of life, and there are thousands.
+                FeedSettings { progress: None, verify: VERIFY },
+                self.context.rng(&format!("agent/{}/feed", self.me.run)),
+            ));
+        }
+    }
+
+    /// Tells whoever watches in this process, and who asks at the temporary endpoint.
+    fn publish(&self) {
+        let assignment = self.applied.as_ref().filter(|_| self.started).map(|applied| &applied.assignment);
+        let state = AgentState {
+            phase: self.wish.phase,
+            assignment: assignment.cloned(),
+            message: self.wish.message.clone(),
+            joined: self.joined.as_ref().is_some_and(|joined| self.is_written(joined)),
+        };
+        self.ties.tell.send_if_modified(|told| {
+            let changed = *told != state;
+            *told = state.clone();
+            changed
+        });
+        let phase = if self.joined.is_some() { self.wish.phase.as_str() } else { "" };
+        self.face.send_if_modified(|face| {
+            let bound = assignment.and_then(|assignment| assignment.bound());
+            let next = Face {
+                phase: phase.into(),
+                generation: assignment.map_or(0, |assignment| assignment.generation.0),
+                addresses: bound.map(|bound| bound.addresses.clone()).unwrap_or_default(),
+                ports: bound
+                    .map(|bound| bound.ports.iter().map(|(name, port)| (name.to_string(), *port)).collect())
+                    .unwrap_or_default(),
+                message: self.wish.message.clone(),
+                ..face.clone()
+            };
+            let changed = *face != next;
+            *face = next;
+            changed
+        });
+    }
+}
+
+/// The label of these settings on this host.
+fn make_label(
+    settings: &AgentSettings,
+    me: &Me,
+    temporary: SocketAddr,
+    host: &dyn Host,
+    context: &Context,
+) -> Result<Label, Ending> {
+    let mut variables = Variables::default();
+    if !settings.no_host_facts {
+        for (name, value) in host.facts() {
+            if let Err(error) = variables.insert(&name, &value) {
+                warn!(%error, "a fact of the host is left out");
+            }
+        }
+    }
+    for (name, value) in settings.variables.iter() {
+        variables.insert(name, value).map_err(|error| Ending::Settings(error.to_string()))?;
+    }
+    let label = Label {
+        id: me.id.clone(),
+        instance: me.instance.clone(),
+        boot: me.boot.clone(),
+        run: me.run.clone(),
+        temporary,
+        variables,
+        description: settings.description.clone(),
+        since: context.wall.now(),
+        ports: settings.ports.clone(),
+        want: settings.want.clone(),
+        holding: None,
+        ephemeral: settings.ephemeral,
+        annotations: settings.annotations.clone(),
+    };
+    if let Some(fault) = label.fault() {
+        return Err(Ending::Settings(fault));
+    }
+    let bytes = label.encode().len();
+    if bytes > LABEL_BYTES_MAX {
+        return Err(Ending::Settings(format!("the label has {bytes} bytes, at most {LABEL_BYTES_MAX} are allowed")));
+    }
+    Ok(label)
+}
+
+async fn child_ended(child: Option<&Arc<dyn Child>>) -> i32 {
+    match child {
+        Some(child) => child.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn lease_lost(joined: Option<&Joined>) {
+    match joined {
+        Some(joined) => joined.lease.lost().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_update(feed: Option<&mut Feed>) -> Update {
+    match feed {
+        Some(feed) => feed.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A boxed future for a slot.
+fn boxed<T>(future: impl Future<Output = T> + Send + 'static) -> Slot<T> {
+    let boxed: BoxFuture<'static, T> = Box::pin(future);
+    Some(boxed)
+}

@@ -1,0 +1,187 @@
+//! What the actor knows, and small values of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::time::Instant;
+
+use crate::agent::decide::applied::{Applied, Given};
+use crate::agent::decide::observe::Proof;
+use crate::agent::decide::subtree::Subtree;
+use crate::model::assignment::Assignment;
+use crate::model::label::Holding;
+use crate::model::names::Revision;
+use crate::model::status::{Phase, Status};
+use crate::store::lease::Lease;
+
+/// What an agent tells whoever watches it in this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentState {
+    /// How far it is, as in its status.
+    pub phase: Phase,
+    /// What it uses; `None` = nothing.
+    pub assignment: Option<Assignment>,
+    /// Why it waits or fails; empty = it does not.
+    pub message: String,
+    /// Whether it is joined at the moment: its status is in the store on a good lease, as far as it knows.
+    pub joined: bool,
+}
+
+/// This agent's status is in the store, as far as it knows.
+pub(super) struct Joined {
+    pub lease: Arc<Lease>,
+    /// As it was written last.
+    pub written: Status,
+    /// Its mod_revision then.
+    pub status_revision: Revision,
+    /// The revision of this run's last write of anything.
+    pub floor: Revision,
+    /// Since when the view is older than that.
+    pub stale_since: Option<Instant>,
+}
+
+/// What the status should say, apart from who says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub phase: Phase,
+    pub generation: Revision,
+    pub message: String,
+}
+
+/// An assignment to apply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    pub applied: Applied,
+    pub given: Given,
+}
+
+/// Which piece of work is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Doing {
+    Nothing,
+    Preparing(Box<Target>),
+    StoppingOld(Box<Target>),
+    Starting(Box<Target>),
+    Checking,
+    Refreshing,
+    Withdrawing,
+}
+
+/// A slot for one future under way.
+pub(super) type Slot<T> = Option<BoxFuture<'static, T>>;
+
+/// The slot's outcome; for ever pending while it is empty. Cancel-safe: the future stays in its slot.
+pub(super) async fn outcome<T>(slot: &mut Slot<T>) -> T {
+    match slot {
+        Some(future) => {
+            let value = future.await;
+            *slot = None;
+            value
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// The two sources of what is seen of the sub-tree: the feed, and reads of one's own. The newest is what counts.
+#[derive(Default)]
+pub(super) struct View {
+    feed: Option<Subtree>,
+    pub newest: Option<Subtree>,
+    /// For [`View::newest`]; unknown again whenever it changes.
+    pub proof: Proof,
+}
+
+impl View {
+    /// The feed read everything again.
+    pub(super) fn reset(&mut self, subtree: Subtree, stepped_back: bool) {
+        self.feed = Some(subtree.clone());
+        self.offer(subtree, stepped_back);
+    }
+
+    /// The feed told events.
+    pub(super) fn advance(&mut self, change: impl FnOnce(&mut Subtree)) {
+        if let Some(feed) = &mut self.feed {
+            change(feed);
+            let subtree = feed.clone();
+            self.offer(subtree, false);
+        }
+    }
+
+    /// Something was seen. `anyhow`: although it is older (the store stepped back).
+    pub(super) fn offer(&mut self, subtree: Subtree, anyhow: bool) {
+        let newer = self
+            .newest
+            .as_ref()
+            .is_none_or(|newest| newest.cluster_id != subtree.cluster_id || newest.revision <= subtree.revision);
+        if newer || anyhow {
+            self.newest = Some(subtree);
+            self.proof = Proof::Unknown;
+        }
+    }
+}
+
+/// Says a lasting trouble once, then at longer intervals.
+#[derive(Default)]
+pub(super) struct Nag {
+    since: Option<(Instant, Instant, Duration)>,
+}
+
+impl Nag {
+    /// Whether to say it now.
+    pub(super) fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        match &mut self.since {
+            None => {
+                self.since = Some((now, now, Duration::from_secs(30)));
+                true
+            }
+            Some((_, last, interval)) if now.duration_since(*last) >= *interval => {
+                *last = now;
+                *interval = (*interval * 2).min(Duration::from_secs(600));
+                true
+            }
+            Some(_) => false,
+        }
+    }
+
+    /// It is over: how long it lasted, if it was said.
+    pub(super) fn over(&mut self) -> Option<Duration> {
+        self.since.take().map(|(begin, ..)| begin.elapsed())
+    }
+}
+
+/// Pauses between tries: twice as long each time, with jitter, up to a limit.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    tries: u32,
+    rng: fastrand::Rng,
+}
+
+impl Backoff {
+    pub(super) fn new(rng: fastrand::Rng) -> Self {
+        Backoff { tries: 0, rng }
+    }
+
+    /// The next pause.
+    pub(super) fn next(&mut self, first: Duration, limit: Duration) -> Duration {
+        let pause = first.saturating_mul(1 << self.tries.min(16)).min(limit);
+        self.tries = self.tries.saturating_add(1);
+        pause.mul_f64(0.75 + self.rng.f64() / 2.0)
+    }
+
+    /// It worked.
+    pub(super) fn reset(&mut self) {
+        self.tries = 0;
+    }
+}
+
+/// What the label that is answered holds.
+pub(super) fn target(view: &Subtree, given: Given, answered: Option<Holding>) -> Option<Target> {
+    let entry = view.assignment.as_ref()?;
+    let assignment = entry.ok()?.clone();
+    Some(Target {
+        applied: Applied { assignment, mod_revision: entry.mod_revision, cluster_id: view.cluster_id, answered },
+        given,
+    })
+}

@@ -1,0 +1,176 @@
+//! Lost leases, deleted keys, lost answers, pauses of the store.
+
+use super::*;
+use crate::agent::exit::Ending;
+use crate::store::api::StoreError;
+
+#[tokio::test(start_paused = true)]
+async fn a_status_or_label_that_somebody_deleted_is_written_again() {
+    let lab = Lab::new();
+    let machine = lab.serving_machine();
+    let agent = lab.start(&machine);
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    machine.journal();
+    lab.delete(NodePart::Status).await;
+    lab.until_registered(&given).await;
+    let label = lab.label().await;
+    lab.delete(NodePart::Label).await;
+    lab.until("the label", async || lab.get::<Label>(NodePart::Label).await.is_some()).await;
+    assert_eq!(lab.label().await, label);
+    assert_eq!(journal(&machine), "");
+    agent.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_the_store_costs_neither_label_nor_child() {
+    let lab = Lab::new();
+    let machine = lab.serving_machine();
+    let agent = lab.start(&machine);
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    machine.journal();
+    let revision = lab.etcd.revision();
+    agent.link.cut();
+    lab.until("the end of the lease", async || lab.status().await.is_none()).await;
+    pass(120).await;
+    agent.link.heal();
+    lab.until_registered(&given).await;
+    assert_eq!((lab.puts_since(revision, NodePart::Label), journal(&machine).as_str()), (0, ""));
+    assert_eq!(lab.puts_since(revision, NodePart::Status), 1, "it came back as what it is");
+    agent.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_comes_back_too_late_withdraws_first() {
+    let lab = Lab::new();
+    let machine = lab.serving_machine();
+    let agent = lab.start(&machine);
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    agent.link.cut();
+    lab.until("the end of the lease", async || lab.status().await.is_none()).await;
+    pass(600).await;
+    assert!(machine.uses().is_some(), "`keep`: it goes on");
+    lab.delete(NodePart::Assignment).await;
+    agent.link.heal();
+    lab.until("the join", async || lab.status().await.is_some()).await;
+    assert_eq!(machine.uses(), None, "it joined before it had withdrawn");
+    agent.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_host_that_took_the_id_meanwhile_is_left_alone() {
+    let lab = Lab::new();
+    let (first, second) = (lab.serving_machine(), lab.machine("b", "192.0.2.80"));
+    let old = lab.start(&first);
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    old.link.cut();
+    lab.until("the end of the lease", async || lab.status().await.is_none()).await;
+    lab.delete(NodePart::Assignment).await;
+    let new = lab.start(&second);
+    let theirs = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&theirs).await;
+    let revision = lab.etcd.revision();
+    old.link.heal();
+    pass(120).await;
+    assert_eq!((first.uses(), lab.etcd.revision()), (None, revision));
+    assert!(!old.task.is_finished(), "it keeps trying");
+    // The other one leaves, and is released: the first has its id back.
+    second.leave().await.unwrap();
+    new.task.await.unwrap();
+    for part in [NodePart::Assignment, NodePart::Label, NodePart::Status] {
+        lab.delete(part).await;
+    }
+    let back = lab.assign("10.0.0.2", 80).await;
+    lab.until_registered(&back).await;
+    old.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_answers_are_gone_on_from() {
+    let lab = Lab::new();
+    let machine = lab.serving_machine();
+    let agent = lab.start(&machine);
+    agent.link.cut_answers();
+    pass(30).await;
+    agent.link.heal();
+    lab.until_phase(Phase::Joining).await;
+    agent.link.cut_answers();
+    let given = lab.assign("10.0.0.1", 80).await;
+    pass(10).await;
+    agent.link.heal();
+    lab.until_registered(&given).await;
+    assert_eq!(journal(&machine), "child of 10.0.0.1 http=80 started");
+    agent.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_at_the_start_is_waited_for() {
+    let lab = Lab::new();
+    let machine = lab.serving_machine();
+    let agent = lab.start(&machine);
+    agent.link.cut();
+    pass(600).await;
+    agent.link.heal();
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    agent.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_never_let_it_in_ends_it() {
+    let lab = Lab::new();
+    let machine = lab.serving_machine();
+    let refusing = Store::new(std::sync::Arc::new(Refusing));
+    let context =
+        Context { identity: "test".into(), seed: 7, wall: Wall::simulated(Duration::ZERO), shutdown: CancellationToken::new() };
+    let site = Site { store: refusing, prefix: Prefix::default() };
+    let exit = crate::agent::run(site, lab.settings(), context, machine.process()).await;
+    assert_eq!((exit.code(), exit.ending), (6, Ending::Refused(StoreError::Refused("permission denied".into()))));
+}
+
+/// A store that lets nobody in.
+#[derive(Debug)]
+struct Refusing;
+
+fn no<T: Send + 'static>() -> futures::future::BoxFuture<'static, Result<T, StoreError>> {
+    Box::pin(std::future::ready(Err(StoreError::Refused("permission denied".into()))))
+}
+
+impl crate::store::api::Backend for Refusing {
+    fn range(
+        &self,
+        _: crate::store::api::RangeRequest,
+    ) -> futures::future::BoxFuture<'_, Result<crate::store::api::RangeResponse, StoreError>> {
+        no()
+    }
+    fn txn(&self, _: Txn) -> futures::future::BoxFuture<'_, Result<crate::store::api::TxnResponse, StoreError>> {
+        no()
+    }
+    fn grant(&self, _: u64) -> futures::future::BoxFuture<'_, Result<(crate::store::api::LeaseId, u64), StoreError>> {
+        no()
+    }
+    fn revoke(&self, _: crate::store::api::LeaseId) -> futures::future::BoxFuture<'_, Result<(), StoreError>> {
+        no()
+    }
+    fn time_to_live(&self, _: crate::store::api::LeaseId) -> futures::future::BoxFuture<'_, Result<(i64, i64), StoreError>> {
+        no()
+    }
+    fn keep_alive(
+        &self,
+        _: crate::store::api::LeaseId,
+    ) -> futures::future::BoxFuture<'_, Result<Box<dyn crate::store::api::KeepAlive>, StoreError>> {
+        no()
+    }
+    fn watch(
+        &self,
+        _: crate::store::api::WatchRequest,
+    ) -> futures::future::BoxFuture<'_, Result<Box<dyn crate::store::api::Watch>, StoreError>> {
+        no()
+    }
+    fn member(&self) -> futures::future::BoxFuture<'_, Result<crate::store::api::MemberInfo, StoreError>> {
+        no()
+    }
+}

@@ -1,0 +1,184 @@
+//! The transaction that makes this agent the owner of its id, and the other writes it makes.
+//!
+//! Every write compares what it was decided on, so that a late or repeated one changes nothing.
+
+use crate::agent::decide::applied::{Applied, same_place};
+use crate::agent::decide::identity::Me;
+use crate::agent::decide::subtree::{Entry, Subtree, modified};
+use crate::model::label::Label;
+use crate::model::names::Revision;
+use crate::model::status::Status;
+use crate::store::api::{Compare, LeaseId, Op, Txn};
+use crate::store::keys::{NodePart, Prefix};
+use crate::store::wire::Stored;
+
+/// Label and status in one transaction; `hold` and its clock go, so that a second absence is never taken for the first.
+///
+/// A label that would be equal is compared, not written again: ten thousand nodes that come back after a pause of the
+/// store make no new label.
+pub fn txn(prefix: &Prefix, seen: &Subtree, label: &Label, status: &Status, lease: LeaseId) -> Txn {
+    let key = |part| prefix.node(&label.id, part);
+    let mut then = Vec::with_capacity(4);
+    let bytes = label.encode();
+    if seen.label.as_ref().is_none_or(|stored| stored.bytes != bytes) {
+        then.push(Op::put(key(NodePart::Label), bytes));
+    }
+    then.push(Op::Put { key: key(NodePart::Status), value: status.encode(), lease });
+    then.push(Op::delete(key(NodePart::Hold)));
+    then.push(Op::delete(key(NodePart::Clock)));
+    Txn {
+        // Race: without the assignment's compare a release that is on its way could free the address between this
+        // decision and its writing, and the node would take as its own what is somebody else's a moment later.
+        compares: vec![
+            Compare::Modified(key(NodePart::Label), modified(seen.label.as_ref())),
+            Compare::Modified(key(NodePart::Status), modified(seen.status.as_ref())),
+            Compare::Modified(key(NodePart::Assignment), modified(seen.assignment.as_ref())),
+        ],
+        then,
+        otherwise: Vec::new(),
+    }
+}
+
+/// The next status. It compares this run's last one; a lost compare gives back what stands there.
+pub fn status_txn(prefix: &Prefix, me: &Me, last: Revision, status: &Status, lease: LeaseId) -> Txn {
+    let key = prefix.node(&me.id, NodePart::Status);
+    Txn {
+        compares: vec![Compare::Modified(key.clone(), last)],
+        then: vec![Op::Put { key: key.clone(), value: status.encode(), lease }],
+        otherwise: vec![Op::get(key)],
+    }
+}
+
+/// The last word of a node whose status is gone already (its lease ran out while it stopped): only if nobody joined since,
+/// which the label's mod_revision shows.
+pub fn last_word_txn(prefix: &Prefix, me: &Me, label: Revision, status: &Status) -> Txn {
+    let key = prefix.node(&me.id, NodePart::Status);
+    Txn {
+        compares: vec![
+            Compare::Modified(key.clone(), Revision::NONE),
+            Compare::Modified(prefix.node(&me.id, NodePart::Label), label),
+        ],
+        then: vec![Op::put(key, status.encode())],
+        otherwise: Vec::new(),
+    }
+}
+
+/// The label again, or another one, by the owner of the status.
+pub fn label_txn(prefix: &Prefix, label: &Label, label_seen: Revision, status_seen: Revision) -> Txn {
+    let key = prefix.node(&label.id, NodePart::Label);
+    Txn {
+        compares: vec![
+            Compare::Modified(key.clone(), label_seen),
+            Compare::Modified(prefix.node(&label.id, NodePart::Status), status_seen),
+        ],
+        then: vec![Op::put(key, label.encode())],
+        otherwise: Vec::new(),
+    }
+}
+
+/// The label to join with: the wished one, with what must be carried over from what stands there.
+///
+/// `since` stays while the label says the same. `holding` stays while the present answer is one to it: an agent that restarts
+/// between its answer and the next label must find the answer valid without any allocator.
+pub fn label_for(wished: &Label, seen: &Subtree, applied: Option<&Applied>) -> Label {
+    let mut label = wished.clone();
+    if let Some(stored) = seen.label.as_ref().and_then(Entry::ok) {
+        let same = Label {
+            boot: stored.boot.clone(),
+            run: stored.run.clone(),
+            temporary: stored.temporary,
+            since: stored.since.clone(),
+            holding: stored.holding.clone(),
+            ..label.clone()
+        };
+        if same == *stored {
+            label.since.clone_from(&stored.since);
+        }
+    }
+    let assignment = seen.assignment.as_ref().and_then(Entry::ok);
+    if let (Some(assignment), Some(applied)) = (assignment, applied)
+        && label.holding.is_none()
+        && let (Some(bound), Some(before)) = (assignment.bound(), applied.bound())
+        && same_place(bound, before)
+        && !assignment.asked.answers(&label)
+    {
+        let held = Label { holding: applied.answered.clone(), ..label.clone() };
+        if assignment.asked.answers(&held) {
+            return held;
+        }
+    }
+    label
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::super::fixtures::{LEASE, applied, bound, joined, label, status};
+    use super::*;
+    use crate::model::asked::Asked;
+    use crate::model::label::Holding;
+    use crate::model::pool::Sharing;
+    use crate::model::status::Phase;
+    use crate::store::api::Key;
+
+    fn keys(txn: &Txn) -> Vec<String> {
+        txn.then
+            .iter()
+            .map(|op| match op {
+                Op::Put { key, lease, .. } => format!("put {} {}", Prefix::default().relative(key), lease.0),
+                Op::Delete(range) => format!("delete {}", Prefix::default().relative(&range.start)),
+                other => format!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_first_join_compares_three_absences_and_writes_label_and_status() {
+        let status = status("mine", "run-1", Phase::Joining);
+        let txn = txn(&Prefix::default(), &Subtree::default(), &label(), &status, LEASE);
+        let absent = |part: &str| Compare::Modified(Key::from(format!("/enlist/nodes/edge-7/{part}")), Revision::NONE);
+        assert_eq!(txn.compares, [absent("label"), absent("status"), absent("assignment")]);
+        assert_eq!(
+            keys(&txn),
+            [
+                "put nodes/edge-7/label 0",
+                "put nodes/edge-7/status 77",
+                "delete nodes/edge-7/hold",
+                "delete nodes/edge-7/hold/clock"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_equal_label_is_compared_and_not_written_again() {
+        let seen = joined(Some(bound(8, "10.0.0.1", &[])));
+        let txn = txn(&Prefix::default(), &seen, &label(), &status("mine", "run-1", Phase::Joining), LEASE);
+        let is = |part: &str, at| Compare::Modified(Key::from(format!("/enlist/nodes/edge-7/{part}")), Revision(at));
+        assert_eq!(txn.compares, [is("label", 11), is("status", 11), is("assignment", 8)]);
+        assert_eq!(keys(&txn)[0], "put nodes/edge-7/status 77");
+    }
+
+    #[test]
+    fn since_stays_while_the_label_says_the_same() {
+        let seen = joined(None);
+        let mut wished = Label { since: "2027-01-01T00:00:00Z".into(), run: "run-2".parse().unwrap(), ..label() };
+        assert_eq!(label_for(&wished, &seen, None).since, label().since);
+        wished.description = "another".into();
+        assert_eq!(label_for(&wished, &seen, None).since, "2027-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn an_answer_to_what_was_held_stays_valid_over_a_restart() {
+        let holding =
+            Holding { generation: Revision(812), addresses: vec!["10.0.0.1".parse().unwrap()], ports: Default::default() };
+        let held = Label { holding: Some(holding.clone()), ..label() };
+        let mut answer = bound(20, "10.0.0.1", &[]);
+        answer.asked = Asked::of(&held, Sharing::Exclusive);
+        let mut before = applied(answer.clone());
+        before.answered = Some(holding);
+        assert_eq!(label_for(&label(), &joined(Some(answer.clone())), Some(&before)).holding, before.answered);
+        // An answer to the label without it needs no holding.
+        answer.asked = Asked::of(&label(), Sharing::Exclusive);
+        assert_eq!(label_for(&label(), &joined(Some(answer)), Some(&before)).holding, None);
+    }
+}

@@ -1,0 +1,136 @@
+//! Files from templates: replaced atomically, mode and owner kept, untouched if the content stays.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, UndefinedBehavior, context};
+
+use super::state::finish_replace;
+use crate::agent::decide::applied::Given;
+use crate::agent::host::HostError;
+use crate::agent::settings::WriteFile;
+
+/// Writes every file whose content changes. All are rendered before any is written.
+///
+/// # Errors
+/// The first template or file that fails, with its name and, in a template, the line.
+pub fn write_all(files: &[WriteFile], given: &Given, variables: &BTreeMap<String, String>) -> Result<(), HostError> {
+    let rendered: Vec<(&WriteFile, String)> =
+        files.iter().map(|file| Ok((file, render(&file.template, given, variables)?))).collect::<Result<_, HostError>>()?;
+    for (file, text) in rendered {
+        write(&file.file, text.as_bytes()).map_err(|error| HostError::failed(format!("file {}", file.file.display()), error))?;
+    }
+    Ok(())
+}
+
+/// What a template may name: `id ip ip4 ip6 addresses port ports pool generation variables`. An unknown name is an error.
+fn render(template: &Path, given: &Given, variables: &BTreeMap<String, String>) -> Result<String, HostError> {
+    let failed = |error: &dyn std::fmt::Display| HostError::failed(format!("template {}", template.display()), error);
+    let text = fs::read_to_string(template).map_err(|error| failed(&error))?;
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    // A line that holds only a block tag leaves no empty line, and the last line keeps its end.
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
+    environment.set_syntax(syntax.map_err(|error| failed(&error))?);
+    let family = |v4: bool| given.addresses.iter().find(|ip| ip.is_ipv4() == v4).map(ToString::to_string);
+    let ports: BTreeMap<String, u16> = given.ports.iter().map(|(name, port)| (name.to_string(), *port)).collect();
+    let addresses: Vec<String> = given.addresses.iter().map(ToString::to_string).collect();
+    let values = context! {
+        id => given.id.as_str(),
+        ip => addresses.first(),
+        ip4 => family(true),
+        ip6 => family(false),
+        addresses => addresses,
+        port => given.port(),
+        ports => ports,
+        pool => given.pool.as_str(),
+        generation => given.generation.0,
+        variables => variables,
+    };
+    environment.render_str(&text, values).map_err(|error| {
+        let line = error.line().map(|line| format!(" (line {line})")).unwrap_or_default();
+        failed(&format!("{error}{line}"))
+    })
+}
+
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    // A symbolic link keeps pointing where it does; the file behind it is replaced.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let before = fs::metadata(path).ok();
+    if before.is_some() && fs::read(path)? == bytes {
+        return Ok(());
+    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(bytes)?;
+    let mode = before.as_ref().map_or(0o644, |before| before.mode() & 0o7777);
+    if let Some(before) = before {
+        // Only root may give a file away; then the mode alone is kept.
+        let _ = std::os::unix::fs::fchown(file.as_file(), Some(before.uid()), Some(before.gid()));
+    }
+    // After the change of owner, which clears the set-id bits.
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    finish_replace(file, path, dir)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+    use crate::agent::decide::fixtures;
+
+    fn given() -> Given {
+        Given::new(&fixtures::label(), &fixtures::bound(812, "10.0.0.7", &[("http", 30412)])).unwrap()
+    }
+
+    fn setup(template: &str) -> (tempfile::TempDir, WriteFile) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = WriteFile { file: dir.path().join("out.conf"), template: dir.path().join("in.j2") };
+        fs::write(&file.template, template).unwrap();
+        (dir, file)
+    }
+
+    #[test]
+    fn a_file_is_written_and_keeps_its_mode() {
+        let (_dir, file) =
+            setup("listen {{ ip }}:{{ ports.http }};  # {{ variables.zone }} {{ pool }}/{{ generation }} {{ id }}\n");
+        let variables = BTreeMap::from([("zone".to_owned(), "eu-1".to_owned())]);
+        write_all(std::slice::from_ref(&file), &given(), &variables).unwrap();
+        assert_eq!(fs::read_to_string(&file.file).unwrap(), "listen 10.0.0.7:30412;  # eu-1 eu/812 edge-7\n");
+        assert_eq!(fs::metadata(&file.file).unwrap().mode() & 0o7777, 0o644);
+
+        fs::write(&file.file, "by hand").unwrap();
+        fs::set_permissions(&file.file, fs::Permissions::from_mode(0o600)).unwrap();
+        write_all(std::slice::from_ref(&file), &given(), &variables).unwrap();
+        let after = fs::metadata(&file.file).unwrap();
+        assert_eq!(after.mode() & 0o7777, 0o600);
+        write_all(std::slice::from_ref(&file), &given(), &variables).unwrap();
+        assert_eq!(fs::metadata(&file.file).unwrap().ino(), after.ino(), "an equal file was written again");
+    }
+
+    #[test]
+    fn a_symbolic_link_stays_one() {
+        let (dir, mut file) = setup("{{ port }}");
+        let behind = dir.path().join("behind");
+        fs::write(&behind, "").unwrap();
+        file.file = dir.path().join("link");
+        std::os::unix::fs::symlink(&behind, &file.file).unwrap();
+        write_all(std::slice::from_ref(&file), &given(), &BTreeMap::new()).unwrap();
+        assert!(fs::symlink_metadata(&file.file).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&behind).unwrap(), "30412");
+    }
+
+    #[test]
+    fn a_template_that_names_what_is_not_there_changes_no_file() {
+        let (dir, file) = setup("{{ ip }}\n{{ prot }}");
+        let good = WriteFile { file: dir.path().join("good"), template: dir.path().join("good.j2") };
+        fs::write(&good.template, "{{ ip }}").unwrap();
+        let error = write_all(&[good.clone(), file.clone()], &given(), &BTreeMap::new()).unwrap_err().to_string();
+        assert!(error.contains("in.j2") && error.contains('2'), "{error}");
+        assert!(!good.file.exists() && !file.file.exists());
+    }
+}

@@ -1,0 +1,245 @@
+//! The real host of an agent: Linux.
+//!
+//! [`state`] keeps the state directory, [`endpoint`] the temporary endpoint, [`files`] writes templates, [`process`] starts
+//! hooks and children, [`facts`] says what the host is. Nothing here decides anything about the registration.
+
+pub mod state;
+pub mod endpoint;
+pub mod files;
+pub mod process;
+pub mod spawner;
+mod death;
+pub mod reaper;
+pub mod signals;
+pub mod facts;
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
+
+use self::state::StateDir;
+use super::decide::applied::{Applied, Given};
+use super::host::{Child, Face, HookEvent, Host, HostError, LeaveRequest, Opened};
+use super::settings::AgentSettings;
+use crate::model::names::{InstanceId, NodeId};
+
+/// A connection must be accepted within this to count as accepting.
+const ACCEPT_LIMIT: Duration = Duration::from_secs(1);
+
+/// Linux.
+pub struct OsHost {
+    settings: AgentSettings,
+    state_dir: PathBuf,
+    state: Arc<Mutex<Option<StateDir>>>,
+    tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
+    leave_send: mpsc::Sender<LeaveRequest>,
+    leave: tokio::sync::Mutex<mpsc::Receiver<LeaveRequest>>,
+    signals: tokio::sync::Mutex<Option<mpsc::Receiver<i32>>>,
+}
+
+impl std::fmt::Debug for OsHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OsHost").field("state_dir", &self.state_dir).finish_non_exhaustive()
+    }
+}
+
+impl OsHost {
+    /// The host for an agent with these settings. Nothing is opened yet.
+    ///
+    /// # Errors
+    /// When no state directory is given and none can be derived from the environment.
+    pub fn new(settings: &AgentSettings) -> Result<Arc<OsHost>, HostError> {
+        let state_dir = match &settings.state_dir {
+            Some(dir) => dir.clone(),
+            None => default_state_dir(&settings.id)?,
+        };
+        let (leave_send, leave) = mpsc::channel(1);
+        Ok(Arc::new(OsHost {
+            settings: settings.clone(),
+            state_dir,
+            state: Arc::new(Mutex::new(None)),
+            tasks: Mutex::new(Vec::new()),
+            leave_send,
+            leave: tokio::sync::Mutex::new(leave),
+            signals: tokio::sync::Mutex::new(None),
+        }))
+    }
+
+    fn keep(&self, task: tokio::task::JoinHandle<()>) {
+        if let Ok(mut tasks) = self.tasks.lock() {
+            tasks.push(AbortOnDropHandle::new(task));
+        }
+    }
+}
+
+/// `/var/lib/enlist/<id>` for root, else `$XDG_STATE_HOME/enlist/<id>` (`~/.local/state` if that is not set).
+///
+/// # Errors
+/// When neither `XDG_STATE_HOME` nor `HOME` is set.
+pub fn default_state_dir(id: &NodeId) -> Result<PathBuf, HostError> {
+    let base = if nix::unistd::geteuid().is_root() {
+        PathBuf::from("/var/lib")
+    } else if let Some(dir) = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()) {
+        PathBuf::from(dir)
+    } else if let Some(home) = std::env::var_os("HOME").filter(|home| !home.is_empty()) {
+        PathBuf::from(home).join(".local/state")
+    } else {
+        return Err(HostError::Failed("no state directory: give --state-dir, or set XDG_STATE_HOME or HOME".into()));
+    };
+    Ok(base.join("enlist").join(id.as_str()))
+}
+
+/// Runs file work off the async threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, HostError> + Send + 'static) -> Result<T, HostError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| HostError::failed("a file operation was cut short", error))?
+}
+
+impl Host for OsHost {
+    fn open(&self, wanted: Option<InstanceId>) -> BoxFuture<'_, Result<Opened, HostError>> {
+        async move {
+            let (dir, slot) = (self.state_dir.clone(), self.state.clone());
+            let opened = blocking(move || {
+                let (state, opened) = StateDir::open(&dir, wanted)?;
+                if let Ok(mut slot) = slot.lock() {
+                    *slot = Some(state);
+                }
+                Ok(opened)
+            })
+            .await?;
+            match super::socket::serve(&self.state_dir, self.leave_send.clone()) {
+                Ok(task) => self.keep(task),
+                // Leaving from the node is a convenience; registering is not.
+                Err(error) => warn!(%error, "the socket for leaving cannot be opened"),
+            }
+            if self.settings.forward_signals {
+                if let Some(reaper) = reaper::start_if_init() {
+                    self.keep(reaper);
+                }
+                if self.has_child() {
+                    *self.signals.lock().await = Some(signals::listen());
+                }
+            }
+            Ok(opened)
+        }
+        .boxed()
+    }
+
+    fn remember(&self, applied: Option<Applied>) -> BoxFuture<'_, Result<(), HostError>> {
+        let slot = self.state.clone();
+        blocking(move || match slot.lock() {
+            Ok(guard) => guard.as_ref().map_or(Ok(()), |state| state.remember(applied.as_ref())),
+            Err(_) => Err(HostError::Failed("the state directory's lock is poisoned".into())),
+        })
+        .boxed()
+    }
+
+    fn listen(&self, face: watch::Receiver<Face>) -> BoxFuture<'_, Result<SocketAddr, HostError>> {
+        async move {
+            let (address, task) =
+                endpoint::listen(self.settings.temporary_listen, self.settings.towards.as_deref(), face).await?;
+            self.keep(task);
+            Ok(address)
+        }
+        .boxed()
+    }
+
+    fn ask(&self, at: SocketAddr) -> BoxFuture<'_, Option<Face>> {
+        endpoint::ask(at).boxed()
+    }
+
+    /// By binding and listening. The standard library sets `SO_REUSEADDR`, which is wanted: without it the remains of
+    /// connections (TIME_WAIT) of a service that has ended would count as use. A listener, of this address or of the
+    /// wildcard, still refuses it. TCP only.
+    fn in_use(&self, sockets: Vec<SocketAddr>) -> BoxFuture<'_, Vec<SocketAddr>> {
+        let taken = |socket: &SocketAddr| matches!(TcpListener::bind(socket), Err(error) if error.kind() == std::io::ErrorKind::AddrInUse);
+        std::future::ready(sockets.into_iter().filter(taken).collect()).boxed()
+    }
+
+    fn write_files(&self, given: Given) -> BoxFuture<'_, Result<(), HostError>> {
+        let files = self.settings.write.clone();
+        let variables = self.settings.variables.as_map().clone();
+        if files.is_empty() {
+            return std::future::ready(Ok(())).boxed();
+        }
+        blocking(move || files::write_all(&files, &given, &variables)).boxed()
+    }
+
+    fn has_hook(&self) -> bool {
+        self.settings.exec.is_some()
+    }
+
+    fn run_hook(&self, event: HookEvent, given: Given, previous: Option<Given>) -> BoxFuture<'_, Result<(), HostError>> {
+        async move {
+            let Some(hook) = &self.settings.exec else { return Ok(()) };
+            let mut env = given.env();
+            env.insert("ENLIST_EVENT".into(), event.as_str().into());
+            if let Some(previous) = previous {
+                env.extend(previous.previous_env());
+            }
+            process::run_hook(hook, &env, self.settings.hook_limit).await
+        }
+        .boxed()
+    }
+
+    fn has_child(&self) -> bool {
+        !self.settings.command.is_empty()
+    }
+
+    fn start_child(&self, given: Given) -> BoxFuture<'_, Result<Arc<dyn Child>, HostError>> {
+        async move { process::start_child(&self.settings.command, &given.env()).await }.boxed()
+    }
+
+    fn accepts(&self, at: SocketAddr) -> BoxFuture<'_, bool> {
+        async move { matches!(timeout(ACCEPT_LIMIT, tokio::net::TcpStream::connect(at)).await, Ok(Ok(_))) }.boxed()
+    }
+
+    fn facts(&self) -> BTreeMap<String, String> {
+        facts::gather()
+    }
+
+    fn name(&self) -> String {
+        facts::hostname()
+    }
+
+    fn since_boot(&self) -> Duration {
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+        now.map(Duration::from).unwrap_or_default()
+    }
+
+    fn leave_requested(&self) -> BoxFuture<'_, LeaveRequest> {
+        async move {
+            match self.leave.lock().await.recv().await {
+                Some(request) => request,
+                None => std::future::pending().await,
+            }
+        }
+        .boxed()
+    }
+
+    fn signal_for_child(&self) -> BoxFuture<'_, i32> {
+        async move {
+            let mut signals = self.signals.lock().await;
+            match signals.as_mut() {
+                Some(signals) => match signals.recv().await {
+                    Some(signal) => signal,
+                    None => std::future::pending().await,
+                },
+                None => {
+                    // Nothing to forward. The lock must not be kept from `open`.
+                    drop(signals);
+                    std::future::pending().await
+                }
+            }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,421 @@
+//! Hosts in memory, for simulations and tests: machines with a disk, a boot and a network, on tokio's clock.
+//!
+//! The same agent runs on them as on a real host. What a machine was made to do is in its journal; what it uses at the moment
+//! is what the promises of `on_isolation: withdraw` are about.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep};
+
+use super::decide::applied::{Applied, Given};
+use super::decide::identity::{Place, RecordedRun};
+use super::host::{Child, Face, HookEvent, Host, HostError, LeaveRequest, Opened};
+use crate::model::names::InstanceId;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where the machines of one simulation reach each other. Clones are the same network.
+#[derive(Clone, Default)]
+pub struct SimNet(Arc<Mutex<Net>>);
+
+#[derive(Default)]
+struct Net {
+    counter: u64,
+    listeners: BTreeMap<SocketAddr, watch::Receiver<Face>>,
+}
+
+impl SimNet {
+    fn next(&self) -> u64 {
+        let mut net = lock(&self.0);
+        net.counter += 1;
+        net.counter
+    }
+
+    /// Puts something at an address that answers like an agent: a stranger on a recycled one.
+    pub fn put(&self, at: SocketAddr, face: Face) {
+        let (_, face) = watch::channel(face);
+        lock(&self.0).listeners.insert(at, face);
+    }
+
+    /// Cuts a listener off.
+    pub fn cut(&self, at: SocketAddr) {
+        lock(&self.0).listeners.remove(&at);
+    }
+}
+
+/// A machine: it has a disk, boots, and runs agents' processes. Clones are the same machine.
+#[derive(Clone)]
+pub struct SimMachine {
+    net: SimNet,
+    state: Arc<Mutex<Machine>>,
+}
+
+struct Machine {
+    name: String,
+    ip: IpAddr,
+    boot: u64,
+    booted: Instant,
+    suspended: Duration,
+    disk: Disk,
+    locked: bool,
+    taken: BTreeSet<SocketAddr>,
+    hook: Option<HookScript>,
+    child: Option<ChildScript>,
+    running: Option<(Given, watch::Sender<Option<i32>>)>,
+    journal: Vec<String>,
+    leave: Option<mpsc::Sender<LeaveRequest>>,
+}
+
+#[derive(Clone)]
+struct Disk {
+    place: Place,
+    instance: Option<InstanceId>,
+    runs: Vec<RecordedRun>,
+    applied: Option<Applied>,
+}
+
+/// What hooks do.
+#[derive(Debug, Clone, Default)]
+pub struct HookScript {
+    /// How long they take.
+    pub takes: Duration,
+    /// Why they fail; `None` = they do not.
+    pub fails: Option<String>,
+}
+
+/// What children do.
+#[derive(Debug, Clone, Default)]
+pub struct ChildScript {
+    /// How long after TERM they end; longer than the stop time-out = they must be killed.
+    pub stops_after: Duration,
+    /// Whether they listen on their ports.
+    pub deaf: bool,
+}
+
+impl SimMachine {
+    /// A machine that was just booted, with an empty disk.
+    pub fn new(net: &SimNet, name: &str, ip: IpAddr) -> Self {
+        let disk = Disk { place: Place { device: 1, inode: net.next() }, instance: None, runs: Vec::new(), applied: None };
+        let machine = Machine {
+            name: name.to_owned(),
+            ip,
+            boot: net.next(),
+            booted: Instant::now(),
+            suspended: Duration::from_secs(1_000),
+            disk,
+            locked: false,
+            taken: BTreeSet::new(),
+            hook: None,
+            child: None,
+            running: None,
+            journal: Vec::new(),
+            leave: None,
+        };
+        SimMachine { net: net.clone(), state: Arc::new(Mutex::new(machine)) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, Machine> {
+        lock(&self.state)
+    }
+
+    /// A process on it, to run one agent. Dropping all of its clones kills it and its child.
+    pub fn process(&self) -> Arc<dyn Host> {
+        let (send, leave) = mpsc::channel(1);
+        self.state().leave = Some(send);
+        Arc::new(SimHost {
+            machine: self.clone(),
+            leave: tokio::sync::Mutex::new(leave),
+            at: Mutex::new(None),
+            has_lock: Mutex::new(false),
+        })
+    }
+
+    /// Boots it again: the agent's process must have ended before.
+    pub fn reboot(&self) {
+        let boot = self.net.next();
+        let mut state = self.state();
+        state.boot = boot;
+        state.booted = Instant::now();
+    }
+
+    /// Writes off the time that it was suspended.
+    pub fn suspend(&self, time: Duration) {
+        self.state().suspended += time;
+    }
+
+    /// Copies the other's state directory here: same content, another inode.
+    pub fn copy_disk(&self, other: &SimMachine) {
+        let disk = other.state().disk.clone();
+        let place = Place { device: 1, inode: self.net.next() };
+        self.state().disk = Disk { place, ..disk };
+    }
+
+    /// Clones the other's disk block by block: even the inode is the same.
+    pub fn clone_disk(&self, other: &SimMachine) {
+        let disk = other.state().disk.clone();
+        self.state().disk = disk;
+    }
+
+    /// Empties its disk: it is installed anew.
+    pub fn reinstall(&self) {
+        let place = Place { device: 1, inode: self.net.next() };
+        self.state().disk = Disk { place, instance: None, runs: Vec::new(), applied: None };
+    }
+
+    /// Gives it a hook; `None` = none.
+    pub fn set_hook(&self, hook: Option<HookScript>) {
+        self.state().hook = hook;
+    }
+
+    /// Gives its agents a child; `None` = none.
+    pub fn set_child(&self, child: Option<ChildScript>) {
+        self.state().child = child;
+    }
+
+    /// Something else on it listens there, or no longer.
+    pub fn set_taken(&self, socket: SocketAddr, taken: bool) {
+        let mut state = self.state();
+        if taken {
+            state.taken.insert(socket)
+        } else {
+            state.taken.remove(&socket)
+        };
+    }
+
+    /// Its child ends by itself.
+    pub fn end_child(&self, code: i32) {
+        self.child_ended(code);
+    }
+
+    /// What it was made to do since it was asked last.
+    pub fn journal(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().journal)
+    }
+
+    /// What its child uses; `None` = there is none.
+    pub fn uses(&self) -> Option<Given> {
+        self.state().running.as_ref().map(|(given, _)| given.clone())
+    }
+
+    /// What the state directory says is applied.
+    pub fn recorded(&self) -> Option<Applied> {
+        self.state().disk.applied.clone()
+    }
+
+    /// Asks its agent to leave, as `enlist leave` does on the node.
+    pub fn leave(&self) -> BoxFuture<'static, Result<(), String>> {
+        let send = self.state().leave.clone();
+        async move {
+            let (reply, answer) = oneshot::channel();
+            let (_sent, delivered) = oneshot::channel();
+            let gone = || "no agent runs".to_owned();
+            send.ok_or_else(gone)?.send(LeaveRequest { reply, delivered }).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        }
+        .boxed()
+    }
+
+    fn note(&self, text: String) {
+        self.state().journal.push(text);
+    }
+
+    fn child_ended(&self, code: i32) {
+        let mut state = self.state();
+        if let Some((given, ended)) = state.running.take() {
+            state.journal.push(format!("child of {} ended {code}", given.summary()));
+            ended.send_replace(Some(code));
+        }
+    }
+}
+
+struct SimHost {
+    machine: SimMachine,
+    leave: tokio::sync::Mutex<mpsc::Receiver<LeaveRequest>>,
+    at: Mutex<Option<SocketAddr>>,
+    has_lock: Mutex<bool>,
+}
+
+impl Drop for SimHost {
+    fn drop(&mut self) {
+        // The child dies with the agent.
+        self.machine.child_ended(137);
+        if let Some(at) = lock(&self.at).take() {
+            self.machine.net.cut(at);
+        }
+        if *lock(&self.has_lock) {
+            self.machine.state().locked = false;
+        }
+    }
+}
+
+struct SimChild {
+    machine: SimMachine,
+    ended: watch::Receiver<Option<i32>>,
+    stops_after: Duration,
+}
+
+impl Child for SimChild {
+    fn pid(&self) -> u32 {
+        7
+    }
+
+    fn signal(&self, signal: i32) {
+        self.machine.note(format!("signal {signal}"));
+    }
+
+    fn signal_group(&self, signal: i32) {
+        if self.ended.borrow().is_some() {
+            return;
+        }
+        if signal == 9 {
+            self.machine.child_ended(137);
+            return;
+        }
+        let (machine, after, mut ended) = (self.machine.clone(), self.stops_after, self.ended.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = sleep(after) => machine.child_ended(143),
+                _ = ended.wait_for(Option::is_some) => {}
+            }
+        });
+    }
+
+    fn ended(&self) -> BoxFuture<'static, i32> {
+        let mut ended = self.ended.clone();
+        async move { ended.wait_for(Option::is_some).await.ok().and_then(|code| *code).unwrap_or(137) }.boxed()
+    }
+}
+
+impl Host for SimHost {
+    fn open(&self, wanted: Option<InstanceId>) -> BoxFuture<'_, Result<Opened, HostError>> {
+        let result = (|| {
+            let (run, fresh) = (self.machine.net.next(), self.machine.net.next());
+            let token = |text: String| text.parse().map_err(|error| HostError::failed("a token", error));
+            let mut state = self.machine.state();
+            if state.locked {
+                return Err(HostError::Locked("another agent runs with this state directory".into()));
+            }
+            state.locked = true;
+            *lock(&self.has_lock) = true;
+            let instance = match wanted.or_else(|| state.disk.instance.clone()) {
+                Some(instance) => instance,
+                None => token(format!("instance-{fresh}"))?,
+            };
+            state.disk.instance = Some(instance.clone());
+            let failed = |error| HostError::failed("a token", error);
+            let run = format!("run-{run}").parse().map_err(failed)?;
+            let boot = format!("boot-{}", state.boot).parse().map_err(failed)?;
+            let place = state.disk.place;
+            state.disk.runs.push(RecordedRun { run, boot, place });
+            let RecordedRun { run, boot, .. } = state.disk.runs.last().cloned().ok_or(HostError::Failed(String::new()))?;
+            Ok(Opened { instance, run, boot, place, runs: state.disk.runs.clone(), applied: state.disk.applied.clone() })
+        })();
+        std::future::ready(result).boxed()
+    }
+
+    fn remember(&self, applied: Option<Applied>) -> BoxFuture<'_, Result<(), HostError>> {
+        self.machine.state().disk.applied = applied;
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn listen(&self, face: watch::Receiver<Face>) -> BoxFuture<'_, Result<SocketAddr, HostError>> {
+        let port = 40_000 + u16::try_from(self.machine.net.next() % 20_000).unwrap_or_default();
+        let at = SocketAddr::new(self.machine.state().ip, port);
+        lock(&self.machine.net.0).listeners.insert(at, face);
+        *lock(&self.at) = Some(at);
+        std::future::ready(Ok(at)).boxed()
+    }
+
+    fn ask(&self, at: SocketAddr) -> BoxFuture<'_, Option<Face>> {
+        async move {
+            let face = lock(&self.machine.net.0).listeners.get(&at).map(|face| face.borrow().clone());
+            // Nobody there: it takes the whole time to find out.
+            sleep(Duration::from_millis(if face.is_some() { 5 } else { 2_000 })).await;
+            face
+        }
+        .boxed()
+    }
+
+    fn in_use(&self, sockets: Vec<SocketAddr>) -> BoxFuture<'_, Vec<SocketAddr>> {
+        let state = self.machine.state();
+        let used = sockets.into_iter().filter(|socket| state.taken.contains(socket)).collect();
+        std::future::ready(used).boxed()
+    }
+
+    fn write_files(&self, _given: Given) -> BoxFuture<'_, Result<(), HostError>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn has_hook(&self) -> bool {
+        self.machine.state().hook.is_some()
+    }
+
+    fn run_hook(&self, event: HookEvent, given: Given, _previous: Option<Given>) -> BoxFuture<'_, Result<(), HostError>> {
+        async move {
+            let Some(hook) = self.machine.state().hook.clone() else { return Ok(()) };
+            sleep(hook.takes).await;
+            let result = hook.fails.map_or(Ok(()), |why| Err(HostError::Failed(why)));
+            let word = if result.is_ok() { "" } else { " failed" };
+            self.machine.note(format!("hook {} {}{word}", event.as_str(), given.summary()));
+            result
+        }
+        .boxed()
+    }
+
+    fn has_child(&self) -> bool {
+        self.machine.state().child.is_some()
+    }
+
+    fn start_child(&self, given: Given) -> BoxFuture<'_, Result<Arc<dyn Child>, HostError>> {
+        let mut state = self.machine.state();
+        let script = state.child.clone().unwrap_or_default();
+        let (ended, watch) = watch::channel(None);
+        state.journal.push(format!("child of {} started", given.summary()));
+        state.running = Some((given, ended));
+        let child = SimChild { machine: self.machine.clone(), ended: watch, stops_after: script.stops_after };
+        std::future::ready(Ok(Arc::new(child) as Arc<dyn Child>)).boxed()
+    }
+
+    fn accepts(&self, at: SocketAddr) -> BoxFuture<'_, bool> {
+        let state = self.machine.state();
+        let listens = state.child.as_ref().is_some_and(|child| !child.deaf)
+            && state.running.as_ref().is_some_and(|(given, _)| given.sockets().contains(&at));
+        std::future::ready(listens).boxed()
+    }
+
+    fn facts(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("host/hostname".to_owned(), self.name())])
+    }
+
+    fn name(&self) -> String {
+        self.machine.state().name.clone()
+    }
+
+    fn since_boot(&self) -> Duration {
+        let state = self.machine.state();
+        state.booted.elapsed() + state.suspended
+    }
+
+    fn leave_requested(&self) -> BoxFuture<'_, LeaveRequest> {
+        async move {
+            match self.leave.lock().await.recv().await {
+                Some(request) => request,
+                None => std::future::pending().await,
+            }
+        }
+        .boxed()
+    }
+
+    fn signal_for_child(&self) -> BoxFuture<'_, i32> {
+        std::future::pending().boxed()
+    }
+}

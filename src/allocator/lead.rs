@@ -1,0 +1,319 @@
+//! Passes of the leading allocator: wake → look at the view → plan → commit with compares → report.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+use super::AllocatorSettings;
+use super::encode::{LEASE_KEYS_MAX, Leases, leases_needed, unit};
+use super::tally::Tally;
+use super::view::{Noticed, View};
+use crate::model::names::Revision;
+use crate::model::pool::OnIsolation;
+use crate::plan::brake::RELEASE_PERCENT_PER_MINUTE;
+use crate::plan::change::{Action, Change, Plan};
+use crate::plan::snapshot::Snapshot;
+use crate::plan::{Pass, plan};
+use crate::reconcile::election::Leadership;
+use crate::reconcile::report::sleep_until;
+use crate::reconcile::{Context, Site};
+use crate::store::backoff::Backoff;
+use crate::store::committer::{Committer, Outcome};
+use crate::store::feed::Feed;
+
+/// A pass runs this often even if nothing happens: it meters the brake's releases and finds what no event told.
+const TICK: Duration = Duration::from_secs(10);
+/// Changes of one pass. More wait for the next, so that what an operator changes takes effect within seconds.
+const PASS_CHANGES_MAX: usize = 4_096;
+/// How long a pass waits for its own writes to come back in the view before it plans all the same.
+const ECHO_MAX: Duration = Duration::from_secs(5);
+
+/// After a restore only what nodes use and ask back is given, for a while.
+#[derive(Debug)]
+pub(super) struct Quiet {
+    at_least: Duration,
+    since: Option<Instant>,
+}
+
+impl Quiet {
+    pub(super) fn new(settings: &AllocatorSettings) -> Self {
+        Quiet { at_least: settings.restore_quiet, since: settings.after_restore.then(Instant::now) }
+    }
+
+    pub(super) fn noticed(&mut self, noticed: Noticed) {
+        if noticed == Noticed::SteppedBack {
+            self.since = Some(Instant::now());
+        }
+    }
+
+    /// When it ends, given the pools there are.
+    fn until(&self, snapshot: &Snapshot) -> Option<Instant> {
+        let longest = snapshot.pools.values().filter_map(|pool| pool.ok());
+        let longest = longest.filter(|pool| pool.on_isolation == OnIsolation::Withdraw);
+        let longest = longest.map(|pool| pool.hold + pool.cooldown).max().unwrap_or_default();
+        self.since.map(|since| since + self.at_least.max(longest))
+    }
+}
+
+/// The leading allocator.
+pub(super) struct Leader<'a> {
+    site: &'a Site,
+    context: &'a Context,
+    committer: Committer,
+    tally: Tally,
+    budget: Budget,
+    findings: Vec<crate::model::finding::Finding>,
+    waiting_notes: BTreeMap<crate::model::names::NodeId, String>,
+    next_tick: Instant,
+    forget: Duration,
+}
+
+impl<'a> Leader<'a> {
+    pub(super) fn new(site: &'a Site, context: &'a Context, leadership: &Leadership, forget: Duration) -> Self {
+        Leader {
+            forget,
+            site,
+            context,
+            committer: Committer::new(site.store.clone(), leadership.fence.clone()),
+            tally: Tally::new(site, context, leadership),
+            budget: Budget::new(),
+            findings: Vec::new(),
+            waiting_notes: BTreeMap::new(),
+            next_tick: Instant::now() + TICK,
+        }
+    }
+
+    /// Until deposed.
+    pub(super) async fn run(mut self, feed: &mut Feed, view: &mut View, quiet: &mut Quiet) {
+        let mut backoff = Backoff::new(self.context.rng("pass"), Duration::from_millis(20), Duration::from_secs(2));
+        let mut dirty = view.is_complete();
+        loop {
+            // A view that is not complete yet is waited for, whatever was noticed: never a loop without a wait.
+            if !dirty || !view.is_complete() {
+                dirty |= self.wake(feed, view, quiet).await;
+            }
+            while let Some(update) = feed.try_next() {
+                let noticed = view.apply(update);
+                quiet.noticed(noticed);
+                dirty |= noticed != Noticed::Nothing;
+            }
+            if !view.is_complete() || !dirty {
+                continue;
+            }
+            let result = self.pass(view.snapshot(), quiet).instrument(info_span!("pass", role = "allocator")).await;
+            dirty = result.more;
+            if result.deposed {
+                return;
+            }
+            if result.retry {
+                // Somebody was faster, or etcd is in trouble: the view will tell; never in a tight loop.
+                tokio::time::sleep(backoff.next_delay()).await;
+                dirty = true;
+            } else {
+                backoff.reset();
+            }
+            self.echo(feed, view, quiet, result.committed, &mut dirty).await;
+        }
+    }
+
+    /// Waits for something to do. Answers whether a pass is due.
+    async fn wake(&mut self, feed: &mut Feed, view: &mut View, quiet: &mut Quiet) -> bool {
+        let quiet_ends = quiet.until(view.snapshot()).filter(|until| *until > Instant::now());
+        tokio::select! {
+            biased;
+            update = feed.next() => {
+                let noticed = view.apply(update);
+                quiet.noticed(noticed);
+                noticed != Noticed::Nothing
+            }
+            () = tokio::time::sleep_until(self.tally.due) => {
+                self.tally.write(view.snapshot().revision).await;
+                false
+            }
+            () = tokio::time::sleep_until(self.next_tick) => {
+                self.next_tick = Instant::now() + TICK;
+                true
+            }
+            () = sleep_until(quiet_ends) => true,
+        }
+    }
+
+    /// Own writes come back through the view before the next plan: otherwise it would plan from the past and lose.
+    async fn echo(&self, feed: &mut Feed, view: &mut View, quiet: &mut Quiet, upto: Revision, dirty: &mut bool) {
+        let deadline = Instant::now() + ECHO_MAX;
+        while view.snapshot().revision < upto {
+            match tokio::time::timeout_at(deadline, feed.next()).await {
+                Ok(update) => {
+                    let noticed = view.apply(update);
+                    quiet.noticed(noticed);
+                    *dirty |= noticed != Noticed::Nothing;
+                }
+                Err(_) => {
+                    debug!(rev = %upto, "own writes have not come back in the view yet");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn pass(&mut self, snapshot: &Snapshot, quiet: &Quiet) -> Passed {
+        let started = Instant::now();
+        let pass = Pass {
+            release_budget: self.budget.available(snapshot),
+            held_only: quiet.until(snapshot).is_some_and(|until| Instant::now() < until),
+            now_text: self.context.wall.now(),
+            forget_s: self.forget.as_secs(),
+        };
+        let mut plan = plan(snapshot, &pass);
+        let more = plan.changes.len() > PASS_CHANGES_MAX;
+        plan.changes.truncate(PASS_CHANGES_MAX);
+        self.say_findings(&plan);
+        self.tally.brake(plan.brake, plan.releases_deferred);
+        if plan.changes.is_empty() {
+            return Passed { more, ..Passed::default() };
+        }
+        let outcomes = self.commit(&plan.changes).await;
+        let mut passed = Passed { more, ..Passed::default() };
+        for (change, outcome) in plan.changes.iter().zip(outcomes) {
+            self.settle(change, outcome, plan.brake.is_on(), &mut passed);
+        }
+        let elapsed = started.elapsed();
+        debug!(changes = plan.changes.len(), elapsed_ms = elapsed.as_millis() as u64, rev = %snapshot.revision, "pass done");
+        self.tally.passed(
+            &format!("{} changes planned at revision {}, {} lost", plan.changes.len(), snapshot.revision, passed.lost),
+            elapsed,
+        );
+        passed
+    }
+
+    async fn commit(&self, changes: &[Change]) -> Vec<Outcome> {
+        let mut leases = Leases::default();
+        for (seconds, keys) in leases_needed(changes.iter()) {
+            for _ in 0..keys.div_ceil(LEASE_KEYS_MAX) {
+                match self.site.store.grant(seconds).await {
+                    Ok((lease, _)) => leases.add(seconds, lease),
+                    Err(error) => warn!(%error, "a lease for holds or coolings was not granted, trying again"),
+                }
+            }
+        }
+        let mut places = Vec::new();
+        let mut units = Vec::new();
+        for (place, change) in changes.iter().enumerate() {
+            if let Some(unit) = unit(&self.site.prefix, change, &mut leases) {
+                places.push(place);
+                units.push(unit);
+            }
+        }
+        let no_lease = Outcome::Unknown(crate::store::api::StoreError::NoLease);
+        let mut outcomes = vec![no_lease; changes.len()];
+        for (place, outcome) in places.into_iter().zip(self.committer.commit(units).await) {
+            outcomes[place] = outcome;
+        }
+        outcomes
+    }
+
+    fn settle(&mut self, change: &Change, outcome: Outcome, brake_on: bool, passed: &mut Passed) {
+        match outcome {
+            Outcome::Committed(revision) => {
+                passed.committed = passed.committed.max(revision);
+                self.tally.count(action_counter(change.action));
+                if brake_on && change.action == Action::Release {
+                    self.budget.spend();
+                }
+                self.say(change);
+            }
+            Outcome::Lost(_) => {
+                passed.lost += 1;
+                passed.retry = true;
+                self.tally.count("lost");
+                debug!(node = %change.node, action = ?change.action, "somebody was faster, planning again");
+            }
+            Outcome::Deposed => passed.deposed = true,
+            Outcome::Unknown(error) => {
+                passed.retry = true;
+                self.tally.count("unknown");
+                warn!(node = %change.node, %error, "the outcome of a write is not known, looking again");
+            }
+            Outcome::Refused(error) => {
+                passed.retry = true;
+                self.tally.count("refused");
+                error!(node = %change.node, %error, "etcd refused a write");
+            }
+        }
+    }
+
+    /// One line for each assignment that changes; a waiting node's reason once, not at each pass.
+    fn say(&mut self, change: &Change) {
+        if change.note.is_empty() {
+            return;
+        }
+        if change.action == Action::Wait {
+            if self.waiting_notes.insert(change.node.clone(), change.note.clone()).as_ref() == Some(&change.note) {
+                return;
+            }
+        } else {
+            self.waiting_notes.remove(&change.node);
+        }
+        info!(node = %change.node, note = change.note, "assignment changed");
+    }
+
+    fn say_findings(&mut self, plan: &Plan) {
+        if plan.findings != self.findings {
+            for finding in plan.findings.iter().filter(|finding| !self.findings.contains(finding)) {
+                warn!(key = finding.keys.join(", "), reason = finding.code, "{}", finding.message);
+            }
+            self.findings.clone_from(&plan.findings);
+        }
+        self.tally.findings(plan.findings.len());
+    }
+}
+
+#[derive(Debug, Default)]
+struct Passed {
+    committed: Revision,
+    lost: usize,
+    more: bool,
+    retry: bool,
+    deposed: bool,
+}
+
+fn action_counter(action: Action) -> &'static str {
+    match action {
+        Action::Assign => "assigned",
+        Action::Refresh => "refreshed",
+        Action::Move => "moved",
+        Action::Wait => "waiting",
+        Action::Settle => "settled",
+        Action::HoldSeen | Action::HoldStart | Action::HoldExtend => "held",
+        Action::Release => "released",
+        Action::Void => "voided",
+        Action::Forget => "forgotten",
+        Action::Repair => "repaired",
+    }
+}
+
+/// How many extended holds may be released while the brake is on: a share of the bound nodes a minute.
+#[derive(Debug)]
+struct Budget {
+    spent: Vec<Instant>,
+}
+
+impl Budget {
+    const WINDOW: Duration = Duration::from_secs(60);
+
+    fn new() -> Self {
+        Budget { spent: Vec::new() }
+    }
+
+    fn available(&mut self, snapshot: &Snapshot) -> usize {
+        self.spent.retain(|at| at.elapsed() < Self::WINDOW);
+        let bound = crate::plan::brake::Brake::of(snapshot).bound;
+        (bound * RELEASE_PERCENT_PER_MINUTE / 100).max(1).saturating_sub(self.spent.len())
+    }
+
+    fn spend(&mut self) {
+        self.spent.push(Instant::now());
+    }
+}

@@ -1,0 +1,288 @@
+//! `enlist apply`: writes pools and groups as documents say. All documents are validated before any is written; each is
+//! written with a compare against what was seen, so that two operators never undo each other unseen.
+
+mod effect;
+
+use std::io::Read as _;
+
+use anyhow::Context as _;
+
+use super::args::{Common, FlagSettings};
+use super::content::{self, Content};
+use super::exit::{Exit, Fault};
+use super::{output, site};
+use crate::config::Loaded;
+use crate::model::documents::{Document, parse_files, to_stored};
+use crate::model::names::Revision;
+use crate::reconcile::Site;
+use crate::store::api::{Compare, Key, Op, Txn};
+use crate::store::keys::Prefix;
+use crate::telemetry;
+
+/// Write pools and groups as files say (YAML or JSON)
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// File of documents; - reads stdin; may be given several times
+    #[arg(short, long = "file", value_name = "FILE", required = true, num_args = 1..)]
+    files: Vec<String>,
+    /// Write nothing; say what would change, and for how many nodes
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Does it.
+pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
+    let loaded = common.settings(FlagSettings::default())?;
+    telemetry::start(loaded.settings.log.format, common.level(&loaded, false), None);
+    let documents = documents(&args.files)?;
+    if documents.is_empty() {
+        return Err(Fault::Usage("there is no document in what was given".into()).into());
+    }
+    let target = Target::open(&loaded, &documents).await?;
+    let steps = target.steps(&documents).await?;
+    refuse(&steps)?;
+    for step in &steps {
+        let verb = if args.dry_run { step.would() } else { step.did() };
+        if !args.dry_run {
+            target.write(step).await?;
+        }
+        output::line(format_args!("{} {} {verb}{}", step.kind, step.name, if args.dry_run { step.effect.as_str() } else { "" }))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Reads and validates everything.
+pub fn documents(files: &[String]) -> anyhow::Result<Vec<Document>> {
+    let mut texts = Vec::new();
+    for file in files {
+        let text = match file.as_str() {
+            "-" => {
+                let mut text = String::new();
+                std::io::stdin().lock().read_to_string(&mut text).map(|_| text)
+            }
+            path => std::fs::read_to_string(path),
+        };
+        let name = if file == "-" { "stdin" } else { file };
+        let text = text.map_err(|error| Fault::Usage(format!("failed to read {name}: {error}")))?;
+        texts.push((name, text));
+    }
+    let texts: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    parse_files(&texts).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Fault::Usage(format!("nothing was written:\n{}", lines.join("\n"))).into()
+    })
+}
+
+/// What is done about one document.
+#[derive(Debug, Clone, PartialEq)]
+struct Step {
+    kind: &'static str,
+    name: String,
+    key: Key,
+    value: String,
+    /// What is there; 0 = nothing.
+    seen: Revision,
+    change: Change,
+    /// What it would do to nodes, for `--dry-run`.
+    effect: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Change {
+    Create,
+    Update,
+    None,
+    /// It must not be: why.
+    Refused(String),
+}
+
+impl Step {
+    fn did(&self) -> &'static str {
+        match self.change {
+            Change::Create => "created",
+            Change::Update => "changed",
+            Change::None | Change::Refused(_) => "unchanged",
+        }
+    }
+
+    fn would(&self) -> &'static str {
+        match self.change {
+            Change::Create => "would be created",
+            Change::Update => "would be changed",
+            Change::None | Change::Refused(_) => "unchanged",
+        }
+    }
+}
+
+/// Every refusal at once; nothing is written when there is one.
+fn refuse(steps: &[Step]) -> Result<(), Fault> {
+    let refusals: Vec<String> = steps
+        .iter()
+        .filter_map(|step| match &step.change {
+            Change::Refused(why) => Some(format!("{} {}: {why}", step.kind, step.name)),
+            _ => None,
+        })
+        .collect();
+    if refusals.is_empty() { Ok(()) } else { Err(Fault::Conflict(format!("nothing was written:\n{}", refusals.join("\n")))) }
+}
+
+/// Where documents go: pools to the source, groups to the manager's store. Only what is needed is opened.
+pub struct Target {
+    source: Option<Site>,
+    manager: Option<Site>,
+}
+
+impl Target {
+    /// Connects to what these documents need.
+    pub async fn open(loaded: &Loaded, documents: &[Document]) -> anyhow::Result<Target> {
+        let mut target = Target { source: None, manager: None };
+        if documents.iter().any(|document| matches!(document, Document::Pool(_))) {
+            target.source = Some(site::connect(loaded.source()?).await?);
+        }
+        if documents.iter().any(|document| matches!(document, Document::Group(_))) {
+            target.manager = Some(site::connect(loaded.manager()?).await.context("the manager's store")?);
+        }
+        Ok(target)
+    }
+
+    /// A target whose stores are open already.
+    pub fn on(source: Site, manager: Site) -> Target {
+        Target { source: Some(source), manager: Some(manager) }
+    }
+
+    /// Writes documents without talk: for `enlist dev`.
+    pub async fn apply(&self, documents: &[Document]) -> anyhow::Result<()> {
+        let steps = self.steps(documents).await?;
+        refuse(&steps)?;
+        for step in &steps {
+            self.write(step).await?;
+        }
+        Ok(())
+    }
+
+    async fn steps(&self, documents: &[Document]) -> anyhow::Result<Vec<Step>> {
+        let source = match &self.source {
+            Some(site) => content::read(site, &["claims", "nodes", "pools"]).await?,
+            None => Content::empty(Prefix::default()),
+        };
+        let manager = match &self.manager {
+            Some(site) => content::read(site, &["groups", "manager/nodes"]).await?,
+            None => Content::empty(Prefix::default()),
+        };
+        let step = |document| step(document, &source, &manager);
+        let mut steps: Vec<Step> = documents.iter().map(step).collect();
+        effect::describe(&mut steps, documents, &source, &manager);
+        Ok(steps)
+    }
+
+    async fn write(&self, step: &Step) -> anyhow::Result<()> {
+        if !matches!(step.change, Change::Create | Change::Update) {
+            return Ok(());
+        }
+        let site = if step.kind == "pool" { &self.source } else { &self.manager };
+        let site = site.as_ref().context("a store that is needed was not opened")?;
+        let txn = Txn {
+            compares: vec![Compare::Modified(step.key.clone(), step.seen)],
+            then: vec![Op::put(step.key.clone(), step.value.clone())],
+            otherwise: Vec::new(),
+        };
+        let what = format!("{} {}", step.kind, step.name);
+        let answer = site.store.txn(txn).await.with_context(|| format!("failed to write {what}"))?;
+        if answer.succeeded {
+            return Ok(());
+        }
+        Err(Fault::Conflict(format!("{what} was changed by somebody else in the same moment; apply again")).into())
+    }
+}
+
+fn step(document: &Document, source: &Content, manager: &Content) -> Step {
+    let (kind, key, content) = match document {
+        Document::Pool(pool) => ("pool", source.prefix.pool(&pool.name), source),
+        Document::Group(group) => ("group", manager.prefix.group(&group.name), manager),
+    };
+    let value = to_stored(document);
+    let seen = content.get(&key);
+    let change = match seen {
+        None => Change::Create,
+        Some(kv) if kv.value == value.as_bytes() => Change::None,
+        Some(_) => Change::Update,
+    };
+    let change = match (document, change) {
+        (Document::Pool(pool), change @ (Change::Create | Change::Update)) => {
+            effect::forbidden(pool, source).map_or(change, Change::Refused)
+        }
+        (_, change) => change,
+    };
+    Step {
+        kind,
+        name: document.name().to_owned(),
+        key,
+        value,
+        seen: seen.map_or(Revision::NONE, |kv| kv.mod_revision),
+        change,
+        effect: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::model::documents::parse;
+    use crate::store::api::{KeyValue, LeaseId};
+
+    fn content(pairs: &[(&str, &str)]) -> Content {
+        let mut content = Content::empty(Prefix::default());
+        for (at, (key, value)) in (1..).zip(pairs) {
+            let key = Key::from(format!("/enlist/{key}"));
+            let value = Bytes::copy_from_slice(value.as_bytes());
+            let revision = Revision(at);
+            let kv = KeyValue {
+                key: key.clone(),
+                value,
+                create_revision: revision,
+                mod_revision: revision,
+                version: 1,
+                lease: LeaseId::NONE,
+            };
+            content.kvs.insert(key, kv);
+        }
+        content
+    }
+
+    const POOL: &str = "{kind: Pool, name: eu, cidrs: [10.20.0.0/30]}";
+
+    fn assignment(sharing: &str) -> String {
+        format!(
+            r#"{{"v":1,"node":"a","instance":"i","state":"bound","pool":"eu","domain":"default","sharing":"{sharing}","addresses":["10.20.0.1"],"ports":{{}},"generation":3,"asked":"0000000000000000","hold_s":1,"cooldown_s":1,"on_isolation":"keep","leaving":[]}}"#
+        )
+    }
+
+    #[test]
+    fn created_changed_unchanged() {
+        let document = parse("-", POOL).unwrap().remove(0);
+        let check = |there: Option<&str>, expected: Change| {
+            let pairs: Vec<(&str, &str)> = there.map(|value| ("pools/eu", value)).into_iter().collect();
+            let step = step(&document, &content(&pairs), &content(&[]));
+            assert_eq!(step.change, expected, "{there:?}");
+            assert_eq!(step.seen.0, i64::from(there.is_some()));
+        };
+        check(None, Change::Create);
+        check(Some(&to_stored(&document)), Change::None);
+        check(Some(r#"{"v":1}"#), Change::Update);
+    }
+
+    #[test]
+    fn sharing_stays_while_nodes_have_addresses() {
+        let document = parse("-", POOL).unwrap().remove(0);
+        let before = to_stored(&document).replace("exclusive", "shared");
+        let with = |sharing: &str| {
+            step(&document, &content(&[("pools/eu", &before), ("nodes/a/assignment", &assignment(sharing))]), &content(&[]))
+                .change
+        };
+        assert!(matches!(with("shared"), Change::Refused(why) if why.contains("sharing") && why.contains("1 node")));
+        assert_eq!(with("exclusive"), Change::Update);
+    }
+}

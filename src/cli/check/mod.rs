@@ -1,0 +1,118 @@
+//! `enlist check`: looks for what must not be, in the claims, the copies and the groups; `--repair` puts right what can be
+//! put right by compares alone, so that it is safe while everything runs.
+
+mod look;
+mod repair;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::args::{Common, FlagSettings};
+use super::exit::Exit;
+use super::output::{self, Format, Table};
+use super::site;
+use crate::config::Loaded;
+use crate::reconcile::Site;
+use crate::telemetry;
+
+/// Look for what must not be (exit code 3 if there is something); --repair puts it right
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Put right what can be put right with compares: safe while everything runs
+    #[arg(long)]
+    repair: bool,
+    /// How
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// A finding.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Found {
+    /// source, or manager: whose keys.
+    pub store: &'static str,
+    /// Out of a closed set.
+    pub code: &'static str,
+    /// Relative to the prefix.
+    pub keys: Vec<String>,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl Found {
+    /// Whether a change that is under way looks like it: copies and members follow the nodes, a moment later.
+    fn may_pass(&self) -> bool {
+        ["copy-", "member-", "summary-", "checkpoint-"].iter().any(|start| self.code.starts_with(start))
+    }
+
+    fn is_same(&self, other: &Found) -> bool {
+        (self.store, self.code, &self.keys) == (other.store, other.code, &other.keys)
+    }
+}
+
+/// Both stores.
+pub(super) struct Sites {
+    pub(super) source: Site,
+    pub(super) manager: Site,
+}
+
+impl Sites {
+    async fn connect(loaded: &Loaded) -> anyhow::Result<Sites> {
+        let (source, manager) = (loaded.source()?, loaded.manager()?);
+        let is_one = source.store == manager.store;
+        let source = site::connect(source).await?;
+        let manager = if is_one {
+            Site { store: source.store.clone(), prefix: manager.prefix }
+        } else {
+            site::connect(manager).await.context("the manager's store")?
+        };
+        Ok(Sites { source, manager })
+    }
+}
+
+/// How often and how far apart it looks again at what may be a change under way.
+const LOOKS: usize = 8;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
+
+/// Does it.
+pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
+    let loaded = common.settings(FlagSettings::default())?;
+    telemetry::start(loaded.settings.log.format, common.level(&loaded, false), None);
+    let sites = Sites::connect(&loaded).await?;
+    let mut found = lasting(&sites).await?;
+    if args.repair && !found.is_empty() {
+        for line in repair::repair(&sites).await? {
+            output::say(line);
+        }
+        found = lasting(&sites).await?;
+    }
+    match args.output {
+        Format::Json => output::print(&output::json(&found)?)?,
+        Format::Yaml => output::print(&output::yaml(&found)?)?,
+        Format::Name => found.iter().flat_map(|found| &found.keys).try_for_each(output::line)?,
+        Format::Table | Format::Wide if found.is_empty() => output::line("nothing found")?,
+        Format::Table | Format::Wide => output::print(&table(&found).render())?,
+    }
+    Ok(if found.is_empty() { Exit::Ok } else { Exit::Findings })
+}
+
+fn table(found: &[Found]) -> Table {
+    let row = |found: &Found| vec![found.code.into(), found.store.into(), found.keys.join(" "), found.message.clone()];
+    Table { headings: vec!["FINDING", "STORE", "KEYS", "WHAT"], rows: found.iter().map(row).collect() }
+}
+
+/// What is found in every one of several looks. What must not be at any revision counts at the first.
+async fn lasting(sites: &Sites) -> anyhow::Result<Vec<Found>> {
+    let mut found = look::look(sites).await?;
+    for _ in 1..LOOKS {
+        if !found.iter().any(Found::may_pass) {
+            break;
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        let again = look::look(sites).await?;
+        found.retain(|found| !found.may_pass() || again.iter().any(|again| again.is_same(found)));
+    }
+    Ok(found)
+}

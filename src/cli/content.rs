@@ -1,0 +1,164 @@
+//! What a command looks at: some folders of a prefix, all at one revision, as they are stored.
+//!
+//! Only the folders that are needed are read: a million foreign keys beside ours cost nothing.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+
+use crate::model::documents::{self, StoredError};
+use crate::model::group::Group;
+use crate::model::names::{GroupName, NodeId, PoolName, Revision};
+use crate::model::pool::Pool;
+use crate::plan::snapshot::{NodeRecord, Snapshot, Stored, Unreadable};
+use crate::reconcile::Site;
+use crate::store::api::{Event, Key, KeyRange, KeyValue, LeaseId, RangeResponse};
+use crate::store::feed::Update;
+use crate::store::keys::{NodePart, ParsedKey, Prefix, Role};
+use crate::store::wire;
+
+/// Keys with their values at one revision.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// Where they are.
+    pub prefix: Prefix,
+    /// The revision.
+    pub revision: Revision,
+    /// The cluster.
+    pub cluster_id: u64,
+    /// The keys, in order.
+    pub kvs: BTreeMap<Key, KeyValue>,
+}
+
+/// Reads folders (`nodes`, `manager/groups` …), all at one revision.
+///
+/// # Errors
+/// What the store answered.
+pub async fn read(site: &Site, folders: &[&str]) -> anyhow::Result<Content> {
+    let mut content = Content::empty(site.prefix.clone());
+    for folder in folders {
+        let at = (content.revision != Revision::NONE).then_some(content.revision);
+        let whole = site.store.read_all(site.prefix.folder(folder), at).await;
+        let whole = whole.with_context(|| format!("failed to read {}/{folder}/", site.prefix))?;
+        if at.is_none() {
+            content.revision = whole.header.revision;
+            content.cluster_id = whole.header.cluster_id;
+        }
+        content.kvs.extend(whole.kvs.into_iter().map(|kv| (kv.key.clone(), kv)));
+    }
+    Ok(content)
+}
+
+/// Everything below the prefix. Only for prefixes that are known to be small.
+///
+/// # Errors
+/// What the store answered.
+pub async fn read_all(site: &Site) -> anyhow::Result<RangeResponse> {
+    let whole = site.store.read_all(site.prefix.range(), None).await;
+    whole.with_context(|| format!("failed to read {}/", site.prefix))
+}
+
+/// The ranges of folders, sorted, for a feed.
+pub fn ranges(prefix: &Prefix, folders: &[&str]) -> Vec<KeyRange> {
+    let mut ranges: Vec<KeyRange> = folders.iter().map(|folder| prefix.folder(folder)).collect();
+    ranges.sort();
+    ranges.dedup();
+    ranges
+}
+
+impl Content {
+    /// Nothing yet.
+    pub fn empty(prefix: Prefix) -> Self {
+        Content { prefix, revision: Revision::NONE, cluster_id: 0, kvs: BTreeMap::new() }
+    }
+
+    /// Takes in what a feed tells.
+    pub fn apply(&mut self, update: Update) {
+        match update {
+            Update::Reset { revision, cluster_id, kvs, .. } => {
+                (self.revision, self.cluster_id) = (revision, cluster_id);
+                self.kvs = kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+            }
+            Update::Events { revision, events } => {
+                self.revision = revision;
+                for event in events {
+                    match event {
+                        Event::Put(kv) => drop(self.kvs.insert(kv.key.clone(), kv)),
+                        Event::Delete { key, .. } => drop(self.kvs.remove(&key)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Every key of ours, taken apart.
+    pub fn parsed(&self) -> impl Iterator<Item = (ParsedKey, &KeyValue)> {
+        self.kvs.values().map(|kv| (self.prefix.parse(&kv.key), kv))
+    }
+
+    /// One key.
+    pub fn get(&self, key: &Key) -> Option<&KeyValue> {
+        self.kvs.get(key)
+    }
+
+    /// The nodes, typed.
+    pub fn nodes(&self) -> BTreeMap<NodeId, NodeRecord> {
+        self.snapshot().nodes
+    }
+
+    /// What the planner sees of it.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot { revision: self.revision, ..Snapshot::default() };
+        for (key, kv) in self.parsed() {
+            match key {
+                ParsedKey::Pool(name) => drop(snapshot.pools.insert(name.clone(), pool(&name, kv))),
+                ParsedKey::Claim(claim) => drop(snapshot.claims.insert(claim, stored(kv))),
+                ParsedKey::Brake(Role::Allocator) => snapshot.brake_released = kv.mod_revision,
+                ParsedKey::Node(node, part) => set_part(snapshot.nodes.entry(node).or_default(), part, kv),
+                _ => {}
+            }
+        }
+        snapshot
+    }
+}
+
+fn set_part(record: &mut NodeRecord, part: NodePart, kv: &KeyValue) {
+    match part {
+        NodePart::Label => record.label = Some(stored(kv)),
+        NodePart::Status => record.status = Some(stored(kv)),
+        NodePart::Assignment => record.assignment = Some(stored(kv)),
+        NodePart::Hold => record.hold = Some(stored(kv)),
+        NodePart::Clock => record.clock = Some(stored(kv)),
+    }
+}
+
+/// A key's value with what compares need.
+pub fn stored<T: wire::Stored>(kv: &KeyValue) -> Stored<T> {
+    with_revisions(kv, T::decode(&kv.value))
+}
+
+/// A pool's definition.
+pub fn pool(name: &PoolName, kv: &KeyValue) -> Stored<Pool> {
+    with_revisions(kv, documents::stored_pool(name, &kv.value).map_err(unreadable))
+}
+
+/// A group's definition.
+pub fn group(name: &GroupName, kv: &KeyValue) -> Stored<Group> {
+    with_revisions(kv, documents::stored_group(name, &kv.value).map_err(unreadable))
+}
+
+fn unreadable(error: StoredError) -> Unreadable {
+    match error {
+        StoredError::Newer(version) => Unreadable::Newer(version),
+        StoredError::Invalid(message) => Unreadable::Invalid(message),
+    }
+}
+
+fn with_revisions<T>(kv: &KeyValue, value: Result<T, Unreadable>) -> Stored<T> {
+    Stored { value, create_revision: kv.create_revision, mod_revision: kv.mod_revision, leased: kv.lease != LeaseId::NONE }
+}
+
+/// The value if it can be read.
+pub fn decoded<T: wire::Stored>(kv: &KeyValue) -> Result<T, Unreadable> {
+    T::decode(&kv.value)
+}

@@ -1,0 +1,168 @@
+//! `enlist describe`: everything about one object, with what is wrong with it and the keys it lives at.
+
+mod parts;
+
+pub(super) use parts::all_findings;
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use super::args::{Common, FlagSettings};
+use super::content::{self, Content};
+use super::exit::{Exit, Fault};
+use super::get::{Kind, parse_kind};
+use super::output::{self, Format};
+use super::site;
+use crate::config::Loaded;
+use crate::telemetry;
+
+/// Everything about one object: what it is, what is wrong with it, the keys it lives at
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// node, pool, group or role
+    #[arg(value_name = "KIND", value_parser = parse_kind)]
+    kind: Kind,
+    /// Which
+    name: String,
+    /// How: table (text), json or yaml
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Everything about one object.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Description {
+    /// node, pool, group or role.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// What `get -o json` says of it.
+    pub object: Json,
+    /// Values that are stored about it, by key (relative to the prefix), as they are.
+    pub stored: Vec<StoredKey>,
+    /// What is wrong with it.
+    pub findings: Vec<FindingLine>,
+}
+
+/// A key that an object lives at.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StoredKey {
+    /// The whole key, for etcdctl.
+    pub key: String,
+    /// When it was last written, as a store revision.
+    pub revision: i64,
+    /// Whether it is on a lease.
+    pub leased: bool,
+    /// Its value: JSON, or a text if it is none.
+    pub value: Json,
+    /// The same as it is stored, for people.
+    #[serde(skip)]
+    pub text: String,
+}
+
+/// A finding.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct FindingLine {
+    /// Its code.
+    pub code: String,
+    /// The keys concerned, relative to the prefix.
+    pub keys: Vec<String>,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// Does it.
+pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
+    let loaded = common.settings(FlagSettings::default())?;
+    telemetry::start(loaded.settings.log.format, common.level(&loaded, false), None);
+    let description = match args.kind {
+        Kind::Node | Kind::Assignment => {
+            let (source, manager) = (source(&loaded).await?, manager_if_there(&loaded).await?);
+            parts::node(&source, manager.as_ref(), &args.name)
+        }
+        Kind::Pool => parts::pool(&source(&loaded).await?, &args.name),
+        Kind::Claim => parts::claim(&source(&loaded).await?, &args.name),
+        Kind::Group | Kind::Member => parts::group(&manager(&loaded).await?, &args.name),
+        Kind::Role => parts::role(&source(&loaded).await?, manager_if_there(&loaded).await?.as_ref(), &args.name),
+    };
+    let missing = || Fault::NotFound(format!("there is no {} {}", args.kind.word(), args.name));
+    let description = description.ok_or_else(missing)?;
+    match args.output {
+        Format::Json => output::print(&output::json(&description)?)?,
+        Format::Yaml => output::print(&output::yaml(&description)?)?,
+        Format::Name => output::line(format_args!("{} {}", description.kind, description.name))?,
+        Format::Table | Format::Wide => output::print(&text(&description))?,
+    }
+    Ok(Exit::Ok)
+}
+
+async fn source(loaded: &Loaded) -> anyhow::Result<Content> {
+    let site = site::connect(loaded.source()?).await?;
+    content::read(&site, &["brakes", "claims", "leaders", "nodes", "pools", "roles"]).await
+}
+
+async fn manager(loaded: &Loaded) -> anyhow::Result<Content> {
+    let site = site::connect(loaded.manager()?).await.context("the manager's store")?;
+    content::read(&site, &["brakes", "groups", "leaders", "manager", "roles"]).await
+}
+
+async fn manager_if_there(loaded: &Loaded) -> anyhow::Result<Option<Content>> {
+    match manager(loaded).await {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if Exit::of(&error) == Exit::Store => {
+            output::say(format_args!("enlist: warning: {error:#}; what it holds is not shown"));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// For people.
+fn text(description: &Description) -> String {
+    let mut text = format!("{} {}\n", description.kind, description.name);
+    fields(&mut text, &description.object, 1);
+    text.push_str(if description.findings.is_empty() { "findings: none\n" } else { "findings:\n" });
+    for finding in &description.findings {
+        let _ = writeln!(text, "  {}: {} ({})", finding.code, finding.message, finding.keys.join(", "));
+    }
+    text.push_str("keys:\n");
+    for stored in &description.stored {
+        let lease = if stored.leased { ", on a lease" } else { "" };
+        let _ = writeln!(text, "  {} (revision {}{lease})", stored.key, stored.revision);
+        let _ = writeln!(text, "    {}", stored.text);
+    }
+    text
+}
+
+/// `name: value` lines; what is a map or a list of maps goes one step in.
+fn fields(text: &mut String, object: &Json, depth: usize) {
+    let Json::Object(map) = object else { return };
+    let pad = "  ".repeat(depth);
+    let width = map.keys().map(String::len).max().unwrap_or_default() + 1;
+    for (name, value) in map {
+        match value {
+            Json::Object(inner) if !inner.is_empty() => {
+                let _ = writeln!(text, "{pad}{name}:");
+                fields(text, value, depth + 1);
+            }
+            _ => {
+                let _ = writeln!(text, "{pad}{:<width$} {}", format!("{name}:"), plain(value));
+            }
+        }
+    }
+}
+
+fn plain(value: &Json) -> String {
+    match value {
+        Json::Null => "-".into(),
+        Json::String(text) if text.is_empty() => "-".into(),
+        Json::String(text) => text.clone(),
+        Json::Array(items) if items.is_empty() => "-".into(),
+        Json::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+        Json::Object(_) => "-".into(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,152 @@
+//! What belongs to one object: its line of `get`, its keys with their values, its findings. Pure.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use super::{Description, FindingLine, StoredKey};
+use crate::cli::content::Content;
+use crate::cli::show::claim::ClaimObject;
+use crate::cli::show::group::GroupObject;
+use crate::cli::show::member::MemberObject;
+use crate::cli::show::node::{NodeObject, group_name};
+use crate::cli::show::pool::PoolObject;
+use crate::cli::show::role::RoleObject;
+use crate::cli::show::{Shown, Stores};
+use crate::model::finding::Finding;
+use crate::plan::check::check;
+use crate::plan::findings::findings;
+use crate::plan::world::World;
+use crate::plan::{Pass, snapshot::Snapshot};
+use crate::store::api::{KeyValue, LeaseId};
+use crate::store::keys::{ParsedKey, Role};
+
+fn json(value: &impl Serialize) -> Json {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+fn stored(kv: &KeyValue) -> StoredKey {
+    let text = String::from_utf8_lossy(&kv.value).into_owned();
+    StoredKey {
+        key: kv.key.to_string(),
+        revision: kv.mod_revision.0,
+        leased: kv.lease != LeaseId::NONE,
+        value: serde_json::from_slice(&kv.value).unwrap_or_else(|_| Json::String(text.clone())),
+        text,
+    }
+}
+
+/// The keys of a content that are meant.
+fn keys(content: &Content, is_meant: impl Fn(&ParsedKey, &KeyValue) -> bool) -> Vec<StoredKey> {
+    content.parsed().filter(|(key, kv)| is_meant(key, kv)).map(|(_, kv)| stored(kv)).collect()
+}
+
+/// Everything that is wrong at the source.
+pub(in crate::cli) fn all_findings(snapshot: &Snapshot) -> Vec<Finding> {
+    let pass = Pass::default();
+    let found: BTreeSet<Finding> = check(snapshot).into_iter().chain(findings(&World::new(snapshot, &pass))).collect();
+    found.into_iter().collect()
+}
+
+/// The findings that concern one of these keys (relative to the prefix; one that ends with `/` means all below it).
+fn about(findings: Vec<Finding>, subjects: &[String]) -> Vec<FindingLine> {
+    let concerns =
+        |key: &String| subjects.iter().any(|subject| key == subject || (subject.ends_with('/') && key.starts_with(subject)));
+    findings.into_iter().filter(|finding| finding.keys.iter().any(concerns)).map(FindingLine::from).collect()
+}
+
+impl From<Finding> for FindingLine {
+    fn from(finding: Finding) -> Self {
+        FindingLine { code: finding.code.into(), keys: finding.keys, message: finding.message }
+    }
+}
+
+fn only<T: Shown>(stores: Stores<'_>, name: &str) -> Option<T> {
+    T::list(stores).into_iter().find(|object| object.is_called(name))
+}
+
+pub(super) fn node(source: &Content, manager: Option<&Content>, name: &str) -> Option<Description> {
+    let object: NodeObject = only(Stores { source: Some(source), manager }, name)?;
+    let snapshot = source.snapshot();
+    let owns = |claim: &_| {
+        let stored = snapshot.claims.get(claim).and_then(|stored| stored.ok());
+        stored.is_some_and(|claim| claim.node.as_str() == name)
+    };
+    let mut all = keys(source, |key, _| match key {
+        ParsedKey::Node(node, _) => node.as_str() == name,
+        ParsedKey::Claim(claim) => owns(claim),
+        _ => false,
+    });
+    let copies = manager.map(|manager| {
+        keys(manager, |key, _| matches!(key, ParsedKey::Copy(node, _) | ParsedKey::Member(_, node) if node.as_str() == name))
+    });
+    all.extend(copies.unwrap_or_default());
+    let claims = snapshot.claims.keys().filter(|claim| owns(claim)).map(|claim| format!("claims/{claim}"));
+    let subjects: Vec<String> = claims.chain([format!("nodes/{name}/")]).collect();
+    Some(Description {
+        kind: "node",
+        name: name.into(),
+        object: json(&object),
+        stored: all,
+        findings: about(all_findings(&snapshot), &subjects),
+    })
+}
+
+pub(super) fn pool(source: &Content, name: &str) -> Option<Description> {
+    let object: PoolObject = only(Stores { source: Some(source), manager: None }, name)?;
+    let findings = about(all_findings(&source.snapshot()), &[format!("pools/{name}")]);
+    let stored = keys(source, |key, _| matches!(key, ParsedKey::Pool(pool) if pool.as_str() == name));
+    Some(Description { kind: "pool", name: name.into(), object: json(&object), stored, findings })
+}
+
+pub(super) fn claim(source: &Content, name: &str) -> Option<Description> {
+    let object: ClaimObject = only(Stores { source: Some(source), manager: None }, name)?;
+    let full = object.name();
+    let findings = about(all_findings(&source.snapshot()), &[format!("claims/{full}")]);
+    let stored = keys(source, |key, _| matches!(key, ParsedKey::Claim(claim) if claim.to_string() == full));
+    Some(Description { kind: "claim", name: full, object: json(&object), stored, findings })
+}
+
+pub(super) fn group(manager: &Content, name: &str) -> Option<Description> {
+    let stores = Stores { source: None, manager: Some(manager) };
+    let groups: Vec<GroupObject> = GroupObject::list(stores).into_iter().filter(|group| group.is_called(name)).collect();
+    let mut object = match groups.as_slice() {
+        [] => return None,
+        [one] => json(one),
+        // A keyed definition: all its groups.
+        many => Json::Object(many.iter().map(|group| (group.name.clone(), json(group))).collect()),
+    };
+    let members: Vec<MemberObject> = MemberObject::list(stores).into_iter().filter(|member| member.is_called(name)).collect();
+    if let Json::Object(map) = &mut object {
+        let lines = members.iter().map(|member| Json::String(format!("{} ({})", member.name(), member.state)));
+        map.insert("nodes".into(), lines.collect());
+    }
+    let stored = keys(manager, |key, _| match key {
+        ParsedKey::Group(group) => name == group.as_str() || name.split('/').next() == Some(group.as_str()),
+        ParsedKey::Summary(segment) | ParsedKey::Member(segment, _) => {
+            let group = group_name(segment);
+            group == name || group.split('/').next() == Some(name)
+        }
+        _ => false,
+    });
+    let wrong = groups.iter().filter(|group| !group.message.is_empty()).map(|group| FindingLine {
+        code: format!("group-{}", group.condition),
+        keys: vec![format!("groups/{}", group.name.split('/').next().unwrap_or_default())],
+        message: group.message.clone(),
+    });
+    Some(Description { kind: "group", name: name.into(), object, stored, findings: wrong.collect() })
+}
+
+pub(super) fn role(source: &Content, manager: Option<&Content>, name: &str) -> Option<Description> {
+    let object: RoleObject = only(Stores { source: Some(source), manager }, name)?;
+    let role: Role = name.parse().ok()?;
+    let home = if role == Role::Allocator { Some(source) } else { manager };
+    let is_meant = |key: &ParsedKey| match key {
+        ParsedKey::Role(of) | ParsedKey::Brake(of) | ParsedKey::Leader(of, _) => *of == role,
+        ParsedKey::Checkpoint => role == Role::Relay,
+        _ => false,
+    };
+    let stored = home.map(|content| keys(content, |key, _| is_meant(key))).unwrap_or_default();
+    Some(Description { kind: "role", name: name.into(), object: json(&object), stored, findings: Vec::new() })
+}

@@ -1,0 +1,154 @@
+//! `enlist dev`: the whole of it on one machine, to look at: a private etcd, all roles, and sample nodes that run the real
+//! agent and really listen on what they are given.
+//!
+//! A demonstration never writes into somebody's `/enlist`, and leaves no process behind: every child dies with this one.
+
+mod folder;
+mod nodes;
+mod private;
+mod service;
+mod stage;
+mod story;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+pub use service::Args as ServiceArgs;
+pub use service::run as run_service;
+
+use super::args::{Common, FlagSettings};
+use super::exit::{Exit, Fault};
+use super::{apply, output, purge, run, site};
+use crate::config::Loaded;
+use crate::config::span::List;
+use crate::model::documents::{Document, parse};
+use crate::model::names::Revision;
+use crate::reconcile::Site;
+use crate::shutdown::Shutdown;
+use crate::store::api::{KeyRange, RangeRequest};
+use crate::telemetry;
+use folder::Folder;
+use private::PrivateEtcd;
+use stage::Stage;
+
+/// Try it: a private etcd, all roles, sample pools and groups, and sample nodes
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How many sample nodes
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(0..=200))]
+    nodes: u16,
+    /// Where the private etcd and the sample nodes keep their data [default: ./.enlist/dev]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The etcd binary [default: the one in $PATH]
+    #[arg(long, value_name = "FILE")]
+    etcd: Option<PathBuf>,
+    /// End when all are registered, with exit code 0
+    #[arg(long)]
+    exit_when_registered: bool,
+    /// With --endpoints: also into a prefix that is not empty
+    #[arg(long)]
+    force: bool,
+}
+
+/// Pools and groups of the demonstration.
+const SAMPLE: &str = include_str!("../../../config/sample.yaml");
+/// The prefix in an etcd that is not private.
+const PREFIX: &str = "/enlist-dev";
+/// With `--exit-when-registered`: how long all of them may take.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Does it, until Ctrl-C, or until all are registered.
+pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
+    let loaded = common.settings(FlagSettings::default())?;
+    let shutdown = Shutdown::on_signals().context("failed to listen for signals")?;
+    let folder = Folder::prepare(args.data_dir.clone())?;
+    let log = if common.verbose == 0 { Some(folder.log()?) } else { None };
+    telemetry::start(loaded.settings.log.format, common.level(&loaded, true), log);
+    match &common.endpoints {
+        Some(_) => on_yours(&loaded, &args, &folder, &shutdown).await,
+        None => on_private(&loaded, &args, &folder, &shutdown).await,
+    }
+}
+
+/// On an etcd that is started for it and ends with it.
+async fn on_private(loaded: &Loaded, args: &Args, folder: &Folder, shutdown: &Shutdown) -> anyhow::Result<Exit> {
+    let data = folder.etcd();
+    let etcd = tokio::select! {
+        etcd = PrivateEtcd::start(args.etcd.as_deref(), &data) => etcd?,
+        () = shutdown.orderly.cancelled() => return Ok(Exit::Ok),
+    };
+    output::line(format_args!("etcd {} at {}, data in {}", etcd.version(), etcd.endpoint(), folder))?;
+    let loaded = only(loaded, etcd.endpoint());
+    let result = on(&loaded, args, folder, shutdown).await;
+    etcd.stop().await;
+    result
+}
+
+/// On an etcd that people use: below a prefix of its own, and what was written goes at the end.
+async fn on_yours(loaded: &Loaded, args: &Args, folder: &Folder, shutdown: &Shutdown) -> anyhow::Result<Exit> {
+    let given = loaded.origins.get("source.prefix").is_some_and(|origin| origin.starts_with("flag "));
+    let prefix = if given { loaded.settings.source.prefix.clone() } else { PREFIX.to_owned() };
+    let mut ours = loaded.clone();
+    ours.settings.source.prefix = prefix;
+    ours.settings.manager = Default::default();
+    let site = site::connect(ours.source()?).await?;
+    let before = below(&site).await?;
+    if before.keys > 0 && !args.force {
+        return Err(Fault::Conflict(format!(
+            "there are {} keys below {}/: a demonstration does not write among them (--prefix for another place, --force to do it all the same)",
+            before.keys, site.prefix
+        ))
+        .into());
+    }
+    let result = on(&ours, args, folder, shutdown).await;
+    let removed = purge::remove_newer(&site, before.revision).await?;
+    output::line(format_args!("{removed} keys below {}/ removed", site.prefix))?;
+    result
+}
+
+/// Settings that name one etcd and nothing else: a demonstration must not find its way into a real one by a settings file.
+fn only(loaded: &Loaded, endpoint: &str) -> Loaded {
+    let mut ours = Loaded::default();
+    ours.settings.log = loaded.settings.log.clone();
+    ours.settings.source.endpoints = List(vec![endpoint.to_owned()]);
+    ours
+}
+
+struct Below {
+    keys: i64,
+    revision: Revision,
+}
+
+async fn below(site: &Site) -> anyhow::Result<Below> {
+    let range: KeyRange = site.prefix.range();
+    let answer = site.store.range(RangeRequest { count_only: true, ..RangeRequest::all(range) }).await;
+    let answer = answer.with_context(|| format!("failed to look below {}/", site.prefix))?;
+    Ok(Below { keys: answer.count, revision: answer.header.revision })
+}
+
+/// The demonstration itself.
+async fn on(loaded: &Loaded, args: &Args, folder: &Folder, shutdown: &Shutdown) -> anyhow::Result<Exit> {
+    let stores = run::Stores::open(loaded)?;
+    let documents = parse("config/sample.yaml", SAMPLE).map_err(|errors| anyhow::anyhow!("sample.yaml: {errors:?}"))?;
+    apply::Target::on(stores.source.clone(), stores.manager.clone()).apply(&documents).await?;
+    output::line(format_args!("applied {}", names(&documents)))?;
+    let mut stage = Stage::open(loaded, &stores, folder, args.nodes)?;
+    let ended = stage.play(args.exit_when_registered.then_some(PATIENCE), shutdown).await;
+    if matches!(ended, Ok(stage::Scene::AllRegistered)) {
+        stage.show(&stores, loaded).await?;
+        if !args.exit_when_registered {
+            output::line("Ctrl-C ends it and leaves no process behind.")?;
+            stage.wait(shutdown).await?;
+        }
+    }
+    stage.close().await;
+    ended.map(|_| Exit::Ok)
+}
+
+fn names(documents: &[Document]) -> String {
+    let name = |document: &Document| format!("{} {}", document.kind().to_lowercase(), document.name());
+    documents.iter().map(name).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,121 @@
+//! A private etcd: a child process on free loopback ports that dies with this process.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::Command;
+
+use crate::agent::os::spawner::{Started, spawn};
+use crate::cli::exit::Fault;
+use crate::store::api::Store;
+use crate::store::etcd::StoreSettings;
+
+/// How to get an etcd.
+const HOW: &str = "no etcd binary was found. Get one with
+  apt-get install etcd-server      (Debian; or scripts/install-etcd)
+or name one with --etcd FILE, or use an etcd that runs with --endpoints HOST:PORT";
+/// Somebody may take a port between our look and etcd's start: that is tried again.
+const ATTEMPTS: usize = 5;
+/// A first start writes its files; slow disks take seconds.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// Between TERM and KILL.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// It runs.
+pub(super) struct PrivateEtcd {
+    process: Started,
+    endpoint: String,
+    version: String,
+}
+
+impl PrivateEtcd {
+    /// Starts it and waits until it answers.
+    ///
+    /// # Errors
+    /// When there is no binary, or it does not come up; its log is named then.
+    pub(super) async fn start(binary: Option<&Path>, folder: &Path) -> anyhow::Result<PrivateEtcd> {
+        let binary = binary.map(Path::to_path_buf).or_else(in_path).ok_or_else(|| Fault::NotFound(HOW.into()))?;
+        std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
+        let log = folder.join("etcd.log");
+        for _ in 0..ATTEMPTS {
+            let (client, peer) = (free_port()?, free_port()?);
+            let process = spawn(command(&binary, folder, &log, client, peer)?).await;
+            let process = process.with_context(|| format!("failed to start {}", binary.display()))?;
+            if let Some(etcd) = up(process, format!("127.0.0.1:{client}")).await? {
+                return Ok(etcd);
+            }
+        }
+        anyhow::bail!("etcd did not come up: see {}", log.display())
+    }
+
+    /// Where it listens.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// What it says it is.
+    pub(super) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Ends it: in order if it can, else by force.
+    pub(super) async fn stop(mut self) {
+        // An error means that it has ended already.
+        let _ = kill(Pid::from_raw(self.process.pid), Signal::SIGTERM);
+        if tokio::time::timeout(STOP_LIMIT, self.process.child.wait()).await.is_err() {
+            let _ = self.process.child.kill().await;
+        }
+    }
+}
+
+/// Waits until it answers; `None` = it ended (its port was taken, say).
+async fn up(mut process: Started, endpoint: String) -> anyhow::Result<Option<PrivateEtcd>> {
+    let settings = StoreSettings { dial_timeout: START_LIMIT, ..StoreSettings::endpoints([endpoint.clone()]) };
+    let member = async { Store::connect(settings).await?.member().await };
+    let member = tokio::select! {
+        member = member => member.context("the private etcd does not answer")?,
+        _ = process.child.wait() => return Ok(None),
+    };
+    Ok(Some(PrivateEtcd { process, endpoint, version: member.version }))
+}
+
+fn command(binary: &Path, folder: &Path, log: &Path, client: u16, peer: u16) -> anyhow::Result<Command> {
+    let log = File::create(log).with_context(|| format!("failed to make {}", log.display()))?;
+    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let mut command = Command::new(binary);
+    command
+        .args(["--name", "dev", "--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)])
+        .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
+        .args(["--initial-cluster", &format!("dev={}", url(peer)), "--data-dir"])
+        .arg(folder.join("data"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .kill_on_drop(true);
+    // Settings of another etcd on this machine must not reach this one.
+    let foreign = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with("ETCD_"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| foreign(name)) {
+        command.env_remove(name);
+    }
+    if cfg!(target_arch = "aarch64") {
+        command.env("ETCD_UNSUPPORTED_ARCH", "arm64");
+    }
+    Ok(command)
+}
+
+fn in_path() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join("etcd")).find(|file| file.is_file())
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("no free port on 127.0.0.1")?;
+    Ok(listener.local_addr()?.port())
+}

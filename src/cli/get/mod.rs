@@ -1,0 +1,205 @@
+//! `enlist get`: what is there, as a table, JSON, YAML or names; once, or as it changes.
+
+pub mod print;
+mod watch;
+
+use anyhow::Context as _;
+use futures::future::try_join;
+
+use super::args::{Common, FlagSettings};
+use super::content::{self, Content};
+use super::exit::{Exit, Fault};
+use super::output::{self, Format};
+use super::show::assignment::AssignmentObject;
+use super::show::claim::ClaimObject;
+use super::show::group::GroupObject;
+use super::show::member::MemberObject;
+use super::show::node::NodeObject;
+use super::show::pool::PoolObject;
+use super::show::role::RoleObject;
+use super::show::{Shown, Stores};
+use super::site;
+use crate::model::selector::Selector;
+use crate::reconcile::Site;
+use crate::telemetry;
+
+/// Show nodes, assignments, claims, pools, groups, members or roles
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// nodes, assignments, claims, pools, groups, members or roles (or one: node …)
+    #[arg(value_name = "KIND", value_parser = parse_kind)]
+    kind: Kind,
+    /// Only this one; for members the group
+    name: Option<String>,
+    /// Only nodes whose variables match, e.g. 'zone in (eu-1,eu-2),gpu>1'
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    selector: Option<Selector>,
+    /// How
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// Go on and show what changes; with -o json one {"type","object"} a line
+    #[arg(short, long)]
+    watch: bool,
+}
+
+/// What `get` and `describe` show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Nodes.
+    Node,
+    /// Assignments.
+    Assignment,
+    /// Claims.
+    Claim,
+    /// Pools.
+    Pool,
+    /// Groups.
+    Group,
+    /// Members of groups.
+    Member,
+    /// Roles.
+    Role,
+}
+
+impl Kind {
+    const ALL: [(Kind, &'static str); 7] = [
+        (Kind::Node, "node"),
+        (Kind::Assignment, "assignment"),
+        (Kind::Claim, "claim"),
+        (Kind::Pool, "pool"),
+        (Kind::Group, "group"),
+        (Kind::Member, "member"),
+        (Kind::Role, "role"),
+    ];
+
+    /// The word for one.
+    pub fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, word)| word)
+    }
+}
+
+/// Reads a kind, singular or plural.
+///
+/// # Errors
+/// The kinds there are, and the nearest one.
+pub fn parse_kind(text: &str) -> Result<Kind, String> {
+    let lower = text.to_lowercase();
+    let singular = lower.strip_suffix('s').unwrap_or(&lower);
+    let found = Kind::ALL.iter().find(|(_, word)| *word == singular);
+    found.map(|(kind, _)| *kind).ok_or_else(|| {
+        let near = Kind::ALL
+            .iter()
+            .max_by(|(_, a), (_, b)| strsim::jaro_winkler(a, singular).total_cmp(&strsim::jaro_winkler(b, singular)));
+        let near = near.filter(|(_, word)| strsim::jaro_winkler(word, singular) > 0.7);
+        let hint = near.map(|(_, word)| format!(" (did you mean {word}s?)")).unwrap_or_default();
+        format!("there are nodes, assignments, claims, pools, groups, members and roles{hint}")
+    })
+}
+
+/// What is asked for, besides the kind.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// Only this one.
+    pub name: Option<String>,
+    /// Only nodes whose variables match.
+    pub selector: Option<Selector>,
+}
+
+impl Query {
+    /// Whether an object is asked for.
+    pub fn wants<T: Shown>(&self, object: &T) -> bool {
+        let selected = |selector: &Selector| object.variables().is_some_and(|variables| selector.matches(variables));
+        self.name.as_deref().is_none_or(|name| object.is_called(name)) && self.selector.as_ref().is_none_or(selected)
+    }
+}
+
+/// The stores that a kind needs, opened.
+pub(super) struct Sites {
+    pub(super) source: Option<Site>,
+    /// `None` also when it is away and the kind can do without.
+    pub(super) manager: Option<Site>,
+}
+
+/// Shows what is asked for.
+pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
+    match args.kind {
+        Kind::Node => show::<NodeObject>(common, args).await,
+        Kind::Assignment => show::<AssignmentObject>(common, args).await,
+        Kind::Claim => show::<ClaimObject>(common, args).await,
+        Kind::Pool => show::<PoolObject>(common, args).await,
+        Kind::Group => show::<GroupObject>(common, args).await,
+        Kind::Member => show::<MemberObject>(common, args).await,
+        Kind::Role => show::<RoleObject>(common, args).await,
+    }
+}
+
+async fn show<T: Shown>(common: Common, args: Args) -> anyhow::Result<Exit> {
+    if args.selector.is_some() && !T::HAS_VARIABLES {
+        return Err(Fault::Usage(format!("-l selects by a node's variables: a {} has none", args.kind.word())).into());
+    }
+    let loaded = common.settings(FlagSettings::default())?;
+    telemetry::start(loaded.settings.log.format, common.level(&loaded, false), None);
+    let query = Query { name: args.name, selector: args.selector };
+    let sites = sites::<T>(&loaded).await?;
+    if args.watch {
+        return watch::run::<T>(sites, query, args.output).await;
+    }
+    let (source, manager) = contents::<T>(&sites).await?;
+    let mut objects = T::list(Stores { source: source.as_ref(), manager: manager.as_ref() });
+    objects.retain(|object| query.wants(object));
+    if objects.is_empty()
+        && let Some(name) = &query.name
+    {
+        return Err(Fault::NotFound(format!("there is no {} {name}", args.kind.word())).into());
+    }
+    output::print(&print::all(&objects, args.output)?)?;
+    Ok(Exit::Ok)
+}
+
+/// Opens the stores of a kind. The manager's may be away where the kind can do without.
+async fn sites<T: Shown>(loaded: &crate::config::Loaded) -> anyhow::Result<Sites> {
+    let mut sites = Sites { source: None, manager: None };
+    if !T::SOURCE.is_empty() {
+        sites.source = Some(site::connect(loaded.source()?).await?);
+    }
+    if T::MANAGER.is_empty() {
+        return Ok(sites);
+    }
+    let settings = loaded.manager()?;
+    if settings.store == loaded.source()?.store
+        && let Some(source) = &sites.source
+    {
+        sites.manager = Some(Site { store: source.store.clone(), prefix: settings.prefix });
+        return Ok(sites);
+    }
+    match site::connect(settings).await.context("the manager's store") {
+        Ok(site) => sites.manager = Some(site),
+        Err(error) if sites.source.is_some() && Exit::of(&error) == Exit::Store => {
+            output::say(format_args!("enlist: warning: {error:#}; what it holds is not shown"));
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(sites)
+}
+
+async fn contents<T: Shown>(sites: &Sites) -> anyhow::Result<(Option<Content>, Option<Content>)> {
+    let one = async |site: &Option<Site>, folders: &[&str]| match site {
+        Some(site) => content::read(site, folders).await.map(Some),
+        None => Ok(None),
+    };
+    try_join(one(&sites.source, T::SOURCE), one(&sites.manager, T::MANAGER)).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn kinds_are_read_in_singular_and_plural() {
+        assert_eq!(parse_kind("nodes"), Ok(Kind::Node));
+        assert_eq!(parse_kind("Pool"), Ok(Kind::Pool));
+        assert!(parse_kind("nods").unwrap_err().contains("did you mean nodes?"));
+        assert!(!parse_kind("xyzzy").unwrap_err().contains("did you mean"));
+    }
+}

@@ -1,0 +1,52 @@
+//! Objects → text, in each format. Pure, except for the time that ages are counted from.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::cli::output::{Format, Table, json, yaml};
+use crate::cli::show::Shown;
+
+/// A whole listing. JSON and YAML are always a list.
+pub fn all<T: Shown>(objects: &[T], format: Format) -> anyhow::Result<String> {
+    match format {
+        Format::Json => json(&objects),
+        Format::Yaml => yaml(&objects),
+        Format::Name => Ok(objects.iter().map(|object| object.name() + "\n").collect()),
+        Format::Table | Format::Wide => Ok(table(objects, format == Format::Wide, SystemTime::now()).render()),
+    }
+}
+
+/// A listing as a table.
+pub fn table<T: Shown>(objects: &[T], wide: bool, now: SystemTime) -> Table {
+    let mut headings = T::HEADINGS.to_vec();
+    if wide {
+        headings.extend(T::WIDE);
+    }
+    Table { headings, rows: objects.iter().map(|object| row(object, wide, now)).collect() }
+}
+
+pub(super) fn row<T: Shown>(object: &T, wide: bool, now: SystemTime) -> Vec<String> {
+    let mut cells = object.cells(now);
+    if wide {
+        cells.extend(object.wide_cells());
+    }
+    cells
+}
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(super) enum Happened {
+    Added,
+    Modified,
+    Deleted,
+}
+
+/// One line of `-w -o json`.
+#[derive(Debug, Serialize)]
+pub(super) struct Line<'a, T> {
+    #[serde(rename = "type")]
+    pub(super) happened: Happened,
+    pub(super) object: &'a T,
+}

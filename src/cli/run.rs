@@ -1,0 +1,185 @@
+//! `enlist run`: the roles, in one process. Any number of copies may run; one of each role leads, the others stand by.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::future::BoxFuture;
+use tokio::task::JoinSet;
+
+use super::args::{Common, FlagSettings};
+use super::exit::Exit;
+use super::site;
+use crate::config::Loaded;
+use crate::reconcile::{Context, Site};
+use crate::shutdown::Shutdown;
+use crate::store::keys::Role;
+use crate::{allocator, manager, relay, telemetry};
+
+/// Run the roles: allocator, relay, manager (default: all three)
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which: allocator, relay, manager
+    #[arg(value_name = "ROLE")]
+    roles: Vec<Role>,
+    #[command(flatten)]
+    relay: RelayFlags,
+    /// etcd was restored from a backup while all was down: give only what is asked back for a while
+    #[arg(long)]
+    after_restore: bool,
+}
+
+/// Flags of the relay.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct RelayFlags {
+    /// The source's name in the destination's checkpoint [default: default]
+    #[arg(long, value_name = "NAME")]
+    source_name: Option<String>,
+    /// Take over a destination that holds the copies of another source
+    #[arg(long)]
+    adopt: bool,
+    /// Let a source that is empty altogether empty the destination
+    #[arg(long)]
+    allow_empty: bool,
+}
+
+impl Args {
+    fn flags(&self) -> FlagSettings {
+        let mut flags = FlagSettings::default();
+        flags.value("--source-name", "relay.source_name", self.relay.source_name.as_deref());
+        flags.switch("--adopt", "relay.adopt", self.relay.adopt, true);
+        flags.switch("--allow-empty", "relay.allow_empty", self.relay.allow_empty, true);
+        flags.switch("--after-restore", "allocator.after_restore", self.after_restore, true);
+        flags
+    }
+}
+
+/// Runs until a signal, or until a role ends by itself.
+pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
+    let loaded = common.settings(args.flags())?;
+    telemetry::start(loaded.settings.log.format, common.level(&loaded, true), None);
+    let shutdown = Shutdown::on_signals().context("failed to listen for signals")?;
+    let mut roles = if args.roles.is_empty() { Role::ALL.to_vec() } else { args.roles };
+    roles.sort();
+    roles.dedup();
+    let stores = Stores::open(&loaded)?;
+    for store in stores.needed(&roles) {
+        if !site::first_contact(store, &shutdown.orderly).await? {
+            return Ok(Exit::Ok);
+        }
+    }
+    let context = site::context(shutdown.orderly.clone());
+    tracing::info!(roles = ?roles.iter().map(|role| role.as_str()).collect::<Vec<_>>(), identity = %context.identity, "started");
+    let mut tasks = start(&roles, &stores, &loaded, &context)?;
+    supervise(&mut tasks, &shutdown, loaded.settings.roles.stop_timeout.0).await?;
+    tracing::info!("stopped");
+    Ok(Exit::Ok)
+}
+
+/// The stores of the roles.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    /// Where nodes register.
+    pub source: Site,
+    /// Where relay and manager write.
+    pub manager: Site,
+}
+
+impl Stores {
+    /// Both, without any contact.
+    ///
+    /// # Errors
+    /// When a setting is wrong.
+    pub fn open(loaded: &Loaded) -> anyhow::Result<Stores> {
+        Ok(Stores { source: site::open(loaded.source()?)?, manager: site::open(loaded.manager()?)? })
+    }
+
+    fn needed(&self, roles: &[Role]) -> Vec<&Site> {
+        let mut needed = Vec::new();
+        if roles.iter().any(|role| *role != Role::Manager) {
+            needed.push(&self.source);
+        }
+        if roles.iter().any(|role| *role != Role::Allocator) {
+            needed.push(&self.manager);
+        }
+        needed
+    }
+}
+
+/// A role's task: its name, and how it ended.
+type Ended = (Role, anyhow::Result<()>);
+
+/// Starts the tasks of these roles.
+///
+/// # Errors
+/// When a setting is wrong.
+pub fn start(roles: &[Role], stores: &Stores, loaded: &Loaded, context: &Context) -> anyhow::Result<JoinSet<Ended>> {
+    let mut tasks = JoinSet::new();
+    for role in roles.iter().copied() {
+        let context = context.clone();
+        let Stores { source, manager } = stores.clone();
+        let task: BoxFuture<'static, anyhow::Result<()>> = match role {
+            Role::Allocator => Box::pin(allocator::run(source, loaded.allocator()?, context)),
+            Role::Relay => Box::pin(relay::run(source, manager, loaded.relay()?, context)),
+            Role::Manager => Box::pin(manager::run(manager, loaded.manager_role()?, context)),
+        };
+        tasks.spawn(async move { (role, task.await) });
+    }
+    Ok(tasks)
+}
+
+/// Waits for the tasks: for ever while they run, and for `patience` once they were asked to stop.
+///
+/// # Errors
+/// When a role ended without being asked to, with its name.
+pub async fn supervise(tasks: &mut JoinSet<Ended>, shutdown: &Shutdown, patience: Duration) -> anyhow::Result<()> {
+    let deadline = async {
+        shutdown.orderly.cancelled().await;
+        tokio::select! {
+            () = tokio::time::sleep(patience) => {}
+            () = shutdown.immediate.cancelled() => {}
+        }
+    };
+    tokio::pin!(deadline);
+    loop {
+        let ended = tokio::select! {
+            ended = tasks.join_next() => ended,
+            () = &mut deadline => {
+                tracing::warn!(tasks = tasks.len(), "still running after the stop time-out; dropped");
+                tasks.shutdown().await;
+                return Ok(());
+            }
+        };
+        match ended {
+            None => return Ok(()),
+            Some(Err(error)) => return Err(error).context("a role's task failed"),
+            Some(Ok((role, Err(error)))) => return Err(error.context(format!("the {role} ended"))),
+            Some(Ok((_, Ok(())))) if shutdown.orderly.is_cancelled() => {}
+            Some(Ok((role, Ok(())))) => anyhow::bail!("the {role} ended without being asked to"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_role_that_ends_by_itself_ends_all_with_its_name() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async { (Role::Relay, Ok(())) });
+        tasks.spawn(async { std::future::pending().await });
+        let error = supervise(&mut tasks, &Shutdown::default(), Duration::from_secs(1)).await.unwrap_err();
+        assert_eq!(error.to_string(), "the relay ended without being asked to");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_stop_in_time_is_dropped() {
+        let mut tasks: JoinSet<Ended> = JoinSet::new();
+        tasks.spawn(async { std::future::pending().await });
+        let shutdown = Shutdown::default();
+        shutdown.orderly.cancel();
+        supervise(&mut tasks, &shutdown, Duration::from_secs(8)).await.unwrap();
+        assert!(tasks.is_empty());
+    }
+}

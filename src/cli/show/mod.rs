@@ -1,0 +1,78 @@
+//! What `get` shows of each kind: the JSON objects that the README documents, and their cells in tables. Pure.
+//!
+//! The fields of these structs are an interface: their names stay.
+
+pub mod assignment;
+pub mod claim;
+pub mod group;
+pub mod member;
+pub mod node;
+pub mod pool;
+pub mod role;
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::content::Content;
+use super::output::age;
+
+/// What a kind is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Stores<'a> {
+    /// Where nodes register; `None` = it was not read, because nothing of it is needed.
+    pub source: Option<&'a Content>,
+    /// Relay's and manager's; `None` = not read, or away.
+    pub manager: Option<&'a Content>,
+}
+
+/// A kind that `get` shows.
+pub trait Shown: Serialize + PartialEq + Sized {
+    /// The folders of the source that it is made of.
+    const SOURCE: &'static [&'static str];
+    /// Those of the manager's store.
+    const MANAGER: &'static [&'static str];
+    /// Headings of a table.
+    const HEADINGS: &'static [&'static str];
+    /// More headings of a wide one.
+    const WIDE: &'static [&'static str];
+
+    /// All objects, in the order of names.
+    fn list(stores: Stores<'_>) -> Vec<Self>;
+    /// Its name: unique among the objects of its kind.
+    fn name(&self) -> String;
+    /// Whether a name on the command line means it.
+    fn is_called(&self, name: &str) -> bool {
+        self.name() == name
+    }
+    /// Cells under [`Shown::HEADINGS`]. `now` is for ages.
+    fn cells(&self, now: SystemTime) -> Vec<String>;
+    /// Cells under [`Shown::WIDE`].
+    fn wide_cells(&self) -> Vec<String>;
+    /// Whether its objects have variables.
+    const HAS_VARIABLES: bool = false;
+    /// What a selector on the command line is held against; `None` = this kind has no variables.
+    fn variables(&self) -> Option<&BTreeMap<String, String>> {
+        None
+    }
+}
+
+/// `a,b`
+pub fn joined<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// `http=80,metrics=81`
+pub fn pairs<K: ToString, V: ToString>(items: impl IntoIterator<Item = (K, V)>) -> String {
+    joined(items.into_iter().map(|(key, value)| format!("{}={}", key.to_string(), value.to_string())))
+}
+
+/// How long ago an RFC 3339 time was; empty if it is none. Clocks of hosts differ: what lies ahead was just now.
+pub fn age_of(since: &str, now: SystemTime) -> String {
+    let then = humantime::parse_rfc3339_weak(since).ok();
+    then.map(|then| age(now.duration_since(then).unwrap_or_default().as_secs())).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

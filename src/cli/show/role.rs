@@ -1,0 +1,103 @@
+//! Roles, as `get roles` shows them: what the leader of each says of itself, and how many stand by.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::{Shown, Stores};
+use crate::cli::content::{Content, decoded};
+use crate::store::keys::{ParsedKey, Role};
+use crate::store::wire::RoleReport;
+
+/// A role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RoleObject {
+    /// allocator, relay or manager.
+    pub role: String,
+    /// The instance that leads, e.g. `host-a/4711`; empty = none.
+    pub leader: String,
+    /// How many more instances stand by.
+    pub standby: u64,
+    /// The leader's version of enlist.
+    pub version: String,
+    /// The revision its view has seen.
+    pub revision: i64,
+    /// How far it is behind, in revisions.
+    pub lag: i64,
+    /// Why its brake is on; empty = off.
+    pub brake: String,
+    /// The last pass in words.
+    pub last_pass: String,
+    /// How many findings it has.
+    pub findings: u64,
+    /// Counters since this instance leads.
+    pub counters: BTreeMap<String, u64>,
+}
+
+impl Shown for RoleObject {
+    const SOURCE: &'static [&'static str] = &["leaders/allocator", "roles"];
+    const MANAGER: &'static [&'static str] = &["leaders", "roles"];
+    const HEADINGS: &'static [&'static str] = &["ROLE", "LEADER", "STANDBY", "LAG", "BRAKE", "FINDINGS", "LAST PASS"];
+    const WIDE: &'static [&'static str] = &["VERSION", "REVISION", "COUNTERS"];
+
+    fn list(stores: Stores<'_>) -> Vec<Self> {
+        // The allocator is the source's, relay and manager are the destination's.
+        let home = |role: Role| if role == Role::Allocator { stores.source } else { stores.manager };
+        Role::ALL.into_iter().filter_map(|role| home(role).map(|content| object(role, content))).collect()
+    }
+
+    fn name(&self) -> String {
+        self.role.clone()
+    }
+
+    fn cells(&self, _now: SystemTime) -> Vec<String> {
+        vec![
+            self.role.clone(),
+            self.leader.clone(),
+            self.standby.to_string(),
+            self.lag.to_string(),
+            self.brake.clone(),
+            self.findings.to_string(),
+            self.last_pass.clone(),
+        ]
+    }
+
+    fn wide_cells(&self) -> Vec<String> {
+        vec![self.version.clone(), self.revision.to_string(), super::pairs(&self.counters)]
+    }
+}
+
+fn object(role: Role, content: &Content) -> RoleObject {
+    let campaigns = content.parsed().filter(|(key, _)| matches!(key, ParsedKey::Leader(of, _) if *of == role)).count();
+    let report = content.get(&content.prefix.role(role)).and_then(|kv| decoded::<RoleReport>(kv).ok());
+    let leads = usize::from(report.is_some() || campaigns > 0);
+    let standby = u64::try_from(campaigns.saturating_sub(leads)).unwrap_or_default();
+    let name = role.to_string();
+    match report {
+        None => RoleObject {
+            role: name,
+            leader: String::new(),
+            standby,
+            version: String::new(),
+            revision: 0,
+            lag: 0,
+            brake: String::new(),
+            last_pass: String::new(),
+            findings: 0,
+            counters: BTreeMap::new(),
+        },
+        Some(report) => RoleObject {
+            role: name,
+            leader: report.identity,
+            standby,
+            version: report.version,
+            revision: report.revision.0,
+            lag: report.lag,
+            brake: report.brake,
+            last_pass: report.last_pass,
+            findings: report.findings,
+            counters: report.counters,
+        },
+    }
+}

@@ -1,0 +1,176 @@
+//! What people and programs read: tables, wide tables and JSON of one small world in which every phase occurs.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use super::assignment::AssignmentObject;
+use super::claim::ClaimObject;
+use super::group::GroupObject;
+use super::member::MemberObject;
+use super::node::NodeObject;
+use super::pool::PoolObject;
+use super::role::RoleObject;
+use super::*;
+use crate::cli::get::print::table;
+use crate::model::names::Revision;
+use crate::store::api::{Key, KeyValue, LeaseId};
+use crate::store::keys::Prefix;
+
+const WORLD: &[(&str, &str)] = &[
+    (
+        "pools/eu",
+        r#"{"v":1,"kind":"Pool","name":"eu","cidrs":["10.20.0.0/28"],"exclude":["10.20.0.1"],"selector":"zone=eu-1","reserve":{"edge-9":"10.20.0.9"}}"#,
+    ),
+    ("pools/six", r#"{"v":1,"kind":"Pool","name":"six","cidrs":["fd00:20::/64"],"priority":5}"#),
+    (
+        "pools/shared",
+        r#"{"v":1,"kind":"Pool","name":"shared","cidrs":["10.30.0.1/32"],"ports":"30000-30009","sharing":"shared","selector":"zone=eu-2"}"#,
+    ),
+    ("pools/broken", r#"{"v":1,"kind":"Pool","name":"broken","cidrs":["10.40.0.0/24"],"selctor":"zone=eu-1"}"#),
+    (
+        "nodes/a-registered/label",
+        r#"{"v":1,"id":"a-registered","instance":"i","boot":"b","run":"r","temporary":{"ip":"192.0.2.1","port":9},"variables":{"role":"web","zone":"eu-1"},"since":"2026-01-01T00:00:00Z","ports":["http"]}"#,
+    ),
+    ("nodes/a-registered/status", r#"{"v":1,"instance":"i","boot":"b","run":"r","phase":"registered","generation":7}"#),
+    (
+        "nodes/a-registered/assignment",
+        r#"{"v":1,"node":"a-registered","instance":"i","state":"bound","pool":"eu","domain":"default","sharing":"exclusive","addresses":["10.20.0.5"],"ports":{"http":30412},"generation":7,"asked":"0000000000000000","hold_s":600,"cooldown_s":60,"on_isolation":"keep","leaving":[]}"#,
+    ),
+    ("claims/default/10.20.0.5", r#"{"v":1,"node":"a-registered","state":"bound","pool":"eu"}"#),
+    ("claims/default/10.20.0.5/30412", r#"{"v":1,"node":"a-registered","state":"bound","pool":"eu"}"#),
+    (
+        "claims/default/10.20.0.6",
+        r#"{"v":1,"node":"gone","instance":"i","state":"cooling","pool":"eu","since":"2026-01-01T00:59:30Z"}"#,
+    ),
+    ("claims/default/10.20.0.7", "not JSON"),
+    ("nodes/b-new-answer/status", r#"{"v":1,"instance":"i","boot":"b","run":"r","phase":"registered","generation":6}"#),
+    (
+        "nodes/b-new-answer/assignment",
+        r#"{"v":1,"node":"b-new-answer","instance":"i","state":"bound","pool":"eu","domain":"default","sharing":"exclusive","addresses":["10.20.0.8"],"ports":{},"generation":8,"asked":"0000000000000000","hold_s":600,"cooldown_s":60,"on_isolation":"keep","leaving":[{"generation":6,"pool":"eu","domain":"default","sharing":"exclusive","addresses":["10.20.0.2"],"ports":{},"hold_s":600,"cooldown_s":60,"on_isolation":"keep"}]}"#,
+    ),
+    ("nodes/c-waiting/status", r#"{"v":1,"instance":"i","boot":"b","run":"r","phase":"joining"}"#),
+    (
+        "nodes/c-waiting/assignment",
+        r#"{"v":1,"node":"c-waiting","instance":"i","state":"waiting","reason":"pool-full","message":"pool eu is full","generation":9,"asked":"0000000000000000","leaving":[]}"#,
+    ),
+    ("nodes/d-failed/status", r#"{"v":1,"instance":"i","boot":"b","run":"r","phase":"failed","message":"hook ended with 3"}"#),
+    ("nodes/e-silent/hold", r#"{"v":1,"state":"held","extended":false,"hold_s":600,"since":"2026-01-01T00:00:00Z"}"#),
+    ("nodes/e-silent/hold/clock", r#"{"v":1}"#),
+    ("nodes/f-stopped/status", r#"{"v":1,"instance":"i","boot":"b","run":"r","phase":"stopped"}"#),
+    ("nodes/g-left/status", r#"{"v":1,"instance":"i","boot":"b","run":"r","phase":"left"}"#),
+    ("nodes/h-braked/hold", r#"{"v":1,"state":"held","extended":true,"hold_s":3600,"since":"2026-01-01T00:00:00Z"}"#),
+    ("nodes/h-braked/hold/clock", r#"{"v":1}"#),
+    ("nodes/i-broken/label", "not JSON"),
+    ("nodes/i-broken/status", r#"{"v":1,"instance":"i","boot":"b","run":"r","phase":"joining"}"#),
+    ("groups/frozen", r#"{"v":1,"kind":"Group","name":"frozen","selector":"a in ("}"#),
+    ("groups/new", r#"{"v":1,"kind":"Group","name":"new","selector":"zone in (eu-2,eu-1)"}"#),
+    ("groups/web", r#"{"v":1,"kind":"Group","name":"web","selector":"role=web","keyed_by":["zone"],"port":"http"}"#),
+    (
+        "manager/groups/frozen",
+        r#"{"v":1,"group":"frozen","selector":"a=b","members":1,"published":1,"condition":{"state":"frozen","message":"selector: position 5: a value is missing"},"revision":6}"#,
+    ),
+    (
+        "manager/groups/web%2Fzone%3Deu-1",
+        r#"{"v":1,"group":"web/zone=eu-1","selector":"role=web","members":1,"published":1,"condition":{"state":"ok"},"revision":7}"#,
+    ),
+    (
+        "manager/groups/web%2Fzone%3Deu-1/members/a-registered",
+        r#"{"v":1,"node":"a-registered","addresses":["10.20.0.5"],"ports":{"http":30412},"state":"ready","published":true}"#,
+    ),
+    (
+        "manager/groups/old",
+        r#"{"v":1,"group":"old","selector":"","members":0,"published":0,"condition":{"state":"ok"},"revision":3}"#,
+    ),
+    ("leaders/allocator/1", "host-a/1"),
+    ("leaders/allocator/2", "host-b/1"),
+    (
+        "roles/allocator",
+        r#"{"v":1,"identity":"host-a/1","version":"0.1.0","revision":40,"brake":"4 of 20 bound nodes are silent","last_pass":"2 changes in 3 ms","findings":1,"counters":{"passes":7}}"#,
+    ),
+    ("leaders/relay/3", "host-a/1"),
+];
+
+fn world() -> Content {
+    let mut content = Content::empty(Prefix::default());
+    for (at, (key, value)) in (1..).zip(WORLD) {
+        let (key, revision) = (Key::from(format!("/enlist/{key}")), Revision(at));
+        let value = Bytes::from_static(value.as_bytes());
+        let kv = KeyValue {
+            key: key.clone(),
+            value,
+            create_revision: revision,
+            mod_revision: revision,
+            version: 1,
+            lease: LeaseId::NONE,
+        };
+        content.kvs.insert(key, kv);
+    }
+    content.revision = Revision(WORLD.len() as i64);
+    content
+}
+
+fn now() -> SystemTime {
+    humantime::parse_rfc3339("2026-01-01T01:00:00Z").unwrap()
+}
+
+fn shown<T: Shown>() -> String {
+    let world = world();
+    let objects = T::list(Stores { source: Some(&world), manager: Some(&world) });
+    format!(
+        "{}\n{}\n{}",
+        table(&objects, false, now()).render(),
+        table(&objects, true, now()).render(),
+        serde_json::to_string_pretty(&objects).unwrap()
+    )
+}
+
+#[test]
+fn every_kind_as_people_and_programs_read_it() {
+    insta::assert_snapshot!("nodes", shown::<NodeObject>());
+    insta::assert_snapshot!("assignments", shown::<AssignmentObject>());
+    insta::assert_snapshot!("claims", shown::<ClaimObject>());
+    insta::assert_snapshot!("pools", shown::<PoolObject>());
+    insta::assert_snapshot!("groups", shown::<GroupObject>());
+    insta::assert_snapshot!("members", shown::<MemberObject>());
+    insta::assert_snapshot!("roles", shown::<RoleObject>());
+}
+
+#[test]
+fn every_phase_occurs_and_none_beside_the_documented_ones() {
+    let world = world();
+    let nodes = NodeObject::list(Stores { source: Some(&world), manager: None });
+    let phase = |id: &str| nodes.iter().find(|node| node.id == id).unwrap().phase.clone();
+    for (id, expected) in [
+        ("a-registered", "registered"),
+        ("b-new-answer", "joining"),
+        ("c-waiting", "waiting"),
+        ("d-failed", "failed"),
+        ("e-silent", "silent"),
+        ("f-stopped", "stopped"),
+        ("g-left", "stopped"),
+        ("h-braked", "silent"),
+        ("i-broken", "joining"),
+    ] {
+        assert_eq!(phase(id), expected, "{id}");
+    }
+    assert!(nodes.iter().all(|node| node.groups.is_none()), "without the manager's store nobody knows the groups");
+}
+
+#[test]
+fn names_on_the_command_line() {
+    let world = world();
+    let stores = Stores { source: Some(&world), manager: Some(&world) };
+    let claims = |name: &str| ClaimObject::list(stores).iter().filter(|claim| claim.is_called(name)).count();
+    assert_eq!((claims("10.20.0.5"), claims("10.20.0.5/30412"), claims("default/10.20.0.5")), (2, 1, 1));
+    let members = |name: &str| MemberObject::list(stores).iter().filter(|member| member.is_called(name)).count();
+    assert_eq!((members("web"), members("web/zone=eu-1"), members("web/zone=eu-2")), (1, 1, 0));
+}
+
+#[test]
+fn clocks_that_differ_make_no_nonsense() {
+    assert_eq!(age_of("2026-01-01T02:00:00Z", now()), "0s");
+    assert_eq!(age_of("yesterday", now()), "");
+    assert_eq!(age_of("2025-12-31T01:00:00Z", now() + Duration::from_secs(1)), "1d");
+}

@@ -1,0 +1,65 @@
+//! From settings to a store: checked at once for commands, with patience for what runs on.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::resolve::SiteSettings;
+use crate::reconcile::{Context, Site, Wall};
+use crate::store::api::{KeyRange, RangeRequest, Store, StoreError};
+
+/// A store that answered: for commands.
+///
+/// # Errors
+/// When it did not answer within the dial time-out, or refused.
+pub async fn connect(settings: SiteSettings) -> anyhow::Result<Site> {
+    let site = Site { store: Store::connect(settings.store).await?, prefix: settings.prefix };
+    knock(&site).await?;
+    Ok(site)
+}
+
+/// A store that need not be there yet: for roles and agents.
+///
+/// # Errors
+/// When an endpoint cannot be understood.
+pub fn open(settings: SiteSettings) -> anyhow::Result<Site> {
+    Ok(Site { store: Store::open(settings.store)?, prefix: settings.prefix })
+}
+
+/// One small read below the prefix: proves that the store is there *and* lets us in.
+async fn knock(site: &Site) -> Result<(), StoreError> {
+    let request = RangeRequest { count_only: true, ..RangeRequest::all(KeyRange::one(site.prefix.key("nodes/"))) };
+    site.store.range(request).await.map(|_| ())
+}
+
+/// Waits until the store lets us in. Says once that it is away, then at longer intervals.
+///
+/// # Errors
+/// When it refuses: a password does not mend itself. `Ok(false)` = told to stop meanwhile.
+pub async fn first_contact(site: &Site, stop: &CancellationToken) -> Result<bool, StoreError> {
+    let mut pause = Duration::from_millis(200);
+    let mut said = tokio::time::Instant::now();
+    let mut silence = Duration::ZERO;
+    loop {
+        match knock(site).await {
+            Ok(()) => return Ok(true),
+            Err(error @ StoreError::Refused(_)) => return Err(error),
+            Err(error) if said.elapsed() >= silence => {
+                tracing::warn!(%error, "the store is away; trying again");
+                said = tokio::time::Instant::now();
+                silence = (silence * 2).clamp(Duration::from_secs(30), Duration::from_secs(600));
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
+            () = stop.cancelled() => return Ok(false),
+        }
+    }
+}
+
+/// What a role or an agent is given by this process.
+pub fn context(shutdown: CancellationToken) -> Context {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "host".into());
+    Context { identity: format!("{host}/{}", std::process::id()), seed: fastrand::u64(..), wall: Wall::system(), shutdown }
+}

@@ -1,0 +1,188 @@
+//! Sections → the settings structs that the modules own. Complaints name the setting and the layer that said it.
+
+use std::path::PathBuf;
+
+use super::load::{ConfigError, Loaded};
+use super::span::Span;
+use crate::allocator::AllocatorSettings;
+use crate::manager::ManagerSettings;
+use crate::relay::RelaySettings;
+use crate::store::etcd::StoreSettings;
+use crate::store::keys::Prefix;
+
+/// How to reach a store, and where in it enlist's keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteSettings {
+    /// How to reach it.
+    pub store: StoreSettings,
+    /// Where the keys are.
+    pub prefix: Prefix,
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+fn text(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+impl Loaded {
+    /// The store where nodes register.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`].
+    pub fn source(&self) -> Result<SiteSettings, ConfigError> {
+        let section = &self.settings.source;
+        if section.endpoints.0.is_empty() {
+            return Err(self.invalid("source.endpoints", "at least one endpoint is needed"));
+        }
+        if section.cert.is_empty() != section.key.is_empty() {
+            let missing = if section.cert.is_empty() { "source.cert" } else { "source.key" };
+            return Err(self.invalid(missing, "a client certificate and its key are given together"));
+        }
+        let store = StoreSettings {
+            endpoints: section.endpoints.0.clone(),
+            cacert: path(&section.cacert),
+            cert: path(&section.cert),
+            key: path(&section.key),
+            insecure_skip_tls_verify: section.insecure_skip_tls_verify,
+            user: text(&section.user),
+            password: text(&section.password),
+            dial_timeout: self.span("source.dial_timeout", section.dial_timeout)?,
+            command_timeout: self.span("source.command_timeout", section.command_timeout)?,
+            keepalive_interval: self.span("source.keepalive_interval", section.keepalive_interval)?,
+            keepalive_timeout: self.span("source.keepalive_timeout", section.keepalive_timeout)?,
+        };
+        let prefix = section.prefix.parse().map_err(|error| self.invalid("source.prefix", error))?;
+        Ok(SiteSettings { store, prefix })
+    }
+
+    /// The store of relay and manager: the source's, except for what `[manager]` says.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`].
+    pub fn manager(&self) -> Result<SiteSettings, ConfigError> {
+        let section = &self.settings.manager;
+        let SiteSettings { mut store, mut prefix } = self.source()?;
+        if !section.endpoints.0.is_empty() {
+            store.endpoints = section.endpoints.0.clone();
+        }
+        if section.cert.is_empty() != section.key.is_empty() {
+            let missing = if section.cert.is_empty() { "manager.cert" } else { "manager.key" };
+            return Err(self.invalid(missing, "a client certificate and its key are given together"));
+        }
+        // Name and password belong together, as certificate and key do: never one of ours with one of the source's.
+        if !section.user.is_empty() {
+            (store.user, store.password) = (text(&section.user), text(&section.password));
+        } else if !section.password.is_empty() {
+            store.password = text(&section.password);
+        }
+        store.cacert = path(&section.cacert).or(store.cacert);
+        if !section.cert.is_empty() {
+            (store.cert, store.key) = (path(&section.cert), path(&section.key));
+        }
+        store.insecure_skip_tls_verify |= section.insecure_skip_tls_verify;
+        if !section.prefix.is_empty() {
+            prefix = section.prefix.parse().map_err(|error| self.invalid("manager.prefix", error))?;
+        }
+        Ok(SiteSettings { store, prefix })
+    }
+
+    /// The allocator's settings.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`].
+    pub fn allocator(&self) -> Result<AllocatorSettings, ConfigError> {
+        let section = &self.settings.allocator;
+        Ok(AllocatorSettings {
+            leader_ttl: self.leader_ttl()?,
+            after_restore: section.after_restore,
+            restore_quiet: self.span("allocator.restore_quiet", section.restore_quiet)?,
+            forget: self.span("allocator.forget", section.forget)?,
+        })
+    }
+
+    /// The relay's settings.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`].
+    pub fn relay(&self) -> Result<RelaySettings, ConfigError> {
+        let section = &self.settings.relay;
+        if section.source_name.is_empty() {
+            return Err(self.invalid("relay.source_name", "a source must have a name"));
+        }
+        Ok(RelaySettings {
+            leader_ttl: self.leader_ttl()?,
+            source_name: section.source_name.clone(),
+            adopt: section.adopt,
+            allow_empty: section.allow_empty,
+        })
+    }
+
+    /// The manager's settings.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`].
+    pub fn manager_role(&self) -> Result<ManagerSettings, ConfigError> {
+        Ok(ManagerSettings { leader_ttl: self.leader_ttl()? })
+    }
+
+    fn leader_ttl(&self) -> Result<std::time::Duration, ConfigError> {
+        let ttl = self.span("roles.leader_ttl", self.settings.roles.leader_ttl)?;
+        if ttl.as_secs() < 1 {
+            return Err(self.invalid("roles.leader_ttl", "etcd counts leases in whole seconds: at least 1s"));
+        }
+        Ok(ttl)
+    }
+
+    /// A length of time that must not be zero.
+    fn span(&self, key: &str, span: Span) -> Result<std::time::Duration, ConfigError> {
+        if span.0.is_zero() { Err(self.invalid(key, "must be longer than 0")) } else { Ok(span.0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::super::span::List;
+    use super::*;
+
+    fn loaded() -> Loaded {
+        let mut loaded = Loaded::default();
+        let source = &mut loaded.settings.source;
+        source.user = "agent".into();
+        source.password = "secret".into();
+        source.cacert = "/ca.pem".into();
+        loaded
+    }
+
+    #[test]
+    fn the_managers_store_is_the_sources_by_default() {
+        let loaded = loaded();
+        assert_eq!(loaded.manager().unwrap(), loaded.source().unwrap());
+    }
+
+    #[test]
+    fn another_user_at_the_manager_never_gets_the_sources_password() {
+        let mut loaded = loaded();
+        loaded.settings.manager.endpoints = List(vec!["b:2379".into()]);
+        loaded.settings.manager.user = "relay".into();
+        let store = loaded.manager().unwrap().store;
+        assert_eq!((store.user.as_deref(), store.password), (Some("relay"), None));
+        assert_eq!(store.endpoints, ["b:2379"]);
+        assert_eq!(store.cacert.unwrap().to_str(), Some("/ca.pem"));
+    }
+
+    #[test]
+    fn complaints_name_the_setting_and_its_layer() {
+        let mut loaded = loaded();
+        loaded.settings.source.prefix = "enlist/".into();
+        loaded.origins.insert("source.prefix".into(), "flag --prefix".into());
+        let message = loaded.source().unwrap_err().to_string();
+        assert!(message.starts_with("setting source.prefix (flag --prefix): prefix \"enlist/\" is not valid"), "{message}");
+        loaded = Loaded::default();
+        loaded.settings.roles.leader_ttl = Span::default();
+        assert!(loaded.relay().is_err());
+    }
+}

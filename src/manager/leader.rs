@@ -1,0 +1,269 @@
+//! The leading manager: wakes, looks at what is marked, writes the differences, reports.
+//!
+//! It must never plan on a view that is older than its own last write: it waits until the feed has shown that.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{debug, info, warn};
+
+use crate::manager::diff::{self, GroupChange};
+use crate::manager::view::View;
+use crate::model::finding::Finding;
+use crate::model::names::Revision;
+use crate::reconcile::election::Leadership;
+use crate::reconcile::report::{self, Reporter};
+use crate::reconcile::{Context, Site};
+use crate::store::api::KeyRange;
+use crate::store::backoff::Backoff;
+use crate::store::committer::{Committer, Outcome, Unit};
+use crate::store::feed::{Feed, FeedSettings, Scope, Update};
+use crate::store::keys::Role;
+use crate::store::wire::{RoleReport, VERSION};
+
+/// A feed that does not show our own writes for so long has lost them (old etcds do): it is opened anew.
+const OWN_WRITE_SEEN_WITHIN: Duration = Duration::from_secs(10);
+/// After so many passes in a row that lost a compare the view is not what is stored: it is read anew.
+const LOST_IN_A_ROW: u32 = 4;
+
+/// What people may want to count.
+#[derive(Debug, Default)]
+struct Counters {
+    passes: u64,
+    groups: u64,
+    members: u64,
+    lost: u64,
+    unknown: u64,
+}
+
+pub(super) struct Leader {
+    view: View,
+    manager: Feed,
+    groups: Feed,
+    brakes: Feed,
+    committer: Committer,
+    job: Option<BoxFuture<'static, Vec<Outcome>>>,
+    /// The revision of our last write: nothing is planned before the view has it.
+    awaited: Revision,
+    awaited_since: Instant,
+    /// The revision at which nothing was left to write.
+    clean_at: Revision,
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+    findings: Vec<Finding>,
+    last_pass: String,
+    counters: Counters,
+    context: Context,
+    site: Site,
+    reporter: Reporter,
+}
+
+impl Leader {
+    pub(super) fn new(site: &Site, context: &Context, leadership: &Leadership) -> Self {
+        Leader {
+            view: View::new(site.prefix.clone()),
+            manager: open_manager(site, context),
+            groups: open(site, context, site.prefix.folder("groups"), "manager-groups"),
+            brakes: open(site, context, KeyRange::one(site.prefix.brake(Role::Manager)), "manager-brakes"),
+            committer: Committer::new(site.store.clone(), leadership.fence.clone()),
+            job: None,
+            awaited: Revision::NONE,
+            awaited_since: Instant::now(),
+            clean_at: Revision::NONE,
+            retry_at: None,
+            backoff: Backoff::new(context.rng("manager-backoff"), Duration::from_millis(100), Duration::from_secs(30)),
+            findings: Vec::new(),
+            last_pass: String::new(),
+            counters: Counters::default(),
+            context: context.clone(),
+            site: site.clone(),
+            reporter: Reporter::new(site, Role::Manager, leadership),
+        }
+    }
+
+    /// Leads until the lease is lost, another leads, or the shutdown.
+    pub(super) async fn lead(&mut self, leadership: &mut Leadership, context: &Context) {
+        let mut ticker = tokio::time::interval(report::EVERY);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reporting: Option<BoxFuture<'static, ()>> = None;
+        loop {
+            self.pass();
+            if reporting.is_none() && self.reporter.is_urgent(brake_text(&self.view)) {
+                reporting = self.report();
+            }
+            let Leader { manager, groups, brakes, job, retry_at, .. } = &mut *self;
+            // In this order, so that a run of the simulation repeats itself; the feeds last, so that steady change starves
+            // neither the ticker nor what is under way.
+            tokio::select! {
+                biased;
+                () = context.shutdown.cancelled() => return,
+                () = leadership.lost() => return,
+                outcomes = report::finish(job) => {
+                    if !self.take(outcomes) {
+                        return;
+                    }
+                }
+                () = report::finish(&mut reporting) => {}
+                () = report::sleep_until(*retry_at) => self.retry_at = None,
+                _ = ticker.tick() => {
+                    if self.view.revision() < self.awaited && self.awaited_since.elapsed() > OWN_WRITE_SEEN_WITHIN {
+                        warn!(rev = %self.awaited, "the watch does not show our own writes: all is listed again");
+                        self.list_again();
+                    }
+                    if reporting.is_none() {
+                        reporting = self.report();
+                    }
+                }
+                update = manager.next() => self.take_manager(update),
+                update = groups.next() => self.take_groups(update),
+                update = brakes.next() => self.view.apply_brake(update),
+            }
+        }
+    }
+
+    fn take_manager(&mut self, update: Update) {
+        let mut next = Some(update);
+        // A burst is one pass.
+        while let Some(update) = next {
+            if let Update::Reset { stepped_back: true, .. } = &update {
+                // Our own last write may be one of those that the restore took back.
+                self.awaited = Revision::NONE;
+            }
+            self.view.apply_manager(update);
+            next = self.manager.try_next();
+        }
+    }
+
+    fn take_groups(&mut self, update: Update) {
+        let mut next = Some(update);
+        while let Some(update) = next {
+            self.view.apply_groups(update);
+            next = self.groups.try_next();
+        }
+    }
+
+    fn list_again(&mut self) {
+        self.manager = open_manager(&self.site, &self.context);
+        self.awaited_since = Instant::now();
+    }
+
+    /// Starts a commit, if there is something to write.
+    fn pass(&mut self) {
+        if self.job.is_some() || self.retry_at.is_some() || self.view.revision() < self.awaited {
+            return;
+        }
+        if !self.view.is_marked() {
+            self.clean_at = self.view.revision();
+            return;
+        }
+        let changes = self.view.plan();
+        self.tell_findings();
+        if changes.is_empty() {
+            return;
+        }
+        self.counters.passes += 1;
+        self.counters.groups += changes.len() as u64;
+        self.counters.members += changes.iter().map(|change| change.members.len() as u64).sum::<u64>();
+        self.last_pass = format!("{} groups at {}", changes.len(), self.context.wall.now());
+        for change in &changes {
+            log(change);
+        }
+        let units: Vec<Unit> = changes.iter().flat_map(|change| diff::units(change, &self.site.prefix)).collect();
+        let committer = self.committer.clone();
+        self.job = Some(Box::pin(async move { committer.commit(units).await }));
+    }
+
+    /// Takes the outcomes of a commit. What was not written is still marked. Answers whether this instance still leads.
+    fn take(&mut self, outcomes: Vec<Outcome>) -> bool {
+        let (mut failed, mut lost) = (false, false);
+        self.awaited_since = Instant::now();
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Committed(revision) => self.awaited = self.awaited.max(revision),
+                Outcome::Lost(_) => {
+                    self.counters.lost += 1;
+                    (failed, lost) = (true, true);
+                }
+                Outcome::Deposed => {
+                    info!(role = %Role::Manager, "another instance leads");
+                    return false;
+                }
+                Outcome::Unknown(error) | Outcome::Refused(error) => {
+                    self.counters.unknown += 1;
+                    self.last_pass = format!("failed: {error}");
+                    if !failed && (self.backoff.failures() == 0 || self.backoff.is_news()) {
+                        warn!(role = %Role::Manager, %error, "a request failed, trying again");
+                    }
+                    failed = true;
+                }
+            }
+        }
+        if lost && self.backoff.failures() >= LOST_IN_A_ROW {
+            self.list_again();
+        }
+        if failed {
+            self.retry_at = Some(Instant::now() + self.backoff.next_delay());
+        } else {
+            self.backoff.reset();
+        }
+        true
+    }
+
+    fn tell_findings(&mut self) {
+        let findings = self.view.findings();
+        for finding in findings.iter().filter(|finding| !self.findings.contains(finding)) {
+            warn!(role = %Role::Manager, %finding, "a stored thing is not in order");
+        }
+        self.findings = findings;
+    }
+
+    fn report(&mut self) -> Option<BoxFuture<'static, ()>> {
+        let lag = if self.view.is_marked() { self.view.revision().0 - self.clean_at.0 } else { 0 };
+        let brake = self.view.brake();
+        let counters: BTreeMap<String, u64> = [
+            ("passes", self.counters.passes),
+            ("groups", self.counters.groups),
+            ("members", self.counters.members),
+            ("lost", self.counters.lost),
+            ("unknown", self.counters.unknown),
+            ("bound", brake.bound as u64),
+            ("silent", brake.silent as u64),
+        ]
+        .map(|(name, count)| (name.to_owned(), count))
+        .into();
+        self.reporter.write(RoleReport {
+            v: VERSION,
+            identity: self.context.identity.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            revision: self.view.source_revision(),
+            lag,
+            brake: brake_text(&self.view).into(),
+            last_pass: self.last_pass.clone(),
+            findings: self.findings.len() as u64,
+            counters,
+        })
+    }
+}
+
+fn open_manager(site: &Site, context: &Context) -> Feed {
+    open(site, context, site.prefix.folder("manager"), "manager-copies")
+}
+
+fn open(site: &Site, context: &Context, range: KeyRange, purpose: &str) -> Feed {
+    Feed::open(site.store.clone(), Scope::one(range), FeedSettings::default(), context.rng(purpose))
+}
+
+fn brake_text(view: &View) -> &'static str {
+    if view.brake().is_on() { "many nodes fell silent at once: their members stay published" } else { "" }
+}
+
+fn log(change: &GroupChange) {
+    for (node, _, member) in &change.members {
+        match member {
+            Some(member) => debug!(group = %change.group, %node, state = %member.state, published = member.published, "member"),
+            None => debug!(group = %change.group, %node, "no member any more"),
+        }
+    }
+}

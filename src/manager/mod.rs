@@ -1,0 +1,89 @@
+//! The manager: keeps groups equal to what their selectors say of the copied labels.
+//!
+//! `view` holds all that is seen: `copies` (the last complete state), `definitions`, `written` (what is stored below
+//! `manager/groups/`) and the `roster` over the `index` (who matches). `state` says what kind of member a node is, `diff`
+//! what is to be written, `check` what is not as it should be: all pure. `leader` is the shell. The manager never reads
+//! `nodes/`: it stands on the copies alone, so it can be in another cluster than the nodes.
+
+pub mod state;
+pub mod copies;
+pub mod definitions;
+pub mod index;
+pub mod roster;
+pub mod written;
+pub mod view;
+pub mod diff;
+pub mod check;
+mod leader;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tracing::{info, warn};
+
+use crate::reconcile::election::campaign;
+use crate::reconcile::{Context, Site};
+use crate::store::api::StoreError;
+use crate::store::backoff::Backoff;
+use crate::store::keys::Role;
+
+pub use check::check;
+use leader::Leader;
+
+/// Settings of the manager.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagerSettings {
+    /// TTL of the leader's lease.
+    pub leader_ttl: Duration,
+}
+
+impl Default for ManagerSettings {
+    fn default() -> Self {
+        ManagerSettings { leader_ttl: Duration::from_secs(10) }
+    }
+}
+
+/// Runs a manager until `context.shutdown`.
+///
+/// # Errors
+/// Only what a human must mend: the store refuses the credentials at the first contact.
+pub async fn run(site: Site, settings: ManagerSettings, context: Context) -> anyhow::Result<()> {
+    if !look_first(&site, &context).await? {
+        return Ok(());
+    }
+    while let Some(mut leadership) = campaign(&site, Role::Manager, settings.leader_ttl, &context).await {
+        let mut leader = Leader::new(&site, &context, &leadership);
+        leader.lead(&mut leadership, &context).await;
+        drop(leader);
+        leadership.resign(&site.store).await;
+        info!(role = %Role::Manager, "leads no longer");
+    }
+    Ok(())
+}
+
+/// Asks the store something, to see whether it lets this process in at all. Answers false at a shutdown.
+async fn look_first(site: &Site, context: &Context) -> anyhow::Result<bool> {
+    let mut backoff = Backoff::reconnect(context.rng("manager-first"));
+    loop {
+        let error = tokio::select! {
+            biased;
+            () = context.shutdown.cancelled() => return Ok(false),
+            seen = site.store.get(site.prefix.checkpoint()) => match seen {
+                Ok(_) => return Ok(true),
+                Err(error @ StoreError::Refused(_)) => return Err(error).context("manager: the first contact failed"),
+                Err(error) => error,
+            },
+        };
+        let delay = backoff.next_delay();
+        if backoff.is_news() {
+            warn!(role = %Role::Manager, %error, "waits for etcd");
+        }
+        tokio::select! {
+            biased;
+            () = context.shutdown.cancelled() => return Ok(false),
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+}

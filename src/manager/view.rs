@@ -1,0 +1,236 @@
+//! All that the manager sees, and which groups it has to look at again. Pure.
+//!
+//! Every change marks the groups, and within them the nodes, that it may concern; a pass looks at those alone
+//! ([`crate::manager::diff`]). A mark stays until the stored state is seen to be what it should be: a write that got lost
+//! is simply found missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::manager::copies::Copies;
+use crate::manager::definitions::Definitions;
+use crate::manager::roster::Roster;
+use crate::manager::state::Caution;
+use crate::manager::written::{Touched, Written};
+use crate::model::finding::Finding;
+use crate::model::group::GroupKey;
+use crate::model::names::{GroupName, NodeId, Revision};
+use crate::plan::brake::Brake;
+use crate::store::feed::Update;
+use crate::store::keys::{Prefix, Role};
+
+/// A definition has at most so many groups: existing ones stay, each new one above it is a finding.
+pub const KEYED_GROUPS_MAX: usize = 1_000;
+
+/// What is to be looked at in a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Marked {
+    /// These nodes and the summary.
+    Nodes(BTreeSet<NodeId>),
+    /// Everything.
+    All,
+}
+
+/// All that the manager sees.
+#[derive(Debug, Clone)]
+pub struct View {
+    pub(super) prefix: Prefix,
+    pub(super) copies: Copies,
+    pub(super) definitions: Definitions,
+    pub(super) written: Written,
+    pub(super) roster: Roster,
+    pub(super) caution: Caution,
+    /// Groups above the limit of their definition.
+    pub(super) refused: BTreeMap<GroupName, BTreeSet<GroupKey>>,
+    pub(super) marked: BTreeMap<GroupKey, Marked>,
+    brake: Brake,
+    brake_ready: bool,
+    /// The revision of the destination up to which `manager/` was seen.
+    revision: Revision,
+}
+
+impl View {
+    /// Nothing is known yet.
+    pub fn new(prefix: Prefix) -> Self {
+        View {
+            copies: Copies::new(prefix.clone()),
+            definitions: Definitions::new(prefix.clone()),
+            written: Written::new(prefix.clone()),
+            prefix,
+            roster: Roster::default(),
+            caution: Caution::default(),
+            refused: BTreeMap::new(),
+            marked: BTreeMap::new(),
+            brake: Brake::default(),
+            brake_ready: false,
+            revision: Revision::NONE,
+        }
+    }
+
+    /// Takes what the feed on `manager/` tells: copies, checkpoint, and what is written below `manager/groups/`.
+    pub fn apply_manager(&mut self, update: Update) {
+        match update {
+            Update::Reset { revision, kvs, stepped_back, .. } => {
+                self.revision = revision;
+                self.copies.reset(revision, &kvs, stepped_back);
+                for group in self.written.reset(&kvs) {
+                    self.marked.insert(group, Marked::All);
+                }
+            }
+            Update::Events { revision, events } => {
+                self.revision = revision;
+                for event in &events {
+                    self.copies.apply(event);
+                    match self.written.apply(event) {
+                        Some(Touched::Member(group, node)) => self.mark(group, Some(node)),
+                        Some(Touched::Summary(group)) => self.mark(group, None),
+                        None => {}
+                    }
+                }
+            }
+        }
+        let changed = self.copies.settle();
+        for node in &changed {
+            for group in self.roster.set_node(node, self.copies.nodes().get(node)) {
+                self.mark(group, Some(node.clone()));
+            }
+            for group in self.written.groups_of(node).cloned().collect::<Vec<_>>() {
+                self.mark(group, Some(node.clone()));
+            }
+        }
+        if !changed.is_empty() {
+            self.brake = self.copies.brake();
+            self.heed(Caution { brake: self.brake.is_on(), ..self.caution });
+        }
+    }
+
+    /// Takes what the feed on `groups/` tells.
+    pub fn apply_groups(&mut self, update: Update) {
+        let changed = match update {
+            Update::Reset { kvs, .. } => self.definitions.reset(&kvs),
+            Update::Events { events, .. } => events.iter().filter_map(|event| self.definitions.apply(event)).collect(),
+        };
+        for name in &changed {
+            let placed = self.roster.set_definition(name, &self.definitions);
+            let stored: Vec<GroupKey> = self.written.of(name).cloned().collect();
+            for group in placed.into_iter().chain(stored) {
+                self.marked.insert(group, Marked::All);
+            }
+        }
+    }
+
+    /// Takes what the feed on `brakes/manager` tells.
+    pub fn apply_brake(&mut self, update: Update) {
+        self.brake_ready = true;
+        let key = self.prefix.brake(Role::Manager);
+        let mut released = self.caution.released;
+        match update {
+            Update::Reset { kvs, .. } => {
+                released = kvs.iter().find(|kv| kv.key == key).map_or(Revision::NONE, |kv| kv.mod_revision);
+            }
+            Update::Events { events, .. } => {
+                for event in events.iter().filter(|event| *event.key() == key) {
+                    released = match event {
+                        crate::store::api::Event::Put(kv) => kv.mod_revision,
+                        crate::store::api::Event::Delete { .. } => Revision::NONE,
+                    };
+                }
+            }
+        }
+        self.heed(Caution { released, ..self.caution });
+    }
+
+    /// Suspects are looked at again when what is said of them changed.
+    fn heed(&mut self, caution: Caution) {
+        if caution == self.caution {
+            return;
+        }
+        self.caution = caution;
+        let silent: Vec<NodeId> =
+            self.copies.nodes().iter().filter(|(_, record)| record.is_silent()).map(|(node, _)| node.clone()).collect();
+        for node in silent {
+            let groups: Vec<GroupKey> = self.roster.places(&node).chain(self.written.groups_of(&node)).cloned().collect();
+            for group in groups {
+                self.mark(group, Some(node.clone()));
+            }
+        }
+    }
+
+    fn mark(&mut self, group: GroupKey, node: Option<NodeId>) {
+        if let Marked::Nodes(nodes) = self.marked.entry(group).or_insert_with(|| Marked::Nodes(BTreeSet::new())) {
+            nodes.extend(node);
+        }
+    }
+
+    /// Finds out which groups are above their definition's limit. Those that exist stay; new ones are taken in order.
+    pub(super) fn refuse(&mut self) {
+        let names: BTreeSet<GroupName> = self.marked.keys().map(GroupKey::name).chain(self.refused.keys()).cloned().collect();
+        for name in names {
+            let refused = self.above_limit(&name);
+            let before = self.refused.remove(&name).unwrap_or_default();
+            for group in before.symmetric_difference(&refused) {
+                self.marked.insert(group.clone(), Marked::All);
+            }
+            if !refused.is_empty() {
+                self.refused.insert(name, refused);
+            }
+        }
+    }
+
+    fn above_limit(&self, name: &GroupName) -> BTreeSet<GroupKey> {
+        let mut count = self.roster.placed_of(name).count();
+        let mut refused = BTreeSet::new();
+        if count > KEYED_GROUPS_MAX {
+            let fresh: Vec<&GroupKey> = self.roster.placed_of(name).filter(|group| self.written.get(group).is_none()).collect();
+            for group in fresh.into_iter().rev() {
+                if count <= KEYED_GROUPS_MAX {
+                    break;
+                }
+                refused.insert(group.clone());
+                count -= 1;
+            }
+        }
+        refused
+    }
+
+    /// Whether everything was read whole and the copies were complete once. Before that nothing may be planned.
+    pub fn is_ready(&self) -> bool {
+        self.copies.is_ready() && self.definitions.is_ready() && self.brake_ready
+    }
+
+    /// The revision of the destination up to which `manager/` was seen.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The source revision of the copies that groups rest on.
+    pub fn source_revision(&self) -> Revision {
+        self.copies.source_revision()
+    }
+
+    /// Whether anything is marked.
+    pub fn is_marked(&self) -> bool {
+        !self.marked.is_empty()
+    }
+
+    /// What the brake sees.
+    pub fn brake(&self) -> Brake {
+        self.brake
+    }
+
+    /// What is wrong with stored things that the manager reads.
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut findings = self.definitions.findings();
+        findings.extend(self.copies.findings());
+        for (name, refused) in &self.refused {
+            findings.extend(refused.iter().map(|group| {
+                let message = format!("group {group} is not kept: its definition has {KEYED_GROUPS_MAX} groups already");
+                Finding::about("too-many-groups", format!("groups/{name}"), message)
+            }));
+        }
+        findings.extend(self.written.foreign().iter().map(|key| {
+            let message = "is of no known form: the manager leaves it alone; delete it if nobody needs it";
+            Finding::about("foreign-group-key", self.prefix.relative(key), message)
+        }));
+        findings
+    }
+}

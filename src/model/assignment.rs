@@ -1,0 +1,205 @@
+//! The assignment: the allocator's answer to a node. It carries its terms, so that it can be honoured and released when
+//! its pool is gone.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use super::asked::Asked;
+use super::claim::ClaimKey;
+use super::names::{DomainName, InstanceId, NodeId, PoolName, PortName, Revision};
+use super::pool::{OnIsolation, Sharing};
+
+/// The answer to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// The node.
+    pub node: NodeId,
+    /// The installation it was given to.
+    pub instance: InstanceId,
+    /// The store revision at which the present addresses and ports were planned. It only rises, over waiting and release too.
+    pub generation: Revision,
+    /// Digest of what the answer depends on: an agent that restarts finds its answer valid without any allocator.
+    pub asked: Asked,
+    /// Bound or waiting.
+    pub answer: Answer,
+    /// What earlier generations had and is still claimed until the present one is acknowledged. At most two.
+    pub leaving: Vec<Leaving>,
+}
+
+/// Bound or waiting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It has addresses and ports.
+    Bound(Bound),
+    /// It has nothing, and why.
+    Waiting(Waiting),
+}
+
+/// Addresses and ports with their terms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// Where from and on what terms.
+    pub terms: Terms,
+    /// One of each family, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// By port name.
+    pub ports: BTreeMap<PortName, u16>,
+}
+
+/// Where an address came from and on what terms it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// The pool at that time.
+    pub pool: PoolName,
+    /// Its routing domain.
+    pub domain: DomainName,
+    /// Its sharing.
+    pub sharing: Sharing,
+    /// Seconds that it is kept while the node is away.
+    pub hold_s: u64,
+    /// Seconds of cooling after that.
+    pub cooldown_s: u64,
+    /// What the node does when it cannot reach etcd.
+    pub on_isolation: OnIsolation,
+}
+
+/// What an earlier generation had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaving {
+    /// That generation.
+    pub generation: Revision,
+    /// Its terms.
+    pub terms: Terms,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its ports that the present generation no longer has (all of them after a move).
+    pub ports: BTreeMap<PortName, u16>,
+}
+
+/// Nothing to be had, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// A code out of a closed set.
+    pub reason: Reason,
+    /// A sentence without moving counts.
+    pub message: String,
+}
+
+impl Assignment {
+    /// Every claim that it must have: the present ones and those of `leaving`. Sorted, without repeats.
+    pub fn claims(&self) -> Vec<ClaimKey> {
+        let mut keys = self.present_claims();
+        keys.extend(self.leaving.iter().flat_map(Leaving::claims));
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+
+    /// The claims of the present answer alone. Sorted.
+    pub fn present_claims(&self) -> Vec<ClaimKey> {
+        self.bound().map(Bound::claims).unwrap_or_default()
+    }
+
+    /// The present answer if it is bound.
+    pub fn bound(&self) -> Option<&Bound> {
+        match &self.answer {
+            Answer::Bound(bound) => Some(bound),
+            Answer::Waiting(_) => None,
+        }
+    }
+}
+
+impl Bound {
+    /// Its claims: the addresses of an exclusive pool, and each port on each address. Sorted.
+    pub fn claims(&self) -> Vec<ClaimKey> {
+        claims(&self.terms, &self.addresses, &self.ports)
+    }
+}
+
+impl Leaving {
+    /// Its claims. Sorted.
+    pub fn claims(&self) -> Vec<ClaimKey> {
+        claims(&self.terms, &self.addresses, &self.ports)
+    }
+}
+
+fn claims(terms: &Terms, addresses: &[IpAddr], ports: &BTreeMap<PortName, u16>) -> Vec<ClaimKey> {
+    let mut keys = Vec::with_capacity(addresses.len() * (1 + ports.len()));
+    for ip in addresses {
+        let mut key = |port| keys.push(ClaimKey { domain: terms.domain.clone(), ip: *ip, port });
+        if terms.sharing.claims_address() {
+            key(None);
+        }
+        ports.values().for_each(|port| key(Some(*port)));
+    }
+    keys.sort();
+    keys
+}
+
+/// Why a node waits. The stored words are part of the interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// No free address in any pool that matches.
+    PoolFull,
+    /// Free addresses, but not the ports.
+    PortsFull,
+    /// No pool's selector matches the label.
+    NoPoolMatches,
+    /// The label does not parse or breaks a rule.
+    LabelInvalid,
+    /// The wanted address is somebody else's.
+    AddressTaken,
+    /// The wanted address (or the host's own) is in no pool that matches, or is excluded.
+    AddressOutside,
+    /// The wanted address is reserved for another node.
+    AddressReserved,
+    /// A wanted port is somebody else's.
+    PortTaken,
+    /// The only pools that match are invalid.
+    PoolInvalid,
+    /// A shared pool serves only labels that ask for a port: a claim must exist.
+    NoPorts,
+    /// After a restore: only what is asked back is given for a while.
+    Restoring,
+}
+
+impl Reason {
+    /// Every reason, with its stored word.
+    pub const ALL: [(Reason, &'static str); 11] = [
+        (Reason::PoolFull, "pool-full"),
+        (Reason::PortsFull, "ports-full"),
+        (Reason::NoPoolMatches, "no-pool-matches"),
+        (Reason::LabelInvalid, "label-invalid"),
+        (Reason::AddressTaken, "address-taken"),
+        (Reason::AddressOutside, "address-outside"),
+        (Reason::AddressReserved, "address-reserved"),
+        (Reason::PortTaken, "port-taken"),
+        (Reason::PoolInvalid, "pool-invalid"),
+        (Reason::NoPorts, "no-ports"),
+        (Reason::Restoring, "restoring"),
+    ];
+
+    /// The stored word.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(reason, _)| *reason == self).map_or("", |(_, word)| word)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Reason {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .iter()
+            .find(|(_, word)| *word == text)
+            .map(|(reason, _)| *reason)
+            .ok_or_else(|| format!("reason {text:?} is unknown"))
+    }
+}

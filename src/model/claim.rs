@@ -1,0 +1,56 @@
+//! Claims: one address, or one port on an address, is taken. Written by the allocator, one key each.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::names::{DomainName, InstanceId, NodeId, PoolName};
+
+/// What is claimed. Ordered as in the store: by domain, then address, an address before its ports.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClaimKey {
+    /// Routing domain.
+    pub domain: DomainName,
+    /// The address, canonical.
+    pub ip: IpAddr,
+    /// `None` = the address whole (exclusive), else this port on it.
+    pub port: Option<u16>,
+}
+
+impl fmt::Display for ClaimKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.domain, self.ip)?;
+        self.port.map_or(Ok(()), |port| write!(f, "/{port}"))
+    }
+}
+
+/// Who has it, or had it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The owner; while cooling the last owner.
+    pub node: NodeId,
+    /// The pool it came from.
+    pub pool: PoolName,
+    /// Bound or cooling.
+    pub state: ClaimState,
+}
+
+/// Bound or cooling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimState {
+    /// In an assignment (`leaving` included).
+    Bound,
+    /// Free, but not for others yet. On a lease: the key goes by itself when the time is over.
+    Cooling {
+        /// The installation that had it: the same one may have it back.
+        instance: InstanceId,
+        /// When it was given up, RFC 3339, for people.
+        since: String,
+    },
+}
+
+impl Claim {
+    /// Whether it is part of an assignment.
+    pub fn is_bound(&self) -> bool {
+        self.state == ClaimState::Bound
+    }
+}

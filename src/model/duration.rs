@@ -1,0 +1,70 @@
+//! Durations as operators write them: `90s`, `10m`, `1h 30m`. The printed form parses back to the same duration.
+
+use std::time::Duration;
+
+/// Reads a duration: numbers with units, added up (`s`, `m`, `h`, `d` and what the crate `humantime` knows besides).
+///
+/// # Errors
+/// What is allowed, in words.
+pub fn parse(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| {
+        let given: String = text.chars().take(80).collect();
+        let hint = if text.parse::<u64>().is_ok() { format!(" (it has no unit: {text}s?)") } else { String::new() };
+        format!("{given:?} is not a duration{hint}; allowed are numbers with a unit, s, m, h or d: 90s, 10m, 1h 30m")
+    })
+}
+
+/// The shortest exact form with one unit: `10m`, `90s`, `7d`. Parts of a second are printed only if there are any.
+pub fn print(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if duration.subsec_nanos() > 0 {
+        return humantime::format_duration(duration).to_string();
+    }
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    let unit = units.into_iter().find(|(length, _)| seconds > 0 && seconds.is_multiple_of(*length));
+    unit.map_or_else(|| format!("{seconds}s"), |(length, unit)| format!("{}{unit}", seconds / length))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn people_write_and_read_units() {
+        let check = |text: &str, seconds: u64, printed: &str| {
+            assert_eq!(parse(text).unwrap(), Duration::from_secs(seconds), "{text}");
+            assert_eq!(print(Duration::from_secs(seconds)), printed);
+        };
+        check("10m", 600, "10m");
+        check("60s", 60, "1m");
+        check("1h 30m", 5400, "90m");
+        check("90s", 90, "90s");
+        check("30d", 2_592_000, "30d");
+        check("0s", 0, "0s");
+    }
+
+    #[test]
+    fn a_number_without_a_unit_is_told_what_is_missing() {
+        let error = parse("60").unwrap_err();
+        assert!(error.contains("it has no unit: 60s?"), "{error}");
+        for bad in ["", "m", "-5s", "10x", "99999999999999999999s", "ten minutes"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_parses_back(seconds in 0..u64::from(u32::MAX), nanos in prop_oneof![Just(0), 0..1_000_000_000u32]) {
+            let duration = Duration::new(seconds, nanos);
+            prop_assert_eq!(parse(&print(duration)).unwrap(), duration);
+        }
+
+        #[test]
+        fn no_input_panics(text in "[0-9]{0,22}[a-z]{0,7}.{0,5}") {
+            let _ = parse(&text);
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! What is wrong with a definition beyond the types of its fields.
+
+use std::fmt;
+
+/// A rule that a definition breaks, with the field to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The field as it is written in a document, e.g. `reserve`.
+    pub field: &'static str,
+    /// What is wrong and what is allowed.
+    pub message: String,
+}
+
+impl Fault {
+    pub(crate) fn new(field: &'static str, message: impl Into<String>) -> Self {
+        Self { field, message: message.into() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}

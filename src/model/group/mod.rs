@@ -1,0 +1,134 @@
+//! Groups: selector → members. Definitions are the operator's; members and summaries the manager's.
+//!
+//! A group may be keyed: one group per combination of values that occurs. [`GroupKey`] names one of them.
+
+mod key;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use super::fault::Fault;
+use super::names::{GroupName, NodeId, PortName};
+use super::selector::Selector;
+use super::variables::{Variables, check_name};
+
+pub use key::{GroupKey, GroupKeyError};
+
+/// A group is keyed by at most this many variables: each is a part of an etcd key.
+pub const KEYED_BY_MAX: usize = 8;
+
+/// A group's definition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Group {
+    /// Its name.
+    pub name: GroupName,
+    /// Which nodes are members.
+    pub selector: Selector,
+    /// One group per combination of these variables' values; empty = one group. Order counts.
+    pub keyed_by: Vec<String>,
+    /// Which named port members publish; `None` = all.
+    pub port: Option<PortName>,
+}
+
+impl Group {
+    /// The first fault in words, with its field; `None` = valid.
+    pub fn fault(&self) -> Option<String> {
+        self.faults().first().map(Fault::to_string)
+    }
+
+    /// Everything that is wrong beyond the types of its fields.
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut found = Vec::new();
+        let mut fault = |message: String| found.push(Fault::new("keyed_by", message));
+        if self.keyed_by.len() > KEYED_BY_MAX {
+            fault(format!("{} variables, at most {KEYED_BY_MAX} are allowed", self.keyed_by.len()));
+        }
+        let mut seen = BTreeSet::new();
+        for name in &self.keyed_by {
+            if let Err(rule) = check_name(name) {
+                fault(format!("{:?}: {rule}", name.chars().take(80).collect::<String>()));
+            } else if !seen.insert(name) {
+                fault(format!("{name} is named twice"));
+            }
+        }
+        found
+    }
+
+    /// Which of its groups a node with these variables belongs to (whether the selector matches is another question);
+    /// `None` if it lacks a variable that the group is keyed by.
+    pub fn key_of(&self, variables: &Variables) -> Option<GroupKey> {
+        let value = |name: &String| Some((name.clone(), variables.get(name)?.to_owned()));
+        let values = self.keyed_by.iter().map(value).collect::<Option<Vec<_>>>()?;
+        Some(GroupKey::of_valid(self.name.clone(), values))
+    }
+}
+
+/// One member of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The node.
+    pub node: NodeId,
+    /// Its addresses, IPv4 first; empty while it has none.
+    pub addresses: Vec<IpAddr>,
+    /// Its ports by name (only the group's `port` if it names one).
+    pub ports: BTreeMap<PortName, u16>,
+    /// How it is.
+    pub state: MemberState,
+    /// Whether consumers should use it.
+    pub published: bool,
+}
+
+/// How a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MemberState {
+    /// Bound, `registered`, and its status' generation is the assignment's.
+    Ready,
+    /// On its way there.
+    Joining,
+    /// Applying failed.
+    Failed,
+    /// Silent, but bound.
+    Suspect,
+    /// Stopping.
+    Draining,
+    /// Stopped properly.
+    Stopped,
+}
+
+impl MemberState {
+    /// Every state, with its stored word.
+    pub const ALL: [(MemberState, &'static str); 6] = [
+        (MemberState::Ready, "ready"),
+        (MemberState::Joining, "joining"),
+        (MemberState::Failed, "failed"),
+        (MemberState::Suspect, "suspect"),
+        (MemberState::Draining, "draining"),
+        (MemberState::Stopped, "stopped"),
+    ];
+
+    /// The stored word.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(state, _)| *state == self).map_or("", |(_, word)| word)
+    }
+}
+
+impl fmt::Display for MemberState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for MemberState {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .iter()
+            .find(|(_, word)| *word == text)
+            .map(|(state, _)| *state)
+            .ok_or_else(|| format!("state {text:?} is unknown"))
+    }
+}

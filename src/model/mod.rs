@@ -1,0 +1,22 @@
+//! What enlist talks about: names, labels, pools, assignments, groups. Pure values.
+//!
+//! Nothing here knows of etcd, time or the network, and only [`documents`] knows YAML and JSON. A value of these types
+//! cannot be wrong: text is parsed at the edge (`FromStr`, `TryFrom`), and what does not parse never gets in; what fields
+//! may not hold together, `fault` tells. The stored forms of everything but pools and groups are in [`crate::store::wire`].
+//! Reading order follows the `mod` lines.
+
+pub mod names;
+pub mod duration;
+pub mod fault;
+pub mod variables;
+pub mod selector;
+pub mod label;
+pub mod status;
+pub mod pool;
+pub mod claim;
+pub mod assignment;
+pub mod hold;
+pub mod group;
+pub mod asked;
+pub mod finding;
+pub mod documents;

@@ -1,0 +1,120 @@
+//! Selectors: which nodes, by their variables. Kubernetes' label selectors, syntax and meaning exactly.
+//!
+//! `=` `==` `!=` `in (…)` `notin (…)` `key` `!key` `>` `<`, joined by commas that mean *and*. The rules that surprise:
+//!
+//! * `!=` and `notin` hold for a node that lacks the variable;
+//! * `x in ()`, `x=` and `x in (,)` ask for the empty text;
+//! * `>` and `<` compare 64-bit integers, and a value that is none never matches;
+//! * nothing is quoted: a value is what stands between white space and symbols.
+//!
+//! The text is turned into tokens by `lexer`, into requirements by `parser`, and a requirement in [`Requirement`] answers
+//! for itself. Rows answered by Kubernetes' own code (`integration/data/selectors.jsonl`) hold it to that. A selector
+//! that does not parse must never be taken for one that matches all: there is no way to get a [`Selector`] but
+//! [`FromStr`] and the empty default.
+
+mod lexer;
+mod parser;
+mod requirement;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+pub use parser::{Problem, SelectorError};
+pub use requirement::{Operator, Requirement};
+
+/// The longest selector, in bytes, as written and in canonical form. A thousand values of full length fit; the object
+/// that holds it must fit one value of etcd.
+pub const SELECTOR_BYTES_MAX: usize = 64 * 1024;
+
+/// A set of requirements on variables, all of which must hold; none = every node.
+///
+/// `Display` is the canonical form: requirements sorted by key (those of one key in the order given), values sorted.
+///
+/// ```
+/// use enlist::{Selector, Variables};
+/// let selector: Selector = "zone in (eu-2, eu-1), role=web".parse().unwrap();
+/// assert_eq!(selector.to_string(), "role=web,zone in (eu-1,eu-2)");
+///
+/// let mut variables = Variables::default();
+/// variables.insert("zone", "eu-1").unwrap();
+/// assert!(!selector.matches(variables.as_map()));
+/// variables.insert("role", "web").unwrap();
+/// assert!(selector.matches(variables.as_map()));
+///
+/// let error = "zone=eu-1,,role=web".parse::<Selector>().unwrap_err();
+/// assert_eq!(error.position, 10);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selector {
+    requirements: Vec<Requirement>,
+}
+
+/// One requirement held against a node's variables, for people who ask *why*.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Term<'a> {
+    /// The requirement.
+    pub requirement: &'a Requirement,
+    /// The value seen; `None` = the node lacks the variable.
+    pub seen: Option<&'a str>,
+    /// Whether it holds.
+    pub holds: bool,
+}
+
+impl Selector {
+    /// Whether a node with these variables is selected.
+    pub fn matches(&self, variables: &BTreeMap<String, String>) -> bool {
+        self.requirements.iter().all(|requirement| requirement.matches(variables))
+    }
+
+    /// Whether it has no requirement, so that it selects every node.
+    pub fn is_empty(&self) -> bool {
+        self.requirements.is_empty()
+    }
+
+    /// Its requirements in canonical order.
+    pub fn requirements(&self) -> &[Requirement] {
+        &self.requirements
+    }
+
+    /// Every requirement with the value seen and whether it holds, in canonical order.
+    pub fn terms<'a>(&'a self, variables: &'a BTreeMap<String, String>) -> Vec<Term<'a>> {
+        let term = |requirement: &'a Requirement| {
+            let seen = variables.get(requirement.key()).map(String::as_str);
+            Term { requirement, seen, holds: requirement.matches_value(seen) }
+        };
+        self.requirements.iter().map(term).collect()
+    }
+}
+
+impl FromStr for Selector {
+    type Err = SelectorError;
+
+    fn from_str(text: &str) -> Result<Self, SelectorError> {
+        if text.len() > SELECTOR_BYTES_MAX {
+            return Err(SelectorError { position: SELECTOR_BYTES_MAX, problem: Problem::TooLong });
+        }
+        let mut requirements = parser::parse(text)?;
+        requirements.sort_by(|a, b| a.key().cmp(b.key()));
+        let selector = Selector { requirements };
+        // The canonical form puts blanks round `in` that the text may lack. What is stored must parse again.
+        if selector.to_string().len() > SELECTOR_BYTES_MAX {
+            return Err(SelectorError { position: text.len(), problem: Problem::TooLong });
+        }
+        Ok(selector)
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, requirement) in self.requirements.iter().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            write!(f, "{requirement}")?;
+        }
+        Ok(())
+    }
+}

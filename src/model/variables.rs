@@ -1,0 +1,204 @@
+//! Variables: the selectable name → value pairs of a node (patent: 变量信息). They obey Kubernetes' label rules.
+
+use std::collections::BTreeMap;
+
+use super::names::is_rfc1123_subdomain;
+
+/// The longest value, and the longest name without its prefix, in characters.
+pub const VALUE_MAX: usize = 63;
+
+/// Validated variables, ordered by name.
+///
+/// A name is `[prefix/]name`: the prefix a lower-case RFC 1123 subdomain, the name 1 to 63 characters of
+/// `[A-Za-z0-9._-]` that begin and end with a letter or digit. A value is empty or obeys the rule of names. (Kubernetes,
+/// `apimachinery/pkg/util/validation`.)
+///
+/// ```
+/// use enlist::Variables;
+/// let mut variables = Variables::default();
+/// variables.insert("zone", "eu-1").unwrap();
+/// assert!(variables.insert("zone", "a b").is_err());
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Variables(BTreeMap<String, String>);
+
+/// Why a variable was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("variable {name:?}: {rule}")]
+pub struct VariableError {
+    /// The name as given (cut at 80 characters).
+    pub name: String,
+    /// What is wrong and what is allowed.
+    pub rule: String,
+}
+
+impl Variables {
+    /// Adds or replaces one.
+    ///
+    /// # Errors
+    /// When name or value break Kubernetes' rules; nothing is changed then.
+    pub fn insert(&mut self, name: &str, value: &str) -> Result<(), VariableError> {
+        let fault = |rule: String| VariableError { name: name.chars().take(80).collect(), rule };
+        check_name(name).map_err(|rule| fault(rule.into()))?;
+        check_value(value).map_err(|rule| fault(format!("value {:?} {rule}", value.chars().take(80).collect::<String>())))?;
+        self.0.insert(name.to_owned(), value.to_owned());
+        Ok(())
+    }
+
+    /// The value of one.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// In the order of names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// As a plain map, for [`crate::Selector::matches`].
+    pub fn as_map(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+impl TryFrom<BTreeMap<String, String>> for Variables {
+    type Error = VariableError;
+    fn try_from(map: BTreeMap<String, String>) -> Result<Self, VariableError> {
+        let mut variables = Variables::default();
+        for (name, value) in &map {
+            variables.insert(name, value)?;
+        }
+        Ok(variables)
+    }
+}
+
+/// Checks a variable's name against Kubernetes' rule for label keys.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_name(name: &str) -> Result<(), &'static str> {
+    let (prefix, local) = match name.split_once('/') {
+        Some((prefix, local)) => (Some(prefix), local),
+        None => (None, name),
+    };
+    if let Some(prefix) = prefix
+        && !is_rfc1123_subdomain(prefix)
+    {
+        return Err("the part before '/' must be a lower-case DNS name of at most 253 characters");
+    }
+    if local.is_empty() || local.len() > VALUE_MAX {
+        return Err("the name must have 1 to 63 characters (after an optional prefix and '/')");
+    }
+    if !is_qualified(local) {
+        return Err("the name must be letters, digits, '-', '_' and '.', and begin and end with a letter or digit");
+    }
+    Ok(())
+}
+
+/// Checks a variable's value against Kubernetes' rule for label values.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_value(value: &str) -> Result<(), &'static str> {
+    if value.len() > VALUE_MAX {
+        return Err("must have at most 63 characters");
+    }
+    if !value.is_empty() && !is_qualified(value) {
+        return Err("must be letters, digits, '-', '_' and '.', and begin and end with a letter or digit");
+    }
+    Ok(())
+}
+
+/// Makes a valid value out of a fact of the host: each byte that is not allowed becomes `-`, both ends are trimmed to a
+/// letter or digit, and it is cut at 63 characters.
+///
+/// ```
+/// use enlist::model::variables::sanitize_value;
+/// assert_eq!(sanitize_value("6.1.0-18-amd64 #1 SMP (Debian)"), "6.1.0-18-amd64--1-SMP--Debian");
+/// assert_eq!(sanitize_value("(none)"), "none");
+/// ```
+pub fn sanitize_value(text: &str) -> String {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let replaced: String = text.bytes().map(|byte| if allowed(byte) { char::from(byte) } else { '-' }).collect();
+    let trim = |text: &str| text.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned();
+    let mut value = trim(&replaced);
+    value.truncate(VALUE_MAX);
+    trim(&value)
+}
+
+fn is_qualified(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    ends(bytes.first())
+        && ends(bytes.last())
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_are_label_keys_of_kubernetes() {
+        let (name63, prefix253) = ("n".repeat(63), format!("{}/x", "a.".repeat(126) + "b"));
+        for good in ["a", "A", "1a", "x_y.Z-9", "host/os", "example.com/rack-id", &name63, &prefix253] {
+            assert_eq!(check_name(good), Ok(()), "{good}");
+        }
+        let (name64, prefix254) = ("n".repeat(64), format!("{}/x", "a.".repeat(126) + "bc"));
+        for bad in ["", "/", "a/", "/a", "a/b/c", "-a", "a-", "_a", "a b", "é", "Host/os", "a..b/c", &name64, &prefix254] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn values_are_label_values_of_kubernetes() {
+        let value63 = "v".repeat(63);
+        for good in ["", "0", "eu-1", "a_b.C", &value63] {
+            assert_eq!(check_value(good), Ok(()), "{good}");
+        }
+        let value64 = "v".repeat(64);
+        for bad in [" ", "-", "-a", "a.", "a/b", "a b", "é", "a\n", &value64] {
+            assert!(check_value(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_refused_variable_changes_nothing() {
+        let mut variables = Variables::default();
+        variables.insert("zone", "eu-1").unwrap();
+        let error = variables.insert("zone", "a b").unwrap_err();
+        let rule = "must be letters, digits, '-', '_' and '.', and begin and end with a letter or digit";
+        assert_eq!(error.to_string(), format!("variable \"zone\": value \"a b\" {rule}"));
+        assert_eq!(variables.get("zone"), Some("eu-1"));
+        variables.insert("zone", "eu-2").unwrap();
+        assert_eq!(variables.iter().collect::<Vec<_>>(), [("zone", "eu-2")]);
+    }
+
+    #[test]
+    fn facts_of_a_host_are_made_valid() {
+        for (fact, value) in [
+            ("x86_64", "x86_64"),
+            ("6.1.0-18-amd64", "6.1.0-18-amd64"),
+            ("björn's host", "bj--rn-s-host"),
+            ("_edge_", "edge"),
+            ("", ""),
+            ("---", ""),
+            ("\n4\n", "4"),
+        ] {
+            assert_eq!(sanitize_value(fact), value, "{fact}");
+        }
+        assert_eq!(sanitize_value(&format!("-{}-b", "a".repeat(62))), "a".repeat(62));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sanitized_is_valid_and_stays(text in any::<String>()) {
+            let value = sanitize_value(&text);
+            prop_assert_eq!(check_value(&value), Ok(()));
+            prop_assert_eq!(sanitize_value(&value), value);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What is wrong with stored things, in words. A bad record costs that record and nothing else; here it is said.
+
+use crate::model::claim::ClaimKey;
+use crate::model::finding::Finding;
+use crate::model::names::NodeId;
+use crate::plan::allocate::asker::{address_key, port_key};
+use crate::plan::snapshot::{Snapshot, Stored};
+use crate::plan::world::World;
+
+/// Everything that a pass sees and that only people can put right, in the order of codes and keys.
+pub fn findings(world: &World<'_>) -> Vec<Finding> {
+    let mut findings = unreadable(world.snapshot);
+    findings.extend(world.pools.findings.iter().cloned());
+    findings.extend(world.snapshot.nodes.iter().filter_map(|(node, record)| {
+        let label = record.label.as_ref()?.ok()?;
+        Some(Finding::about("label-invalid", node_key(node, "label"), label.fault()?))
+    }));
+    findings.extend(world.pools.reservations().filter_map(|(domain, ip, node)| {
+        let address = address_key(domain, ip);
+        let keys = world.snapshot.claims.range(address.clone()..=port_key(domain, ip, u16::MAX));
+        let foreign = |stored: &Stored<_>| stored.ok().is_some_and(|claim: &crate::model::claim::Claim| claim.node != *node);
+        let (key, stored) = keys.into_iter().find(|(_, stored)| foreign(stored))?;
+        let holder = &stored.ok()?.node;
+        let message = format!("{ip} is reserved for {node}, but {holder} has it; {node} gets it when it asks after {holder} has left, or at once with on_mismatch: move");
+        Some(Finding::about("reservation-held", claim_key(key), message))
+    }));
+    findings.sort();
+    findings
+}
+
+/// Keys under `pools/`, `nodes/` and `claims/` that cannot be read. Those of pools are in [`super::pools`].
+pub fn unreadable(snapshot: &Snapshot) -> Vec<Finding> {
+    fn about<T>(code: &'static str, key: impl FnOnce() -> String, stored: Option<&Stored<T>>) -> Option<Finding> {
+        let error = stored?.value.as_ref().err()?;
+        Some(Finding::about(code, key(), error.to_string()))
+    }
+    let nodes = snapshot.nodes.iter().flat_map(|(node, record)| {
+        [
+            about("label-unreadable", || node_key(node, "label"), record.label.as_ref()),
+            about("status-unreadable", || node_key(node, "status"), record.status.as_ref()),
+            about("assignment-unreadable", || node_key(node, "assignment"), record.assignment.as_ref()),
+            about("hold-unreadable", || node_key(node, "hold"), record.hold.as_ref()),
+        ]
+    });
+    let claims = snapshot.claims.iter().map(|(key, stored)| about("claim-unreadable", || claim_key(key), Some(stored)));
+    nodes.chain(claims).flatten().collect()
+}
+
+/// A key of a node, relative to the prefix.
+pub fn node_key(node: &NodeId, what: &str) -> String {
+    format!("nodes/{node}/{what}")
+}
+
+/// The key of a claim, relative to the prefix.
+pub fn claim_key(key: &ClaimKey) -> String {
+    format!("claims/{key}")
+}

@@ -1,0 +1,105 @@
+//! What a pass of the allocator sees: the typed content of the prefix at one revision.
+
+use std::collections::BTreeMap;
+
+use crate::model::assignment::Assignment;
+use crate::model::claim::{Claim, ClaimKey};
+use crate::model::hold::Hold;
+use crate::model::label::Label;
+use crate::model::names::{NodeId, PoolName, Revision};
+use crate::model::pool::Pool;
+use crate::model::status::Status;
+
+/// The typed content of the prefix at one revision.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Everything up to and including this revision is in it, nothing later.
+    pub revision: Revision,
+    /// Pool definitions by name.
+    pub pools: BTreeMap<PoolName, Stored<Pool>>,
+    /// All about each node.
+    pub nodes: BTreeMap<NodeId, NodeRecord>,
+    /// Who has what.
+    pub claims: BTreeMap<ClaimKey, Stored<Claim>>,
+    /// mod_revision of `brakes/allocator`, [`Revision::NONE`] if absent: holds older than this get no extension.
+    pub brake_released: Revision,
+}
+
+/// A stored value with the revisions that compares need.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored<T> {
+    /// The value, or why it cannot be read.
+    pub value: Result<T, Unreadable>,
+    /// When the key was made; survives updates.
+    pub create_revision: Revision,
+    /// When it was last written.
+    pub mod_revision: Revision,
+    /// Whether the key is on a lease.
+    pub leased: bool,
+}
+
+impl<T> Stored<T> {
+    /// The value if it is readable.
+    pub fn ok(&self) -> Option<&T> {
+        self.value.as_ref().ok()
+    }
+}
+
+/// Why a stored value cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Written by a newer enlist: leave the key alone.
+    #[error("format v{0} is newer than this enlist reads: upgrade it; the key is left alone")]
+    Newer(u64),
+    /// It does not parse, or breaks a rule.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// All about one node.
+#[derive(Debug, Clone, Default)]
+pub struct NodeRecord {
+    /// `nodes/<node>/label`
+    pub label: Option<Stored<Label>>,
+    /// `nodes/<node>/status`
+    pub status: Option<Stored<Status>>,
+    /// `nodes/<node>/assignment`
+    pub assignment: Option<Stored<Assignment>>,
+    /// `nodes/<node>/hold`
+    pub hold: Option<Stored<Hold>>,
+    /// `nodes/<node>/hold/clock`
+    pub clock: Option<Stored<()>>,
+}
+
+impl NodeRecord {
+    /// Whether nothing is known of the node.
+    pub fn is_empty(&self) -> bool {
+        self.label.is_none() && self.status.is_none() && self.assignment.is_none() && self.hold.is_none() && self.clock.is_none()
+    }
+
+    /// Whether its agent is there: a status on a live phase. An unreadable status counts as live: nothing is taken
+    /// from a node whose word cannot be understood.
+    pub fn is_live(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.ok().is_none_or(|s| s.phase.is_live()))
+    }
+
+    /// Whether it has claims by its assignment but stopped answering (no status key).
+    pub fn is_silent(&self) -> bool {
+        self.status.is_none() && self.has_claims()
+    }
+
+    /// Whether its assignment has claims (`leaving` ones too). An unreadable assignment counts as having some.
+    pub fn has_claims(&self) -> bool {
+        self.assignment.as_ref().is_some_and(|a| a.ok().is_none_or(|a| a.bound().is_some() || !a.leaving.is_empty()))
+    }
+}
+
+impl From<crate::model::documents::StoredError> for Unreadable {
+    fn from(error: crate::model::documents::StoredError) -> Self {
+        use crate::model::documents::StoredError;
+        match error {
+            StoredError::Newer(v) => Unreadable::Newer(v),
+            StoredError::Invalid(message) => Unreadable::Invalid(message),
+        }
+    }
+}

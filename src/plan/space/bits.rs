@@ -1,0 +1,162 @@
+//! A hierarchical bitmap over all 128-bit numbers: what is taken, and the next number that is not.
+//!
+//! Numbers are kept in pages of 4,096 (64 words of 64 bits, 512 bytes), so a /8 that is taken whole needs 2 MiB and an
+//! IPv6 /64 with few addresses needs a page for each neighbourhood. The set of *full pages* is again such a bitmap, one
+//! level up: the next free number is found in one step per level, however full the space is.
+
+use std::collections::BTreeMap;
+
+/// A page holds 2¹² numbers.
+const PAGE_BITS: u32 = 12;
+
+/// A set of numbers that finds the next number that is not in it.
+#[derive(Debug, Clone, Default)]
+pub struct Bits {
+    // Boxed: a tree's node has room for eleven values, and most hold one.
+    pages: BTreeMap<u128, Box<Page>>,
+    /// The numbers of pages in which nothing is free; `None` until there is one.
+    full_pages: Option<Box<Bits>>,
+}
+
+#[derive(Debug, Clone)]
+struct Page {
+    words: [u64; 64],
+    /// Which words have no free bit.
+    full_words: u64,
+}
+
+impl Bits {
+    /// Adds a number. Returns whether it was not there before.
+    pub fn insert(&mut self, number: u128) -> bool {
+        let page_number = number >> PAGE_BITS;
+        let page = self.pages.entry(page_number).or_insert_with(|| Box::new(Page::empty()));
+        let added = page.insert(offset(number));
+        if added && page.full_words == u64::MAX {
+            self.full_pages.get_or_insert_default().insert(page_number);
+        }
+        added
+    }
+
+    /// Whether a number is in it.
+    pub fn contains(&self, number: u128) -> bool {
+        self.pages.get(&(number >> PAGE_BITS)).is_some_and(|page| page.contains(offset(number)))
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// The smallest number not below `number` that is not in it; `None` when all up to 2¹²⁸−1 are.
+    pub fn next_clear(&self, number: u128) -> Option<u128> {
+        let page_number = number >> PAGE_BITS;
+        let Some(page) = self.pages.get(&page_number) else { return Some(number) };
+        if let Some(offset) = page.next_clear(offset(number)) {
+            return Some(page_number << PAGE_BITS | u128::from(offset));
+        }
+        let above = page_number + 1;
+        let page_number = match &self.full_pages {
+            Some(full) => full.next_clear(above)?,
+            None => above,
+        };
+        if page_number > u128::MAX >> PAGE_BITS {
+            return None;
+        }
+        let offset = self.pages.get(&page_number).map_or(Some(0), |page| page.next_clear(0))?;
+        Some(page_number << PAGE_BITS | u128::from(offset))
+    }
+}
+
+/// The position within a page.
+fn offset(number: u128) -> u32 {
+    (number & ((1 << PAGE_BITS) - 1)) as u32
+}
+
+impl Page {
+    fn empty() -> Self {
+        Page { words: [0; 64], full_words: 0 }
+    }
+
+    fn insert(&mut self, offset: u32) -> bool {
+        let (at, bit) = (offset / 64, 1u64 << (offset % 64));
+        let Some(word) = self.words.get_mut(at as usize) else { return false };
+        let added = *word & bit == 0;
+        *word |= bit;
+        if *word == u64::MAX {
+            self.full_words |= 1 << at;
+        }
+        added
+    }
+
+    fn contains(&self, offset: u32) -> bool {
+        self.words.get(offset as usize / 64).is_some_and(|word| word & (1 << (offset % 64)) != 0)
+    }
+
+    fn next_clear(&self, offset: u32) -> Option<u32> {
+        let (at, bit) = (offset / 64, offset % 64);
+        let word = self.words.get(at as usize)?;
+        let clear = !word & (u64::MAX << bit);
+        if clear != 0 {
+            return Some(at * 64 + clear.trailing_zeros());
+        }
+        // Words after this one; a shift by 64 would be an overflow, hence the two steps.
+        let free_words = !self.full_words & ((u64::MAX << at) << 1);
+        if free_words == 0 {
+            return None;
+        }
+        let at = free_words.trailing_zeros();
+        let word = self.words.get(at as usize)?;
+        Some(at * 64 + (!word).trailing_zeros())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_run_over_many_pages_is_skipped() {
+        let mut bits = Bits::default();
+        let start = (1u128 << 64) - 5_000; // across the 64-bit edge
+        for number in start..start + 40_000 {
+            assert!(bits.insert(number));
+        }
+        assert_eq!(bits.next_clear(start - 1), Some(start - 1));
+        assert_eq!(bits.next_clear(start), Some(start + 40_000));
+        assert_eq!(bits.next_clear(start + 20_000), Some(start + 40_000));
+    }
+
+    #[test]
+    fn the_last_number_of_all_can_be_taken() {
+        let mut bits = Bits::default();
+        for number in u128::MAX - 5_000..=u128::MAX {
+            bits.insert(number);
+        }
+        assert_eq!(bits.next_clear(u128::MAX - 5_000), None);
+        assert_eq!(bits.next_clear(u128::MAX - 5_001), Some(u128::MAX - 5_001));
+    }
+
+    proptest! {
+        #[test]
+        fn next_clear_is_what_a_plain_set_says(
+            runs in proptest::collection::vec((0u128..20_000, 1u128..6_000), 0..8),
+            from in 0u128..26_000,
+        ) {
+            let mut bits = Bits::default();
+            let mut plain = BTreeSet::new();
+            for (start, length) in runs {
+                for number in start..start + length {
+                    prop_assert_eq!(bits.insert(number), plain.insert(number));
+                }
+            }
+            let mut expected = from;
+            while plain.contains(&expected) {
+                expected += 1;
+            }
+            prop_assert_eq!(bits.next_clear(from), Some(expected));
+            prop_assert_eq!(bits.contains(from), plain.contains(&from));
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Addresses as numbers of their family. IPv4 is 32 bits of a `u128`, IPv6 all of it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+/// IPv4 or IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both, in the order in which assignments list addresses.
+    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    /// The family of an address.
+    pub fn of(ip: &IpAddr) -> Family {
+        if ip.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+
+    /// The address of a number. Numbers above the family's largest are cut to its bits.
+    pub fn address(self, number: u128) -> IpAddr {
+        match self {
+            // The upper bits of an IPv4 number are zero by construction.
+            Family::V4 => IpAddr::V4(Ipv4Addr::from((number & u128::from(u32::MAX)) as u32)),
+            Family::V6 => IpAddr::V6(Ipv6Addr::from(number)),
+        }
+    }
+
+    /// Where this family stands in arrays of two.
+    pub fn index(self) -> usize {
+        match self {
+            Family::V4 => 0,
+            Family::V6 => 1,
+        }
+    }
+}
+
+/// The number of an address.
+pub fn number(ip: &IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(v4) => u128::from(u32::from(*v4)),
+        IpAddr::V6(v6) => u128::from(*v6),
+    }
+}
+
+/// The first and last number of a prefix, network and broadcast address included.
+pub fn bounds(net: &IpNet) -> (u128, u128) {
+    (number(&net.network()), number(&net.broadcast()))
+}
+
+/// Network and broadcast address where the prefix has such: IPv4 shorter than /31. (RFC 3021 frees those of a /31;
+/// IPv6 has no broadcast, and its subnet-router anycast address is left to the operator's `exclude`.)
+pub fn never_given(net: &IpNet) -> Option<(u128, u128)> {
+    (net.addr().is_ipv4() && net.prefix_len() < 31).then(|| bounds(net))
+}

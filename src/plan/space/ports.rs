@@ -1,0 +1,105 @@
+//! The taken ports of one address. Nearly always a handful; on a shared address up to all.
+
+use super::bits::Bits;
+
+/// Up to this many are kept in a sorted list: a bitmap's page is larger than that.
+const FEW: usize = 32;
+
+/// A set of ports that finds the next one that is not in it.
+#[derive(Debug, Clone)]
+pub enum PortSet {
+    /// Sorted.
+    Few(Vec<u16>),
+    /// As bits.
+    Many(Bits),
+}
+
+impl Default for PortSet {
+    fn default() -> Self {
+        PortSet::Few(Vec::new())
+    }
+}
+
+impl PortSet {
+    /// Adds a port.
+    pub fn insert(&mut self, port: u16) {
+        match self {
+            PortSet::Few(list) => {
+                let Err(at) = list.binary_search(&port) else { return };
+                list.insert(at, port);
+                if list.len() > FEW {
+                    let mut bits = Bits::default();
+                    for port in list.drain(..) {
+                        bits.insert(u128::from(port));
+                    }
+                    *self = PortSet::Many(bits);
+                }
+            }
+            PortSet::Many(bits) => {
+                bits.insert(u128::from(port));
+            }
+        }
+    }
+
+    /// Whether a port is in it.
+    pub fn contains(&self, port: u16) -> bool {
+        match self {
+            PortSet::Few(list) => list.binary_search(&port).is_ok(),
+            PortSet::Many(bits) => bits.contains(u128::from(port)),
+        }
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            PortSet::Few(list) => list.is_empty(),
+            PortSet::Many(bits) => bits.is_empty(),
+        }
+    }
+
+    /// The smallest port not below `port` that is not in it; `None` when all up to 65535 are.
+    pub fn next_clear(&self, port: u16) -> Option<u16> {
+        match self {
+            PortSet::Few(list) => {
+                let mut free = port;
+                let start = list.partition_point(|taken| *taken < port);
+                for taken in list.iter().skip(start) {
+                    if *taken != free {
+                        break;
+                    }
+                    free = free.checked_add(1)?;
+                }
+                Some(free)
+            }
+            PortSet::Many(bits) => bits.next_clear(u128::from(port)).and_then(|free| u16::try_from(free).ok()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_and_many_ports_find_the_same() {
+        let mut ports = PortSet::default();
+        for port in (65_000..=65_535).rev() {
+            assert_eq!(ports.next_clear(65_000), Some(65_000));
+            assert_eq!(ports.next_clear(port), Some(port));
+            ports.insert(port);
+            ports.insert(port);
+            assert!(ports.contains(port));
+        }
+        assert!(matches!(ports, PortSet::Many(_)));
+        assert_eq!(ports.next_clear(65_000), None);
+        assert_eq!(ports.next_clear(64_999), Some(64_999));
+    }
+
+    #[test]
+    fn the_last_port_of_a_few() {
+        let mut ports = PortSet::default();
+        ports.insert(65_535);
+        assert_eq!(ports.next_clear(65_535), None);
+        assert_eq!(ports.next_clear(65_534), Some(65_534));
+    }
+}

@@ -1,0 +1,147 @@
+//! What is taken in each routing domain: by the claims that are stored, by assignments whose claims are missing, and by
+//! what this pass has given already. Never says *by whom*: the snapshot does.
+//!
+//! All of a snapshot is taken before anything is given, and within one plan nothing becomes free: what a plan gives up is
+//! there for others only in a later one, because all compares of a request see the state before it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::model::claim::ClaimKey;
+use crate::model::names::{DomainName, PoolName};
+use crate::plan::audit::Audit;
+use crate::plan::snapshot::Snapshot;
+use crate::plan::space::bits::Bits;
+use crate::plan::space::family::{self, Family};
+use crate::plan::space::ports::PortSet;
+
+/// What is taken.
+#[derive(Debug, Default)]
+pub struct Taken {
+    domains: BTreeMap<DomainName, Domain>,
+    /// Given in this pass.
+    picked: BTreeSet<ClaimKey>,
+    /// Searches that failed: nothing becomes free within a plan, so they need not be tried again.
+    failed: BTreeSet<(PoolName, Search)>,
+    /// For a pool, a family and a count: addresses on which fewer ports are free than that.
+    drained: BTreeMap<(PoolName, Family, usize), Bits>,
+    nothing: Bits,
+    no_ports: PortSet,
+}
+
+/// A search that may fail for everybody.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Search {
+    /// A free address of a family.
+    Address(Family),
+    /// So many free ports on one address, certain ones among them.
+    Ports(usize, Vec<u16>),
+}
+
+#[derive(Debug, Default)]
+struct Domain {
+    families: [FamilyBits; 2],
+    ports: BTreeMap<IpAddr, PortSet>,
+}
+
+#[derive(Debug, Default)]
+struct FamilyBits {
+    /// Claimed whole: no port of it may be claimed by others.
+    whole: Bits,
+    /// Claimed whole or by a port: it may not be claimed whole.
+    touched: Bits,
+}
+
+impl Taken {
+    /// Everything in a snapshot, whoever has it. A claim that does not parse counts, and so does what an assignment lists
+    /// although its claim is missing.
+    pub fn new(snapshot: &Snapshot, audit: &Audit<'_>) -> Self {
+        let mut taken = Taken::default();
+        snapshot.claims.keys().for_each(|key| taken.add(key));
+        audit.missing.values().flatten().for_each(|key| taken.add(key));
+        taken
+    }
+
+    /// Takes a key.
+    pub fn add(&mut self, key: &ClaimKey) {
+        // Looked up before it is entered: nearly always it is there, and the name need not be cloned.
+        if !self.domains.contains_key(&key.domain) {
+            self.domains.insert(key.domain.clone(), Domain::default());
+        }
+        let Some(domain) = self.domains.get_mut(&key.domain) else { return };
+        let number = family::number(&key.ip);
+        if let Some(bits) = domain.families.get_mut(Family::of(&key.ip).index()) {
+            bits.touched.insert(number);
+            if key.port.is_none() {
+                bits.whole.insert(number);
+            }
+        }
+        if let Some(port) = key.port {
+            domain.ports.entry(key.ip).or_default().insert(port);
+        }
+    }
+
+    /// Takes a key for a node in this pass.
+    pub fn pick(&mut self, key: ClaimKey) {
+        self.add(&key);
+        self.picked.insert(key);
+    }
+
+    /// Whether it was given in this pass.
+    pub fn is_picked(&self, key: &ClaimKey) -> bool {
+        self.picked.contains(key)
+    }
+
+    /// Whether a key is taken by anybody.
+    pub fn contains(&self, key: &ClaimKey) -> bool {
+        match key.port {
+            None => self.whole(&key.domain, Family::of(&key.ip)).contains(family::number(&key.ip)),
+            Some(port) => self.ports(&key.domain, &key.ip).contains(port),
+        }
+    }
+
+    /// Whether any port of an address is taken.
+    pub fn has_ports(&self, domain: &DomainName, ip: &IpAddr) -> bool {
+        !self.ports(domain, ip).is_empty()
+    }
+
+    /// Numbers that are claimed whole.
+    pub fn whole(&self, domain: &DomainName, family: Family) -> &Bits {
+        self.family(domain, family).map_or(&self.nothing, |bits| &bits.whole)
+    }
+
+    /// Numbers that are claimed whole or by a port.
+    pub fn touched(&self, domain: &DomainName, family: Family) -> &Bits {
+        self.family(domain, family).map_or(&self.nothing, |bits| &bits.touched)
+    }
+
+    /// Taken ports of an address.
+    pub fn ports(&self, domain: &DomainName, ip: &IpAddr) -> &PortSet {
+        self.domains.get(domain).and_then(|domain| domain.ports.get(ip)).unwrap_or(&self.no_ports)
+    }
+
+    /// Whether this search failed before in this pass.
+    pub fn has_failed(&self, pool: &PoolName, search: &Search) -> bool {
+        // The set is empty in a healthy fleet; then no key is built.
+        !self.failed.is_empty() && self.failed.contains(&(pool.clone(), search.clone()))
+    }
+
+    /// Remembers that a search failed.
+    pub fn set_failed(&mut self, pool: &PoolName, search: Search) {
+        self.failed.insert((pool.clone(), search));
+    }
+
+    /// Addresses of a pool that are known to have fewer than so many free ports.
+    pub fn drained(&self, pool: &PoolName, family: Family, count: usize) -> &Bits {
+        self.drained.get(&(pool.clone(), family, count)).unwrap_or(&self.nothing)
+    }
+
+    /// Remembers that an address has fewer than so many free ports.
+    pub fn set_drained(&mut self, pool: &PoolName, family: Family, count: usize, number: u128) {
+        self.drained.entry((pool.clone(), family, count)).or_default().insert(number);
+    }
+
+    fn family(&self, domain: &DomainName, family: Family) -> Option<&FamilyBits> {
+        self.domains.get(domain)?.families.get(family.index())
+    }
+}

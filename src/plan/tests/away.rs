@@ -1,0 +1,226 @@
+//! Nodes that stop, leave, die and come back.
+
+use crate::model::label::Label;
+use crate::model::pool::{OnIsolation, Pool};
+use crate::plan::change::Action;
+use crate::plan::check::check;
+use crate::plan::testing::apply::apply;
+use crate::plan::testing::lab::Lab;
+use crate::plan::testing::make::*;
+
+fn lab() -> Lab {
+    let mut lab = Lab::new([pool("eu", &["10.0.0.1/32"])]);
+    lab.join(label("a"));
+    lab.run();
+    lab.acknowledge("a");
+    lab
+}
+
+#[test]
+fn a_node_that_is_away_is_held_then_released_then_forgotten() {
+    for (silent, stop) in [(true, Lab::die as fn(&mut Lab, &str)), (false, Lab::stop)] {
+        let mut lab = lab();
+        stop(&mut lab, "a");
+        assert_eq!(lab.run(), [(Action::HoldSeen, id("a")), (Action::HoldStart, id("a"))]);
+        lab.join(label("b"));
+        lab.run();
+        assert!(lab.reason("b").is_some(), "it is held");
+        lab.clock_ends("a");
+        assert_eq!(lab.run(), [(Action::Release, id("a"))]);
+        assert!(lab.has_no_answer("a"));
+        assert_eq!(lab.claim("10.0.0.1"), Some("cooling a".into()));
+        assert!(lab.snapshot.claims[&key("10.0.0.1")].leased);
+        assert_eq!(lab.claim("10.0.0.1/30000"), None, "the ports of an exclusive address need not cool");
+        assert!(lab.record("a").label.is_some(), "the last known facts stay readable");
+        assert_eq!(lab.record("a").status.is_none(), silent);
+        lab.cooling_ends("10.0.0.1");
+        assert_eq!(lab.run(), [(Action::Assign, id("b"))], "and nobody dead is served");
+        lab.clock_ends("a");
+        assert_eq!(lab.run(), [(Action::Forget, id("a"))]);
+        assert!(!lab.snapshot.nodes.contains_key(&id("a")));
+        assert_eq!(check(&lab.snapshot), []);
+    }
+}
+
+#[test]
+fn the_ports_of_shared_addresses_cool() {
+    let mut lab = Lab::new([shared("sh", &["10.0.0.1/32"], "30000-30000")]);
+    lab.join(label("a"));
+    lab.run();
+    lab.leave("a");
+    lab.run();
+    assert_eq!(lab.claim("10.0.0.1/30000"), Some("cooling a".into()));
+    lab.join(label("b"));
+    lab.run();
+    assert!(lab.reason("b").is_some());
+    // Its last owner may have it back.
+    lab.join(label("a"));
+    lab.run();
+    assert_eq!(lab.ports("a"), "main=30000");
+    assert_eq!(check(&lab.snapshot), []);
+}
+
+#[test]
+fn a_node_that_left_goes_at_once_and_altogether() {
+    let mut lab = lab();
+    lab.leave("a");
+    assert_eq!(lab.run(), [(Action::Release, id("a"))]);
+    assert!(!lab.snapshot.nodes.contains_key(&id("a")));
+    assert_eq!(lab.claim("10.0.0.1"), Some("cooling a".into()));
+}
+
+#[test]
+fn a_waiting_node_that_left_goes_too() {
+    let mut lab = lab();
+    lab.join(label("b"));
+    lab.run();
+    lab.leave("b");
+    assert_eq!(lab.run(), [(Action::Release, id("b"))]);
+    assert!(!lab.snapshot.nodes.contains_key(&id("b")));
+}
+
+#[test]
+fn a_killed_ephemeral_nodes_label_goes_with_the_release() {
+    let mut lab = Lab::new([pool("eu", &["10.0.0.1/32"])]);
+    lab.join(Label { ephemeral: true, ..label("a") });
+    lab.run();
+    lab.die("a");
+    lab.run();
+    lab.clock_ends("a");
+    lab.run();
+    assert!(!lab.snapshot.nodes.contains_key(&id("a")));
+    assert_eq!(lab.claim("10.0.0.1"), Some("cooling a".into()));
+}
+
+#[test]
+fn dead_waiters_are_forgotten_in_the_end() {
+    let mut lab = lab();
+    lab.join(label("b"));
+    lab.run();
+    lab.die("b");
+    assert_eq!(lab.run(), [(Action::HoldSeen, id("b")), (Action::Release, id("b"))]);
+    assert!(lab.has_no_answer("b"));
+    lab.clock_ends("b");
+    assert_eq!(lab.run(), [(Action::Forget, id("b"))]);
+    assert!(!lab.snapshot.nodes.contains_key(&id("b")));
+}
+
+#[test]
+fn a_label_deleted_by_hand_releases_nothing_and_a_bound_node_without_one_is_held_like_any_other() {
+    let mut lab = lab();
+    lab.edit("a", |record, _| record.label = None);
+    assert_eq!(lab.run(), []);
+    lab.die("a");
+    assert_eq!(lab.run(), [(Action::HoldSeen, id("a")), (Action::HoldStart, id("a"))]);
+    lab.clock_ends("a");
+    lab.run();
+    assert_eq!(lab.claim("10.0.0.1"), Some("cooling a".into()));
+    assert!(!lab.snapshot.nodes.contains_key(&id("a")), "no fact is left to keep");
+}
+
+#[test]
+fn a_cooldown_of_nothing_frees_at_once_and_a_hold_of_nothing_releases_at_once() {
+    let zero = std::time::Duration::ZERO;
+    let mut lab = Lab::new([Pool { hold: zero, cooldown: zero, ..pool("eu", &["10.0.0.1/32"]) }]);
+    lab.join(label("a"));
+    lab.run();
+    lab.stop("a");
+    lab.run();
+    assert_eq!(lab.claim("10.0.0.1"), None);
+    assert!(lab.has_no_answer("a"));
+}
+
+#[test]
+fn a_cooling_address_goes_to_its_last_owner_alone_and_to_nobody_in_a_withdraw_pool() {
+    for (isolation, instance, given) in [
+        (OnIsolation::Keep, "instance-a", true),
+        (OnIsolation::Keep, "re-installed", false),
+        (OnIsolation::Withdraw, "instance-a", false),
+    ] {
+        let mut lab = Lab::new([Pool { on_isolation: isolation, ..pool("eu", &["10.0.0.1/32"]) }]);
+        lab.join(label("a"));
+        lab.run();
+        lab.stop("a");
+        lab.run();
+        lab.clock_ends("a");
+        lab.run();
+        lab.join(label("b"));
+        lab.run();
+        assert!(lab.reason("b").is_some());
+        lab.join(Label { instance: instance.parse().unwrap(), ..label("a") });
+        lab.run();
+        assert_eq!(lab.reason("a").is_none(), given, "{isolation} {instance}");
+        assert_eq!(check(&lab.snapshot), []);
+    }
+}
+
+#[test]
+fn a_node_away_for_too_long_gets_another_address_and_takes_nothing_back() {
+    let mut lab = Lab::new([pool("eu", &["10.0.0.1/32"])]);
+    lab.join(label("a"));
+    lab.run();
+    lab.die("a");
+    lab.run();
+    lab.clock_ends("a");
+    lab.run();
+    lab.cooling_ends("10.0.0.1");
+    lab.join(label("b"));
+    lab.run();
+    lab.put_pool(pool("us", &["10.1.0.1/32"]));
+    lab.join(label("a"));
+    lab.run();
+    assert_eq!((lab.addresses("b"), lab.addresses("a")), ("10.0.0.1".into(), "10.1.0.1".into()));
+}
+
+#[test]
+fn a_second_absence_is_a_whole_hold() {
+    let mut lab = lab();
+    lab.die("a");
+    lab.run();
+    // Back and away again between two looks of the allocator.
+    lab.join(label("a"));
+    lab.die("a");
+    assert_eq!(lab.run(), [(Action::HoldSeen, id("a")), (Action::HoldStart, id("a"))]);
+    assert!(lab.record("a").clock.is_some());
+}
+
+#[test]
+fn a_late_hold_never_lands_in_the_second_absence() {
+    let mut lab = lab();
+    lab.die("a");
+    let seen_late = lab.plan();
+    lab.join(label("a"));
+    lab.die("a");
+    // The first absence's `seen` may land (nothing about the node differs), a started clock may not.
+    let (next, _) = apply(&lab.snapshot, &seen_late);
+    lab.snapshot = next;
+    let start_late = lab.plan();
+    assert_eq!(start_late.changes[0].action, Action::HoldStart);
+    lab.join(label("a"));
+    lab.die("a");
+    let (next, lost) = apply(&lab.snapshot, &start_late);
+    assert_eq!(lost.len(), 1);
+    assert!(next.nodes[&id("a")].clock.is_none());
+    // And a release planned in the first absence does nothing in the second.
+    lab.run();
+    lab.clock_ends("a");
+    let release_late = lab.plan();
+    assert_eq!(release_late.changes[0].action, Action::Release);
+    lab.join(label("a"));
+    lab.die("a");
+    lab.run();
+    let (_, lost) = apply(&lab.snapshot, &release_late);
+    assert_eq!(lost.len(), 1);
+}
+
+#[test]
+fn an_unreadable_status_counts_as_live() {
+    let mut lab = lab();
+    lab.edit("a", |record, _| {
+        if let Some(status) = &mut record.status {
+            status.value = Err(crate::plan::snapshot::Unreadable::Invalid("not JSON".into()));
+        }
+    });
+    assert_eq!(lab.run(), []);
+    assert_eq!(lab.findings("status-unreadable").len(), 1);
+}

@@ -1,0 +1,45 @@
+//! That a full space costs no more than an empty one: counted in steps of time so generous that only a wrong order of
+//! growth fails them.
+
+use std::time::{Duration, Instant};
+
+use crate::plan::testing::lab::Lab;
+use crate::plan::testing::make::*;
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+#[test]
+fn a_full_pool_answers_many_more_quickly_and_none_of_them_succeeds() {
+    let mut lab = Lab::new([pool("eu", &["10.0.0.0/20"])]);
+    for n in 0..4094 {
+        lab.join(label(&format!("n{n}")));
+    }
+    lab.step();
+    for n in 0..1000 {
+        lab.join(label(&format!("more{n}")));
+    }
+    let took = timed(|| {
+        let plan = lab.step();
+        assert!(plan.changes.iter().all(|change| change.action == crate::plan::change::Action::Wait));
+        assert_eq!(plan.changes.len(), 1000);
+    });
+    // In an unoptimised build; a search through the pool for each would take minutes.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn a_full_shared_pool_is_searched_once_and_not_for_every_node() {
+    let mut lab = Lab::new([shared("sh", &["10.0.0.0/21"], "30000-30000")]);
+    for n in 0..3000 {
+        lab.join(label(&format!("n{n}")));
+    }
+    let took = timed(|| {
+        lab.step();
+    });
+    assert_eq!((0..3000).filter(|n| lab.reason(&format!("n{n}")).is_none()).count(), 2046);
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}

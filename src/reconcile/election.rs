@@ -1,0 +1,230 @@
+//! Elections of a role's leader: etcd's own recipe (`clientv3/concurrency.Election`), so that `etcdctl elect` sees them.
+//!
+//! Every candidate puts a key of its own on its own lease; the one whose key is oldest leads. Leading is no licence by
+//! itself (an etcd lock never is): every write of a leader compares its key, see [`Fence`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::model::names::Revision;
+use crate::reconcile::{Context, Site};
+use crate::store::api::{Compare, Event, Key, LeaseId, Op, OpResult, Store, StoreError, Txn};
+use crate::store::backoff::Backoff;
+use crate::store::committer::Fence;
+use crate::store::feed::{Feed, FeedSettings, Scope, Update};
+use crate::store::keys::Role;
+use crate::store::lease::Lease;
+
+/// This instance leads, until the lease is lost or somebody deletes its key.
+#[derive(Debug)]
+pub struct Leadership {
+    /// The fence that every write of the leader carries.
+    pub fence: Fence,
+    /// The lease the leader key is on.
+    pub lease: Lease,
+    candidates: Candidates,
+}
+
+impl Leadership {
+    /// Ends when this instance leads no more. Cancel-safe.
+    pub async fn lost(&mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.lease.lost() => return,
+                () = self.candidates.changed() => {
+                    if self.candidates.created(&self.fence.key) != Some(self.fence.created) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Steps down in order, so that a standby takes over at once instead of after a TTL.
+    pub async fn resign(self, store: &Store) {
+        let delete =
+            Txn { compares: vec![self.fence.compare()], then: vec![Op::delete(self.fence.key.clone())], otherwise: vec![] };
+        // Best effort: an etcd that does not answer now forgets us when the lease runs out.
+        let _ = store.txn(delete).await;
+        let _ = self.lease.revoke(store).await;
+    }
+}
+
+/// Campaigns until it wins (retries for ever) or `context.shutdown` is cancelled (`None`).
+pub async fn campaign(site: &Site, role: Role, ttl: Duration, context: &Context) -> Option<Leadership> {
+    let mut backoff = Backoff::reconnect(context.rng("election"));
+    while !context.shutdown.is_cancelled() {
+        match candidacy(site, role, ttl, context).await {
+            Ok(Some(leadership)) => {
+                info!(role = %role, rev = %leadership.fence.created, "leading");
+                return Some(leadership);
+            }
+            Ok(None) => backoff.reset(),
+            Err(error) => {
+                let delay = backoff.next_delay();
+                if backoff.is_news() {
+                    warn!(role = %role, %error, "cannot stand for election, trying again");
+                }
+                tokio::select! {
+                    biased;
+                    () = context.shutdown.cancelled() => return None,
+                    () = tokio::time::sleep(delay) => {}
+                }
+            }
+        }
+    }
+    None
+}
+
+/// One candidacy: from the lease to leading, or to losing the key or being told to stop (`None`). A candidate that stops
+/// takes its key with it: left behind, it would lead for a TTL without anybody there.
+async fn candidacy(site: &Site, role: Role, ttl: Duration, context: &Context) -> Result<Option<Leadership>, StoreError> {
+    let lease = Lease::grant(&site.store, ttl, context.rng("leader-lease")).await?;
+    let key = site.prefix.key(format_args!("leaders/{role}/{:016x}", lease.id().0));
+    let created = stand(&site.store, &key, lease.id(), &context.identity).await?;
+    let mut candidates = Candidates::open(site, role, context);
+    info!(role = %role, "standing by");
+    loop {
+        tokio::select! {
+            biased;
+            () = context.shutdown.cancelled() => {
+                // Best effort: an etcd that does not answer now forgets us when the lease runs out.
+                let _ = lease.revoke(&site.store).await;
+                return Ok(None);
+            }
+            () = lease.lost() => return Ok(None),
+            () = candidates.changed() => {}
+        }
+        // A view that is older than our own key says nothing about it yet.
+        if candidates.revision < created {
+            continue;
+        }
+        if candidates.created(&key) != Some(created) {
+            return Ok(None);
+        }
+        if candidates.oldest() == Some(created) {
+            let fence = Fence { key, created };
+            return Ok(Some(Leadership { fence, lease, candidates }));
+        }
+    }
+}
+
+/// Puts the candidate's key; answers its create_revision. A put whose answer was lost is found again.
+async fn stand(store: &Store, key: &Key, lease: LeaseId, identity: &str) -> Result<Revision, StoreError> {
+    let put = Op::Put { key: key.clone(), value: identity.to_owned().into(), lease };
+    let txn = Txn {
+        compares: vec![Compare::Created(key.clone(), Revision::NONE)],
+        then: vec![put],
+        otherwise: vec![Op::get(key.clone())],
+    };
+    let response = store.txn(txn).await?;
+    if response.succeeded {
+        return Ok(response.header.revision);
+    }
+    match response.results.first() {
+        Some(OpResult::Range(range)) => range
+            .kvs
+            .first()
+            .filter(|kv| kv.lease == lease)
+            .map(|kv| kv.create_revision)
+            .ok_or_else(|| StoreError::Other(format!("{key} is on another lease"))),
+        _ => Err(StoreError::Other("the answer of an election is missing".into())),
+    }
+}
+
+/// Who stands for election, by key.
+#[derive(Debug)]
+struct Candidates {
+    feed: Feed,
+    created: BTreeMap<Key, Revision>,
+    revision: Revision,
+}
+
+impl Candidates {
+    fn open(site: &Site, role: Role, context: &Context) -> Self {
+        let scope = Scope::one(site.prefix.leaders(role));
+        let feed = Feed::open(site.store.clone(), scope, FeedSettings::default(), context.rng("leaders-feed"));
+        Candidates { feed, created: BTreeMap::new(), revision: Revision::NONE }
+    }
+
+    async fn changed(&mut self) {
+        match self.feed.next().await {
+            Update::Reset { revision, kvs, .. } => {
+                self.revision = revision;
+                self.created = kvs.into_iter().map(|kv| (kv.key, kv.create_revision)).collect();
+            }
+            Update::Events { revision, events } => {
+                self.revision = revision;
+                for event in events {
+                    match event {
+                        Event::Put(kv) => drop(self.created.insert(kv.key, kv.create_revision)),
+                        Event::Delete { key, .. } => drop(self.created.remove(&key)),
+                    }
+                }
+            }
+        }
+    }
+
+    fn created(&self, key: &Key) -> Option<Revision> {
+        self.created.get(key).copied()
+    }
+
+    fn oldest(&self) -> Option<Revision> {
+        self.created.values().min().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::reconcile::Wall;
+    use crate::store::api::KeyRange;
+    use crate::store::memory::MemoryEtcd;
+
+    fn context(shutdown: &CancellationToken) -> Context {
+        let wall = Wall::simulated(Duration::ZERO);
+        Context { identity: "a".into(), seed: 1, wall, shutdown: shutdown.clone() }
+    }
+
+    async fn candidates(store: &Store) -> usize {
+        store.read_all(KeyRange::prefix("/enlist/leaders/"), None).await.unwrap().kvs.len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_leads_at_once_when_the_leader_resigns_and_a_stopped_candidate_leaves_no_key() {
+        let etcd = MemoryEtcd::new();
+        let site = Site { store: etcd.store(), prefix: Default::default() };
+        let ttl = Duration::from_secs(10);
+        let stops: Vec<CancellationToken> = (0..3).map(|_| CancellationToken::new()).collect();
+        let first = campaign(&site, Role::Relay, ttl, &context(&stops[0])).await.unwrap();
+        let stand_by = |stop: &CancellationToken| {
+            let (site, context) = (site.clone(), context(stop));
+            tokio::spawn(async move { campaign(&site, Role::Relay, ttl, &context).await })
+        };
+        let second = stand_by(&stops[1]);
+        while candidates(&site.store).await < 2 {
+            tokio::task::yield_now().await;
+        }
+        let third = stand_by(&stops[2]);
+        while candidates(&site.store).await < 3 {
+            tokio::task::yield_now().await;
+        }
+        stops[2].cancel();
+        assert!(third.await.unwrap().is_none());
+        assert_eq!(candidates(&site.store).await, 2);
+        let asked = tokio::time::Instant::now();
+        first.resign(&site.store).await;
+        let mut second = second.await.unwrap().unwrap();
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        // Somebody deletes the key: it leads no more.
+        let delete = Txn { then: vec![Op::delete(second.fence.key.clone())], ..Txn::default() };
+        site.store.txn(delete).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(1), second.lost()).await.unwrap();
+    }
+}

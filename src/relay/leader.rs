@@ -1,0 +1,408 @@
+//! The leading relay: wakes, looks at the mirror, writes the next part, reports.
+//!
+//! One job is under way at a time (a write, or a read that decides something); both feeds are taken meanwhile, so that a
+//! slow destination leaves one pending write and not a queue. It must never plan on a view that is older than its own last
+//! write: it waits until the destination's feed has shown that.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{debug, error, info, warn};
+
+use crate::model::names::Revision;
+use crate::reconcile::election::Leadership;
+use crate::reconcile::report::{self, Reporter};
+use crate::reconcile::{Context, Site};
+use crate::relay::RelaySettings;
+use crate::relay::cut::{self, Limits, Part};
+use crate::relay::diff::Mirror;
+use crate::relay::guard::{self, Refusal, Verdict};
+use crate::store::api::{KeyRange, OpResult, RangeResponse, StoreError, TxnResponse};
+use crate::store::backoff::Backoff;
+use crate::store::committer::Fence;
+use crate::store::feed::{Feed, FeedSettings, Scope, Update};
+use crate::store::keys::Role;
+use crate::store::wire::RoleReport;
+
+/// A feed that does not show our own write for so long has lost it (old etcds do): it is opened anew.
+const OWN_WRITE_SEEN_WITHIN: Duration = Duration::from_secs(10);
+/// How often `brakes/relay` is looked at while the brake is on.
+const RELEASE_EVERY: Duration = Duration::from_secs(2);
+
+/// A job's end.
+enum Done {
+    Written(Box<Part>, Result<TxnResponse, StoreError>),
+    /// The checkpoint's mod_revision, after a write whose outcome is unknown.
+    Looked(Revision, Result<Revision, StoreError>),
+    SecondRead(Result<RangeResponse, StoreError>),
+    Released(Result<Revision, StoreError>),
+}
+
+/// What people may want to count.
+#[derive(Debug, Default)]
+struct Counters {
+    cuts: u64,
+    parts: u64,
+    written: u64,
+    lost: u64,
+    unknown: u64,
+    rereads: u64,
+}
+
+/// Whether to go on.
+enum Next {
+    On,
+    Deposed,
+}
+
+pub(super) struct Leader {
+    source: Site,
+    destination: Site,
+    settings: RelaySettings,
+    context: Context,
+    fence: Fence,
+    mirror: Mirror,
+    source_feed: Feed,
+    destination_feed: Feed,
+    limits: Limits,
+    job: Option<BoxFuture<'static, Done>>,
+    /// The revision of our last write: nothing is planned before the view has it.
+    awaited: Revision,
+    awaited_since: Instant,
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+    /// mod_revision of `brakes/relay`.
+    released: Revision,
+    /// Why nothing is taken away; empty = the brake is off.
+    brake: String,
+    behind_since: Option<Instant>,
+    last_pass: String,
+    counters: Counters,
+    reporter: Reporter,
+}
+
+impl Leader {
+    /// Both feeds are opened only now that this instance leads: what they read is then newer than anything a former leader
+    /// could write, so the copies never go back.
+    pub(super) fn new(
+        source: &Site,
+        destination: &Site,
+        settings: &RelaySettings,
+        context: &Context,
+        leadership: &Leadership,
+    ) -> Self {
+        Leader {
+            source_feed: open_source(source, context),
+            destination_feed: open_destination(destination, context),
+            mirror: Mirror::new(source.prefix.clone(), destination.prefix.clone()),
+            fence: leadership.fence.clone(),
+            limits: Limits::default(),
+            job: None,
+            awaited: Revision::NONE,
+            awaited_since: Instant::now(),
+            retry_at: None,
+            backoff: Backoff::new(context.rng("relay-backoff"), Duration::from_millis(100), Duration::from_secs(30)),
+            released: Revision::NONE,
+            brake: String::new(),
+            behind_since: None,
+            last_pass: String::new(),
+            counters: Counters::default(),
+            reporter: Reporter::new(destination, Role::Relay, leadership),
+            source: source.clone(),
+            destination: destination.clone(),
+            settings: settings.clone(),
+            context: context.clone(),
+        }
+    }
+
+    /// Leads until the lease is lost, another leads, or the shutdown.
+    pub(super) async fn lead(&mut self, leadership: &mut Leadership, context: &Context) -> Result<(), Refusal> {
+        let mut ticker = tokio::time::interval(report::EVERY);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reporting: Option<BoxFuture<'static, ()>> = None;
+        loop {
+            self.plan()?;
+            if reporting.is_none() && self.reporter.is_urgent(&self.brake) {
+                reporting = self.report();
+            }
+            let Leader { source_feed, destination_feed, job, retry_at, .. } = &mut *self;
+            // In this order, so that a run of the simulation repeats itself; the feeds last, so that steady change starves
+            // neither the ticker nor what is under way.
+            tokio::select! {
+                biased;
+                () = context.shutdown.cancelled() => return Ok(()),
+                () = leadership.lost() => return Ok(()),
+                done = report::finish(job) => {
+                    if let Next::Deposed = self.take(done) {
+                        return Ok(());
+                    }
+                }
+                () = report::finish(&mut reporting) => {}
+                () = report::sleep_until(*retry_at) => self.retry_at = None,
+                _ = ticker.tick() => {
+                    self.nudge();
+                    if reporting.is_none() {
+                        reporting = self.report();
+                    }
+                }
+                update = source_feed.next() => self.take_source(update),
+                update = destination_feed.next() => self.take_destination(update),
+            }
+        }
+    }
+
+    fn take_source(&mut self, update: Update) {
+        let mut next = Some(update);
+        // A burst is one pass.
+        while let Some(update) = next {
+            self.counters.rereads += u64::from(matches!(update, Update::Reset { .. }));
+            self.mirror.apply_source(update);
+            next = self.source_feed.try_next();
+        }
+    }
+
+    fn take_destination(&mut self, update: Update) {
+        let mut next = Some(update);
+        while let Some(update) = next {
+            if let Update::Reset { stepped_back: true, .. } = &update {
+                // Our own last write may be one of those that the restore took back.
+                self.awaited = Revision::NONE;
+            }
+            let drift = self.mirror.drift();
+            self.mirror.apply_destination(update);
+            if self.mirror.drift() > drift {
+                warn!(changes = self.mirror.drift() - drift, "copies were changed by somebody else and are put right");
+            }
+            next = self.destination_feed.try_next();
+        }
+    }
+
+    /// Opens the destination's feed anew if it does not show our own write.
+    fn nudge(&mut self) {
+        let waits = self.mirror.destination_revision() < self.awaited;
+        if waits && self.awaited_since.elapsed() > OWN_WRITE_SEEN_WITHIN {
+            warn!(rev = %self.awaited, "the watch does not show our own write: the destination is listed again");
+            self.list_destination_again();
+        }
+    }
+
+    fn list_destination_again(&mut self) {
+        self.mirror.forget_destination();
+        self.destination_feed = open_destination(&self.destination, &self.context);
+        self.awaited_since = Instant::now();
+    }
+
+    fn await_own(&mut self, revision: Revision) {
+        self.awaited = revision;
+        self.awaited_since = Instant::now();
+    }
+
+    /// Starts the next job, if there is one to start.
+    fn plan(&mut self) -> Result<(), Refusal> {
+        if self.job.is_some() || !self.mirror.is_complete() || self.mirror.destination_revision() < self.awaited {
+            return Ok(());
+        }
+        let Some(part) = cut::next_part(&self.mirror, &self.settings.source_name, self.limits) else {
+            self.behind_since = None;
+            self.brake.clear();
+            return Ok(());
+        };
+        self.behind_since.get_or_insert_with(Instant::now);
+        if self.retry_at.is_some() {
+            return Ok(());
+        }
+        guard::same_source(self.mirror.stored_checkpoint(), &self.settings.source_name, self.settings.adopt)?;
+        match guard::judge(&self.mirror, self.settings.allow_empty, self.released) {
+            Verdict::Go => self.write(part),
+            Verdict::SecondRead => self.read_again(),
+            Verdict::Empty => self.look_for_release(),
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, part: Part) {
+        self.brake.clear();
+        if let Some(why) = guard::restored(&self.mirror).filter(|_| part.checkpoint.partial.is_none()) {
+            warn!(
+                reason = why,
+                rev = %self.mirror.source_revision(),
+                changes = part.writes.len(),
+                "the source is not the one it was (restored?): the copies follow it"
+            );
+        }
+        let txn = cut::transaction(&part, &self.destination.prefix, &self.fence, self.limits);
+        let store = self.destination.store.clone();
+        self.job = Some(Box::pin(async move { Done::Written(Box::new(part), store.txn(txn).await) }));
+    }
+
+    fn read_again(&mut self) {
+        let deletes = self.mirror.missing().count();
+        warn!(changes = deletes, "one read of the source would delete many copies: it is read a second time first");
+        let (store, range) = (self.source.store.clone(), self.source.prefix.folder("nodes"));
+        self.job = Some(Box::pin(async move { Done::SecondRead(store.read_all(range, None).await) }));
+    }
+
+    fn look_for_release(&mut self) {
+        if self.brake.is_empty() {
+            self.brake = format!(
+                "the source is empty but {} copies are there: --allow-empty or `enlist brake release relay` lets them go",
+                self.mirror.copies()
+            );
+            error!(reason = self.brake, "brake on");
+        }
+        let (store, key) = (self.destination.store.clone(), self.destination.prefix.brake(Role::Relay));
+        self.job = Some(Box::pin(async move {
+            let found = store.get(key).await;
+            Done::Released(found.map(|(_, kv)| kv.map_or(Revision::NONE, |kv| kv.mod_revision)))
+        }));
+    }
+
+    /// Takes a job's end.
+    fn take(&mut self, done: Done) -> Next {
+        match done {
+            Done::Written(part, Ok(response)) if response.succeeded => self.written(&part, &response),
+            Done::Written(_, Ok(response)) => return self.lost(&response),
+            Done::Written(part, Err(error)) => self.failed(&part, &error),
+            Done::Looked(seen, Ok(now)) if now != seen => self.await_own(now),
+            Done::Looked(_, Ok(_)) => self.retry_later(),
+            Done::SecondRead(Ok(response)) => self.compare_second(&response),
+            Done::Released(Ok(released)) => {
+                let before = std::mem::replace(&mut self.released, released);
+                if released == before {
+                    self.retry_at = Some(Instant::now() + RELEASE_EVERY);
+                }
+            }
+            Done::Looked(_, Err(error)) | Done::SecondRead(Err(error)) | Done::Released(Err(error)) => {
+                self.say(&error);
+                self.retry_later();
+            }
+        }
+        Next::On
+    }
+
+    fn written(&mut self, part: &Part, response: &TxnResponse) {
+        self.await_own(response.header.revision);
+        self.backoff.reset();
+        self.counters.parts += 1;
+        self.counters.written += part.writes.len() as u64;
+        self.counters.cuts += u64::from(part.checkpoint.partial.is_none());
+        self.last_pass = format!("{} writes at {}", part.writes.len(), self.context.wall.now());
+        debug!(rev = %part.checkpoint.revision, changes = part.writes.len(), partial = ?part.checkpoint.partial, "cut written");
+    }
+
+    /// A compare failed: either another leads, or the checkpoint is not the one seen.
+    fn lost(&mut self, response: &TxnResponse) -> Next {
+        let leads = match response.results.first() {
+            Some(OpResult::Range(found)) => found.kvs.iter().any(|kv| kv.create_revision == self.fence.created),
+            _ => false,
+        };
+        if !leads {
+            info!(role = %Role::Relay, "another instance leads");
+            return Next::Deposed;
+        }
+        self.counters.lost += 1;
+        debug!("the checkpoint is not the one seen: the destination is listed again");
+        self.list_destination_again();
+        Next::On
+    }
+
+    fn failed(&mut self, part: &Part, error: &StoreError) {
+        match error {
+            StoreError::TooLarge | StoreError::TooManyOps => match self.limits.halved() {
+                Some(limits) => {
+                    info!(batch_bytes_max = limits.bytes, %error, "smaller parts from now on");
+                    self.limits = limits;
+                    self.mirror.limit_values(limits.value_bytes_max());
+                }
+                None => {
+                    self.say(error);
+                    self.retry_later();
+                }
+            },
+            unknown if unknown.is_unknown_outcome() => {
+                self.counters.unknown += 1;
+                self.say(error);
+                // It tells whether the part was written. If it lands later still, it finds another checkpoint or we do.
+                let (store, key, seen) = (self.destination.store.clone(), self.destination.prefix.checkpoint(), part.seen);
+                self.job = Some(Box::pin(async move {
+                    let found = store.get(key).await;
+                    Done::Looked(seen, found.map(|(_, kv)| kv.map_or(Revision::NONE, |kv| kv.mod_revision)))
+                }));
+            }
+            refused => {
+                self.say(refused);
+                self.retry_later();
+            }
+        }
+    }
+
+    fn compare_second(&mut self, response: &RangeResponse) {
+        let there: std::collections::BTreeSet<_> = response.kvs.iter().map(|kv| &kv.key).collect();
+        let prefix = &self.source.prefix;
+        let disagrees = self.mirror.missing().any(|(node, part)| there.contains(&prefix.node(node, *part)));
+        if disagrees {
+            error!("two reads of the source disagree: nothing is deleted, it is read anew");
+            self.brake = "two reads of the source disagree".into();
+            self.mirror.forget_source();
+            self.source_feed = open_source(&self.source, &self.context);
+            self.retry_later();
+        } else {
+            info!("a second read of the source agrees");
+            self.mirror.prove();
+        }
+    }
+
+    fn retry_later(&mut self) {
+        self.retry_at = Some(Instant::now() + self.backoff.next_delay());
+    }
+
+    fn say(&mut self, error: &StoreError) {
+        self.last_pass = format!("failed: {error}");
+        if self.backoff.failures().is_power_of_two() || self.backoff.failures() == 0 {
+            warn!(role = %Role::Relay, %error, "a request failed, trying again");
+        }
+    }
+
+    fn report(&mut self) -> Option<BoxFuture<'static, ()>> {
+        let revision = self.mirror.source_revision();
+        let stored = self.mirror.stored_checkpoint().map_or(Revision::NONE, |checkpoint| checkpoint.revision);
+        let behind = self.behind_since.map(|since| since.elapsed());
+        let mut counters: std::collections::BTreeMap<String, u64> = [
+            ("cuts", self.counters.cuts),
+            ("parts", self.counters.parts),
+            ("written", self.counters.written),
+            ("lost", self.counters.lost),
+            ("unknown", self.counters.unknown),
+            ("rereads", self.counters.rereads),
+            ("drift", self.mirror.drift()),
+            ("foreign", self.mirror.foreign().len() as u64),
+            ("left_out", self.mirror.left_out().len() as u64),
+            ("copies", self.mirror.copies() as u64),
+        ]
+        .map(|(name, count)| (name.to_owned(), count))
+        .into();
+        counters.insert("lag_s".into(), behind.map_or(0, |behind| behind.as_secs()));
+        self.reporter.write(RoleReport {
+            v: crate::store::wire::VERSION,
+            identity: self.context.identity.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            revision,
+            lag: behind.map_or(0, |_| (revision.0 - stored.0).max(1)),
+            brake: self.brake.clone(),
+            last_pass: self.last_pass.clone(),
+            findings: (self.mirror.foreign().len() + self.mirror.left_out().len()) as u64,
+            counters,
+        })
+    }
+}
+
+fn open_source(source: &Site, context: &Context) -> Feed {
+    let scope = Scope::one(source.prefix.folder("nodes"));
+    Feed::open(source.store.clone(), scope, FeedSettings::default(), context.rng("relay-source"))
+}
+
+fn open_destination(destination: &Site, context: &Context) -> Feed {
+    let ranges = vec![KeyRange::one(destination.prefix.checkpoint()), destination.prefix.folder("manager/nodes")];
+    Feed::open(destination.store.clone(), Scope { ranges }, FeedSettings::default(), context.rng("relay-destination"))
+}

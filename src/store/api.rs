@@ -1,0 +1,574 @@
+//! The part of etcd that enlist needs, as plain values behind one trait ([`Backend`]) and a cheap handle ([`Store`]).
+//!
+//! No type of a client crate is in here: its breaking releases are not ours. Shapes and meanings are etcd v3's
+//! (`etcdserver/api/v3rpc`): revisions are global to a store, ranges are half-open, compares of a transaction all see the
+//! state before it, and all its writes have one revision.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use crate::model::names::Revision;
+
+/// A key, as bytes: foreign keys need not be text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Key(Bytes);
+
+impl Key {
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The text if it is UTF-8.
+    pub fn as_str(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
+    }
+
+    /// The bytes, without a copy.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+impl From<String> for Key {
+    fn from(text: String) -> Self {
+        Key(Bytes::from(text))
+    }
+}
+
+impl From<&str> for Key {
+    fn from(text: &str) -> Self {
+        Key(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+impl From<Vec<u8>> for Key {
+    fn from(bytes: Vec<u8>) -> Self {
+        Key(Bytes::from(bytes))
+    }
+}
+
+impl From<Bytes> for Key {
+    fn from(bytes: Bytes) -> Self {
+        Key(bytes)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+    }
+}
+
+/// A half-open range of keys `[start, end)`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyRange {
+    /// The first key.
+    pub start: Key,
+    /// The key after the last one. `None` = the one key `start`.
+    pub end: Option<Key>,
+}
+
+impl KeyRange {
+    /// One key.
+    pub fn one(key: impl Into<Key>) -> Self {
+        KeyRange { start: key.into(), end: None }
+    }
+
+    /// Every key that begins with `prefix`. A prefix should end with `/`, or siblings (`node1`, `node10`) are mixed in.
+    pub fn prefix(prefix: impl Into<Key>) -> Self {
+        let start = prefix.into();
+        let end = prefix_end(start.as_bytes());
+        KeyRange { start, end: Some(end) }
+    }
+
+    /// From `start` up to but not including `end`.
+    pub fn between(start: impl Into<Key>, end: impl Into<Key>) -> Self {
+        KeyRange { start: start.into(), end: Some(end.into()) }
+    }
+
+    /// Whether `key` is in it.
+    pub fn contains(&self, key: &Key) -> bool {
+        match &self.end {
+            None => *key == self.start,
+            Some(end) => *key >= self.start && (end.as_bytes() == [0] || key < end),
+        }
+    }
+}
+
+/// The key after every key with this prefix; `\0` (etcd's "to the end") if there is none.
+fn prefix_end(prefix: &[u8]) -> Key {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            return Key::from(end);
+        }
+    }
+    Key::from(vec![0])
+}
+
+/// A lease's id. 0 = no lease.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub i64);
+
+impl LeaseId {
+    /// No lease.
+    pub const NONE: LeaseId = LeaseId(0);
+}
+
+/// A key with its value and revisions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The key.
+    pub key: Key,
+    /// The value.
+    pub value: Bytes,
+    /// When the key was made; survives updates.
+    pub create_revision: Revision,
+    /// When it was last written.
+    pub mod_revision: Revision,
+    /// How often it was written since it was made; 1 = just made.
+    pub version: i64,
+    /// Its lease.
+    pub lease: LeaseId,
+}
+
+/// Who answered, and at which revision the store was then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Header {
+    /// The cluster.
+    pub cluster_id: u64,
+    /// The member.
+    pub member_id: u64,
+    /// The store's revision at the answer. In a watch response it is *ahead* of the last event during catch-up: never
+    /// a resume point.
+    pub revision: Revision,
+}
+
+/// Read a range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RangeRequest {
+    /// Which keys.
+    pub range: KeyRange,
+    /// As of which revision; `None` = now (linearizable).
+    pub revision: Option<Revision>,
+    /// At most so many keys; 0 = all.
+    pub limit: i64,
+    /// Without values.
+    pub keys_only: bool,
+    /// Only the count.
+    pub count_only: bool,
+}
+
+impl RangeRequest {
+    /// Everything in `range`, now.
+    pub fn all(range: KeyRange) -> Self {
+        RangeRequest { range, revision: None, limit: 0, keys_only: false, count_only: false }
+    }
+}
+
+/// What a range held.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RangeResponse {
+    /// Who answered, when.
+    pub header: Header,
+    /// In key order.
+    pub kvs: Vec<KeyValue>,
+    /// Whether the limit cut it.
+    pub more: bool,
+    /// How many keys the range holds (not how many are in `kvs`).
+    pub count: i64,
+}
+
+/// A condition of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compare {
+    /// The key's mod_revision is this; 0 = it is absent.
+    Modified(Key, Revision),
+    /// The key's create_revision is this; 0 = it is absent.
+    Created(Key, Revision),
+    /// Nothing is in the range.
+    Empty(KeyRange),
+}
+
+/// An operation of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Write a key. An unknown lease fails the whole request.
+    Put {
+        /// The key.
+        key: Key,
+        /// Its new value.
+        value: Bytes,
+        /// Its new lease; [`LeaseId::NONE`] takes it off any lease.
+        lease: LeaseId,
+    },
+    /// Delete what is in the range.
+    Delete(KeyRange),
+    /// Read a range.
+    Get(RangeRequest),
+    /// A nested transaction.
+    Txn(Txn),
+}
+
+impl Op {
+    /// Put without a lease.
+    pub fn put(key: impl Into<Key>, value: impl Into<Bytes>) -> Self {
+        Op::Put { key: key.into(), value: value.into(), lease: LeaseId::NONE }
+    }
+
+    /// Delete one key.
+    pub fn delete(key: impl Into<Key>) -> Self {
+        Op::Delete(KeyRange::one(key))
+    }
+
+    /// Read one key.
+    pub fn get(key: impl Into<Key>) -> Self {
+        Op::Get(RangeRequest::all(KeyRange::one(key)))
+    }
+}
+
+/// All compares hold → `then`, else `otherwise`. Atomic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Txn {
+    /// The conditions; none = true.
+    pub compares: Vec<Compare>,
+    /// Done if they hold.
+    pub then: Vec<Op>,
+    /// Done if not.
+    pub otherwise: Vec<Op>,
+}
+
+/// What a transaction did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TxnResponse {
+    /// Who answered; its revision is that of the writes, if there were any.
+    pub header: Header,
+    /// Whether the compares held.
+    pub succeeded: bool,
+    /// One for each operation of the branch taken.
+    pub results: Vec<OpResult>,
+}
+
+/// What an operation did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpResult {
+    /// Written.
+    Put,
+    /// So many keys deleted.
+    Deleted(i64),
+    /// What was read.
+    Range(RangeResponse),
+    /// The nested transaction.
+    Txn(TxnResponse),
+}
+
+/// A change that a watch tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The key was written.
+    Put(KeyValue),
+    /// The key was deleted (by somebody, or with its lease).
+    Delete {
+        /// The key.
+        key: Key,
+        /// When.
+        mod_revision: Revision,
+    },
+}
+
+impl Event {
+    /// The key.
+    pub fn key(&self) -> &Key {
+        match self {
+            Event::Put(kv) => &kv.key,
+            Event::Delete { key, .. } => key,
+        }
+    }
+
+    /// When.
+    pub fn revision(&self) -> Revision {
+        match self {
+            Event::Put(kv) => kv.mod_revision,
+            Event::Delete { mod_revision, .. } => *mod_revision,
+        }
+    }
+}
+
+/// Follow a range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchRequest {
+    /// Which keys.
+    pub range: KeyRange,
+    /// The first revision that is wanted.
+    pub start: Revision,
+}
+
+/// What a watch says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchMessage {
+    /// The server has taken it on.
+    Created(Header),
+    /// Events of one or more revisions, in order. With `fragment` the response goes on in the next message: nothing of it may
+    /// be applied before the last fragment (`fragment: false`) is there.
+    Events {
+        /// Its revision is no resume point.
+        header: Header,
+        /// In order of revision.
+        events: Vec<Event>,
+        /// More of the same response follows.
+        fragment: bool,
+    },
+    /// A progress answer. Only from servers ≥ 3.4.25 / 3.5.8 is its revision a barrier.
+    Progress(Header),
+    /// The server gave the watch up. The stream stays open and silent.
+    Canceled {
+        /// In etcd's words.
+        reason: String,
+        /// The start was compacted: everything up to here is gone. [`Revision::NONE`] = another reason.
+        compacted: Revision,
+    },
+}
+
+/// A running watch. Dropping it cancels it on the server.
+pub trait Watch: Send {
+    /// The next message; `None` = the stream ended. Cancel-safe.
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<WatchMessage, StoreError>>>;
+    /// Ask for a progress answer. Best effort.
+    fn request_progress(&mut self) -> BoxFuture<'_, ()>;
+}
+
+/// A lease's persistent keep-alive stream.
+pub trait KeepAlive: Send {
+    /// One beat. Answers the remaining TTL in seconds; 0 or less = the lease is gone.
+    ///
+    /// An error says nothing of the lease: beat again.
+    fn beat(&mut self) -> BoxFuture<'_, Result<i64, StoreError>>;
+}
+
+/// What a member says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemberInfo {
+    /// Who answered.
+    pub header: Header,
+    /// etcd's version, e.g. `3.5.16`.
+    pub version: String,
+    /// The member that leads the cluster; 0 = none.
+    pub leader: u64,
+}
+
+/// What can go wrong. `Display` is one line fit for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// No endpoint answered.
+    #[error("etcd is unreachable at {endpoints}: {reason}")]
+    Unreachable {
+        /// Where it was tried.
+        endpoints: String,
+        /// Why not, in the transport's words.
+        reason: String,
+    },
+    /// No answer in time. A write may have happened.
+    #[error("etcd did not answer within {milliseconds} ms")]
+    Timeout {
+        /// How long was waited.
+        milliseconds: u64,
+    },
+    /// The connection broke while a request was under way. A write may have happened.
+    #[error("the connection to etcd broke: {0}")]
+    Broken(String),
+    /// Authentication, permission or TLS.
+    #[error("etcd refused: {0}")]
+    Refused(String),
+    /// The revision asked for was compacted.
+    #[error("revision is compacted (oldest kept: {0})")]
+    Compacted(Revision),
+    /// The revision asked for is in the future.
+    #[error("revision is in the future")]
+    Future,
+    /// The request is larger than the server takes (1.5 MiB by default), or the answer larger than is taken here.
+    #[error("the request, or its answer, is larger than etcd takes")]
+    TooLarge,
+    /// More operations than `--max-txn-ops` at one nesting level.
+    #[error("the transaction has more operations than etcd takes (--max-txn-ops)")]
+    TooManyOps,
+    /// The lease does not exist (any more).
+    #[error("the lease does not exist (any more)")]
+    NoLease,
+    /// The store is full (NOSPACE alarm).
+    #[error("etcd is out of space: raise --quota-backend-bytes or compact, defragment and disarm the alarm")]
+    NoSpace,
+    /// Anything else, in etcd's words.
+    #[error("etcd: {0}")]
+    Other(String),
+}
+
+impl StoreError {
+    /// Whether a write that got this answer may have happened all the same.
+    pub fn is_unknown_outcome(&self) -> bool {
+        matches!(self, StoreError::Timeout { .. } | StoreError::Broken(_) | StoreError::Other(_))
+    }
+}
+
+/// An etcd, or a model of one. Every call has its time-out inside.
+pub trait Backend: Send + Sync + fmt::Debug {
+    /// Reads a range.
+    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>>;
+    /// Runs a transaction.
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>>;
+    /// Grants a lease; answers its id and the TTL in seconds that the server gave (it raises small ones).
+    fn grant(&self, ttl_s: u64) -> BoxFuture<'_, Result<(LeaseId, u64), StoreError>>;
+    /// Ends a lease; its keys go.
+    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// The remaining and granted TTL of a lease in seconds; remaining −1 = it does not exist.
+    fn time_to_live(&self, lease: LeaseId) -> BoxFuture<'_, Result<(i64, i64), StoreError>>;
+    /// Opens a keep-alive stream.
+    fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>>;
+    /// Opens a watch. The first message is [`WatchMessage::Created`].
+    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>>;
+    /// What the member that answers says of itself.
+    fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>>;
+}
+
+/// A cheap handle on a store: an etcd cluster, or the in-memory model of one.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<dyn Backend>);
+
+impl Store {
+    /// A store behind this backend.
+    pub fn new(backend: Arc<dyn Backend>) -> Self {
+        Store(backend)
+    }
+
+    /// Reads one key; with the answer's header.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn get(&self, key: impl Into<Key>) -> Result<(Header, Option<KeyValue>), StoreError> {
+        let response = self.0.range(RangeRequest::all(KeyRange::one(key))).await?;
+        Ok((response.header, response.kvs.into_iter().next()))
+    }
+
+    /// Reads everything in a range as of one revision, in pages, so that no page is too large for the transport.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`StoreError::Compacted`] if a compaction overtook the reading. An incomplete read is an error,
+    /// never a shorter answer.
+    pub async fn read_all(&self, range: KeyRange, revision: Option<Revision>) -> Result<RangeResponse, StoreError> {
+        /// 5,000 labels of usual size are 2–3 MiB and take 10–12 ms to serve.
+        const PAGE: i64 = 5_000;
+        let mut next = RangeRequest { limit: PAGE, revision, ..RangeRequest::all(range.clone()) };
+        let mut whole = RangeResponse::default();
+        loop {
+            let page = match self.0.range(next.clone()).await {
+                // Values so large that a page of them does not fit into one answer: smaller pages.
+                Err(StoreError::TooLarge) if next.limit > 1 => {
+                    next.limit /= 4;
+                    continue;
+                }
+                page => page?,
+            };
+            if next.revision.is_none() {
+                whole.header = page.header;
+                next.revision = Some(page.header.revision);
+            } else if whole.header.cluster_id == 0 {
+                whole.header = Header { revision: revision.unwrap_or(page.header.revision), ..page.header };
+            }
+            let last = page.kvs.last().map(|kv| kv.key.clone());
+            whole.kvs.extend(page.kvs);
+            let Some(last) = last.filter(|_| page.more) else { break };
+            let mut after = last.as_bytes().to_vec();
+            after.push(0);
+            next.range.start = Key::from(after);
+        }
+        whole.count = i64::try_from(whole.kvs.len()).unwrap_or(i64::MAX);
+        Ok(whole)
+    }
+
+    /// Reads a range.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        self.0.range(request).await
+    }
+
+    /// Runs a transaction.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; for some of them the outcome is unknown ([`StoreError::is_unknown_outcome`]).
+    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
+        self.0.txn(txn).await
+    }
+
+    /// Grants a lease; answers its id and the TTL in seconds.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn grant(&self, ttl_s: u64) -> Result<(LeaseId, u64), StoreError> {
+        self.0.grant(ttl_s).await
+    }
+
+    /// Ends a lease; its keys go.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.0.revoke(lease).await
+    }
+
+    /// Remaining and granted TTL in seconds; remaining −1 = it does not exist.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn time_to_live(&self, lease: LeaseId) -> Result<(i64, i64), StoreError> {
+        self.0.time_to_live(lease).await
+    }
+
+    /// Opens a keep-alive stream.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn keep_alive(&self, lease: LeaseId) -> Result<Box<dyn KeepAlive>, StoreError> {
+        self.0.keep_alive(lease).await
+    }
+
+    /// Opens a watch.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn watch(&self, request: WatchRequest) -> Result<Box<dyn Watch>, StoreError> {
+        self.0.watch(request).await
+    }
+
+    /// What the member that answers says of itself.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn member(&self) -> Result<MemberInfo, StoreError> {
+        self.0.member().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_does_not_mix_in_its_siblings() {
+        let range = KeyRange::prefix("/e/nodes/node1/");
+        assert!(range.contains(&"/e/nodes/node1/label".into()));
+        assert!(!range.contains(&"/e/nodes/node10/label".into()));
+        assert!(KeyRange::prefix(vec![0xff]).contains(&vec![0xff, 1].into()));
+    }
+}

@@ -1,0 +1,70 @@
+//! Jittered exponential back-off: capped, reset by success, quiet in the log.
+
+use std::time::Duration;
+
+/// Delays between attempts.
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    rng: fastrand::Rng,
+    first: Duration,
+    cap: Duration,
+    failures: u32,
+}
+
+impl Backoff {
+    /// From `first`, doubling, up to `cap`.
+    pub fn new(rng: fastrand::Rng, first: Duration, cap: Duration) -> Self {
+        Backoff { rng, first, cap, failures: 0 }
+    }
+
+    /// What reconnecting uses: 0.1 s to 5 s, so that a fleet is back within seconds and no dead etcd is hammered.
+    pub fn reconnect(rng: fastrand::Rng) -> Self {
+        Self::new(rng, Duration::from_millis(100), Duration::from_secs(5))
+    }
+
+    /// Something worked.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Something failed: how long to wait before the next attempt (half of the step, plus up to the other half).
+    pub fn next_delay(&mut self) -> Duration {
+        let step = self.first.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(self.cap);
+        self.failures = (self.failures + 1).min(31);
+        step / 2 + step.mul_f64(self.rng.f64() / 2.0)
+    }
+
+    /// Whether this failure is one to tell people of: the first, and then each that doubles their number.
+    pub fn is_news(&self) -> bool {
+        self.failures.is_power_of_two()
+    }
+
+    /// How often it failed in a row (at most 31).
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_the_cap_and_start_again_after_success() {
+        let mut backoff = Backoff::new(fastrand::Rng::with_seed(1), Duration::from_millis(100), Duration::from_secs(5));
+        let mut check = |low_ms: u64, high_ms: u64| {
+            let delay = backoff.next_delay();
+            assert!(delay >= Duration::from_millis(low_ms) && delay <= Duration::from_millis(high_ms), "{delay:?}");
+        };
+        check(50, 100);
+        check(100, 200);
+        check(200, 400);
+        for _ in 0..60 {
+            backoff.next_delay();
+        }
+        let delay = backoff.next_delay();
+        assert!(delay >= Duration::from_millis(2500) && delay <= Duration::from_secs(5));
+        backoff.reset();
+        assert!(backoff.next_delay() <= Duration::from_millis(100));
+    }
+}

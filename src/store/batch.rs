@@ -1,0 +1,197 @@
+//! Which units go together into one request. Pure.
+//!
+//! A request may hold N nested transactions, each with up to 128 − N compares, writes or reads (`--max-txn-ops` counts per
+//! nesting level, and children get what the parent's width leaves). All compares see the state *before* the request, and
+//! siblings do not see each other's writes: two units that would both find an address free, one whole and one by port,
+//! would both succeed. So a unit never goes with one that writes what it compares, or that writes the same key.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::store::api::{Compare, Key, KeyRange, Op};
+
+/// `--max-txn-ops` of a server that was not told otherwise.
+const TXN_OPS_MAX: usize = 128;
+/// Half of the width, so that each child keeps the other half: 64 children with up to 64 operations each.
+pub const BATCH_UNITS_MAX: usize = 64;
+/// etcd refuses requests above 1.5 MiB; the rest is for what our estimate does not see.
+const BATCH_BYTES_MAX: usize = 1_200_000;
+/// What a key costs in a request beside its bytes (tags, lengths, revisions).
+const KEY_OVERHEAD_BYTES: usize = 32;
+
+/// One all-or-nothing write of a caller.
+#[derive(Debug, Clone, Default)]
+pub struct Unit {
+    /// All must hold.
+    pub compares: Vec<Compare>,
+    /// Puts and deletes of single keys; each key at most once. A put's lease must have been granted for this unit's pass.
+    pub writes: Vec<Op>,
+    /// Ranges read when a compare fails, for [`Outcome::Lost`].
+    pub reads: Vec<KeyRange>,
+}
+
+/// How large a batch may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Units in a batch.
+    pub units: usize,
+    /// Operations at one nesting level.
+    pub operations: usize,
+    /// Bytes of a request.
+    pub bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { units: BATCH_UNITS_MAX, operations: TXN_OPS_MAX, bytes: BATCH_BYTES_MAX }
+    }
+}
+
+/// Takes the next batch off the queue: the first unit always, then every later one that fits and that neither touches what
+/// another in the batch writes nor writes what another compares. Those that do not fit keep their order.
+pub fn take_batch<T>(queue: &mut VecDeque<T>, unit: impl Fn(&T) -> &Unit, limits: Limits) -> Vec<T> {
+    let mut batch = Vec::new();
+    let mut touched = Touched::default();
+    let (mut bytes, mut width) = (0, 0);
+    let mut left = VecDeque::new();
+    while let Some(next) = queue.pop_front() {
+        let candidate = unit(&next);
+        let (more_bytes, its_width) = (bytes + size(candidate), width.max(breadth(candidate)));
+        let fits = batch.len() < limits.units
+            && more_bytes <= limits.bytes
+            && batch.len() + 1 + its_width <= limits.operations
+            && !touched.conflicts(candidate);
+        if batch.is_empty() || fits {
+            touched.add(candidate);
+            (bytes, width) = (more_bytes, its_width);
+            batch.push(next);
+        } else {
+            left.push_back(next);
+        }
+        if batch.len() >= limits.units {
+            break;
+        }
+    }
+    left.append(queue);
+    *queue = left;
+    batch
+}
+
+/// The most operations of one kind in a unit.
+fn breadth(unit: &Unit) -> usize {
+    unit.compares.len().max(unit.writes.len()).max(unit.reads.len())
+}
+
+fn size(unit: &Unit) -> usize {
+    let key = |key: &Key| key.as_bytes().len() + KEY_OVERHEAD_BYTES;
+    let range = |range: &KeyRange| key(&range.start) + range.end.as_ref().map_or(0, key);
+    let compares = unit.compares.iter().map(|compare| match compare {
+        Compare::Modified(k, _) | Compare::Created(k, _) => key(k),
+        Compare::Empty(r) => range(r),
+    });
+    let writes = unit.writes.iter().map(|op| match op {
+        Op::Put { key: k, value, .. } => key(k) + value.len(),
+        Op::Delete(r) => range(r),
+        Op::Get(_) | Op::Txn(_) => KEY_OVERHEAD_BYTES,
+    });
+    compares.sum::<usize>() + writes.sum::<usize>() + unit.reads.iter().map(range).sum::<usize>()
+}
+
+/// What the units of a batch compare and write.
+#[derive(Default)]
+struct Touched {
+    written: BTreeSet<Key>,
+    compared: BTreeSet<Key>,
+    compared_ranges: Vec<KeyRange>,
+}
+
+impl Touched {
+    fn add(&mut self, unit: &Unit) {
+        self.written.extend(unit.writes.iter().filter_map(written).cloned());
+        for compare in &unit.compares {
+            match compare {
+                Compare::Modified(key, _) | Compare::Created(key, _) => drop(self.compared.insert(key.clone())),
+                Compare::Empty(range) => self.compared_ranges.push(range.clone()),
+            }
+        }
+    }
+
+    fn conflicts(&self, unit: &Unit) -> bool {
+        unit.writes.iter().filter_map(written).any(|key| {
+            self.written.contains(key)
+                || self.compared.contains(key)
+                || self.compared_ranges.iter().any(|range| range.contains(key))
+        }) || unit.compares.iter().any(|compare| match compare {
+            Compare::Modified(key, _) | Compare::Created(key, _) => self.written.contains(key),
+            Compare::Empty(range) => match &range.end {
+                Some(end) => self.written.range(&range.start..end).next().is_some(),
+                None => self.written.contains(&range.start),
+            },
+        })
+    }
+}
+
+fn written(op: &Op) -> Option<&Key> {
+    match op {
+        Op::Put { key, .. } => Some(key),
+        Op::Delete(range) => Some(&range.start),
+        Op::Get(_) | Op::Txn(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::names::Revision;
+
+    fn unit(compares: &[&str], ranges: &[&str], writes: &[&str]) -> Unit {
+        let mut all: Vec<_> = compares.iter().map(|key| Compare::Modified((*key).into(), Revision::NONE)).collect();
+        all.extend(ranges.iter().map(|prefix| Compare::Empty(KeyRange::prefix(*prefix))));
+        Unit { compares: all, writes: writes.iter().map(|key| Op::put(*key, "v")).collect(), reads: vec![] }
+    }
+
+    fn sizes(units: Vec<Unit>, limits: Limits) -> Vec<usize> {
+        let mut queue: VecDeque<_> = units.into();
+        let mut sizes = Vec::new();
+        while !queue.is_empty() {
+            sizes.push(take_batch(&mut queue, |unit| unit, limits).len());
+        }
+        sizes
+    }
+
+    #[test]
+    fn independent_units_go_together_up_to_the_limits() {
+        let many = |n: usize, width: usize| -> Vec<Unit> {
+            (0..n)
+                .map(|i| {
+                    let keys: Vec<_> = (0..width).map(|j| format!("/{i}/{j}")).collect();
+                    unit(&keys.iter().map(String::as_str).collect::<Vec<_>>(), &[], &[&keys[0]])
+                })
+                .collect()
+        };
+        assert_eq!(sizes(many(130, 5), Limits::default()), [64, 64, 2]);
+        // 100 operations leave room for 28 children.
+        assert_eq!(sizes(many(30, 100), Limits::default()), [28, 2]);
+        // Too wide for anybody's company, but it must be tried.
+        assert_eq!(sizes(many(2, 200), Limits::default()), [1, 1]);
+        assert_eq!(sizes(many(4, 1), Limits { bytes: 150, ..Limits::default() }), [2, 2]);
+    }
+
+    #[test]
+    fn one_address_whole_for_one_node_and_a_port_of_it_for_another_never_share_a_request() {
+        let whole = || unit(&["/c/x"], &["/c/x/"], &["/c/x"]);
+        let port = || unit(&["/c/x", "/c/x/80"], &[], &["/c/x/80"]);
+        assert_eq!(sizes(vec![whole(), port()], Limits::default()), [1, 1]);
+        assert_eq!(sizes(vec![port(), whole()], Limits::default()), [1, 1]);
+        // Only the range compare tells.
+        let by_range = || unit(&[], &["/c/x/"], &["/n/a"]);
+        assert_eq!(sizes(vec![by_range(), port()], Limits::default()), [1, 1]);
+        assert_eq!(sizes(vec![port(), by_range()], Limits::default()), [1, 1]);
+    }
+
+    #[test]
+    fn a_key_is_written_once_a_request_and_the_one_behind_goes_ahead() {
+        let a = || unit(&[], &[], &["/a"]);
+        let b = || unit(&[], &[], &["/b"]);
+        assert_eq!(sizes(vec![a(), a(), b()], Limits::default()), [2, 1]);
+    }
+}

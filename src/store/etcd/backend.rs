@@ -1,0 +1,116 @@
+//! [`Backend`] on a real etcd: each call is a conversion around [`Pool::call`].
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::convert;
+use super::keep_alive::EtcdKeepAlive;
+use super::pool::Pool;
+use super::settings::StoreSettings;
+use super::turns::Kind;
+use super::watch;
+use crate::store::api::{
+    Backend, KeepAlive, LeaseId, MemberInfo, RangeRequest, RangeResponse, StoreError, Txn, TxnResponse, Watch, WatchRequest,
+};
+
+/// The largest message that is taken. etcd bounds requests at 1.5 MiB and fragments watch responses by it, but what was
+/// buffered before a watch was created comes in one piece, and a page of large values is larger still.
+pub(super) const DECODED_BYTES_MAX: usize = 64 << 20;
+
+/// An etcd cluster.
+#[derive(Debug)]
+pub(super) struct Etcd {
+    pool: Arc<Pool>,
+}
+
+impl Etcd {
+    pub(super) fn new(settings: StoreSettings) -> Result<Self, StoreError> {
+        Ok(Etcd { pool: Arc::new(Pool::new(settings)?) })
+    }
+}
+
+impl Backend for Etcd {
+    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
+        async move {
+            let answer = self.pool.call(Kind::Read, |client| {
+                let mut client = client.kv_client().max_decoding_message_size(DECODED_BYTES_MAX);
+                let (key, options) = (convert::bytes(&request.range.start), convert::get_options(&request));
+                async move { client.get(key, Some(options)).await }
+            });
+            Ok(convert::range_response(answer.await?.0.0))
+        }
+        .boxed()
+    }
+
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
+        async move {
+            let kind = if writes(&txn) { Kind::Write } else { Kind::Read };
+            let answer = self.pool.call(kind, |client| {
+                let mut client = client.kv_client().max_decoding_message_size(DECODED_BYTES_MAX);
+                let txn = convert::txn(&txn);
+                async move { client.txn(txn).await }
+            });
+            let response = answer.await?.0.0;
+            convert::txn_response(response).ok_or_else(|| StoreError::Other("a transaction's answer is incomplete".to_owned()))
+        }
+        .boxed()
+    }
+
+    fn grant(&self, ttl_s: u64) -> BoxFuture<'_, Result<(LeaseId, u64), StoreError>> {
+        async move {
+            let ttl = i64::try_from(ttl_s).unwrap_or(i64::MAX);
+            // A lease whose grant was not answered has no keys and ends by itself: granting another does no harm.
+            let answer = self.pool.call(Kind::Read, |mut client| async move { client.lease_grant(ttl, None).await });
+            let (response, _) = answer.await?;
+            Ok((LeaseId(response.id()), u64::try_from(response.ttl()).unwrap_or(0)))
+        }
+        .boxed()
+    }
+
+    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move {
+            let answer = self.pool.call(Kind::Write, |mut client| async move { client.lease_revoke(lease.0).await });
+            answer.await.map(|_| ())
+        }
+        .boxed()
+    }
+
+    fn time_to_live(&self, lease: LeaseId) -> BoxFuture<'_, Result<(i64, i64), StoreError>> {
+        async move {
+            let ask = |mut client: etcd_client::Client| async move { client.lease_time_to_live(lease.0, None).await };
+            let (response, _) = self.pool.call(Kind::Read, ask).await?;
+            Ok((response.ttl(), response.granted_ttl()))
+        }
+        .boxed()
+    }
+
+    fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {
+        let keep_alive: Box<dyn KeepAlive> = Box::new(EtcdKeepAlive::new(self.pool.clone(), lease));
+        async move { Ok(keep_alive) }.boxed()
+    }
+
+    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
+        watch::open(self.pool.clone(), request).boxed()
+    }
+
+    fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
+        async move {
+            let (response, _) = self.pool.call(Kind::Read, |mut client| async move { client.status().await }).await?;
+            let status = response.0;
+            Ok(MemberInfo { header: convert::header(status.header), version: status.version, leader: status.leader })
+        }
+        .boxed()
+    }
+}
+
+/// Whether a transaction can change anything.
+fn writes(txn: &Txn) -> bool {
+    use crate::store::api::Op;
+    txn.then.iter().chain(&txn.otherwise).any(|op| match op {
+        Op::Put { .. } | Op::Delete(_) => true,
+        Op::Get(_) => false,
+        Op::Txn(inner) => writes(inner),
+    })
+}

@@ -1,0 +1,100 @@
+//! Making connections: TCP, then TLS if the endpoint wants it, all within the dial time-out.
+//!
+//! The transport gets our own dialer instead of its own one for three reasons: an error says for certain that nothing was sent
+//! (a write may then go to another endpoint), certificates are read anew for each connection, and the server's certificate
+//! can be left unverified on demand.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::address::Address;
+use super::settings::StoreSettings;
+use super::tls;
+use crate::store::api::StoreError;
+
+/// How much a peer may send of one answer before we have read any of it.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
+/// A connection could not be made: nothing was sent.
+#[derive(Debug, Clone)]
+pub(super) struct DialError {
+    /// TLS did not accept the peer, or it us; else the peer was not reached.
+    pub(super) refused: bool,
+    /// Why, in a line for people.
+    pub(super) reason: String,
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for DialError {}
+
+/// A byte stream, encrypted or not.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A channel to one endpoint that connects at the first call and again after each loss.
+pub(super) fn channel(address: &Address, settings: &Arc<StoreSettings>) -> Result<Channel, StoreError> {
+    let wrong = |error: &dyn fmt::Display| StoreError::Other(format!("endpoint {}: {error}", address.authority()));
+    // The transport must not do TLS itself, so it is told http; the requests carry the true scheme.
+    let scheme = if address.tls { "https" } else { "http" };
+    let origin: Uri = format!("{scheme}://{}", address.authority()).parse().map_err(|error| wrong(&error))?;
+    let endpoint = Endpoint::from_shared(format!("http://{}", address.authority()))
+        .map_err(|error| wrong(&error))?
+        .origin(origin)
+        // The default of 64 KiB makes a re-read of some megabytes over a long line take as many round trips.
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(2 * STREAM_WINDOW_BYTES)
+        .http2_keep_alive_interval(settings.keepalive_interval)
+        .keep_alive_timeout(settings.keepalive_timeout)
+        .keep_alive_while_idle(false);
+    let (address, settings) = (address.clone(), settings.clone());
+    let connector = tower::service_fn(move |_: Uri| {
+        let (address, settings) = (address.clone(), settings.clone());
+        async move { dial(&address, &settings).await.map(TokioIo::new) }
+    });
+    Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
+async fn dial(address: &Address, settings: &StoreSettings) -> Result<Box<dyn Io>, DialError> {
+    let deadline = Instant::now() + settings.dial_timeout;
+    let unreachable = |reason: String| DialError { refused: false, reason };
+    let refused = |reason: String| DialError { refused: true, reason: format!("TLS: {reason}") };
+    let late = |what: &str| unreachable(format!("no {what} within {} ms", settings.dial_timeout.as_millis()));
+    let tcp = timeout_at(deadline, TcpStream::connect((address.host.as_str(), address.port)));
+    let tcp = tcp.await.map_err(|_| late("connection"))?.map_err(|error| unreachable(describe(&error)))?;
+    tcp.set_nodelay(true).map_err(|error| unreachable(describe(&error)))?;
+    if !address.tls {
+        return Ok(Box::new(tcp));
+    }
+    let config = tls::client_config(settings).map_err(refused)?;
+    let name = ServerName::try_from(address.host.clone()).map_err(|error| refused(error.to_string()))?;
+    match timeout_at(deadline, TlsConnector::from(Arc::new(config)).connect(name, tcp)).await {
+        Ok(Ok(stream)) => Ok(Box::new(stream)),
+        // rustls wraps what it did not like as invalid data; everything else is the network's.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Err(refused(describe(&error))),
+        Ok(Err(error)) => Err(unreachable(format!("TLS: {}", describe(&error)))),
+        // A plain etcd says nothing at all to a TLS greeting.
+        Err(_) => Err(late("answer to TLS (is it spoken there?)")),
+    }
+}
+
+/// "connection refused" rather than "Connection refused (os error 111)".
+fn describe(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_ascii_lowercase().to_string() + letters.as_str()).unwrap_or_default()
+}

@@ -1,0 +1,115 @@
+//! One call's way over the endpoints: which is tried, for how long, and when to give up.
+//!
+//! Reads are tried again on any fault of an endpoint; writes only when the request certainly had no effect: otherwise the caller
+//! is told that the outcome is unknown. Each endpoint is tried once; of a single one a read is tried twice, because the first
+//! try may only have found out that a connection is dead. While a member says that there is no leader an election is under
+//! way: then the round begins again until the call's time is over.
+
+use tokio::time::Instant;
+use tokio::time::error::Elapsed;
+
+use super::error::Failure;
+use super::pool::Pool;
+use crate::store::api::StoreError;
+
+/// Whether a call may be made twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Doing it twice is as good as once.
+    Read,
+    /// Only once.
+    Write,
+}
+
+/// The turns of one call.
+pub(super) struct Turns<'a> {
+    pool: &'a Pool,
+    kind: Kind,
+    deadline: Instant,
+    tried: Vec<bool>,
+    attempts: usize,
+    /// A member answered that it cannot serve just now.
+    soon: bool,
+    fresh: bool,
+    last: Option<StoreError>,
+}
+
+/// One attempt.
+pub(super) struct Turn {
+    /// The endpoint.
+    pub(super) index: usize,
+    /// With a new token.
+    pub(super) fresh: bool,
+    /// When it must be over.
+    pub(super) until: Instant,
+    began: Instant,
+}
+
+impl<'a> Turns<'a> {
+    /// A call that begins now.
+    pub(super) fn new(pool: &'a Pool, kind: Kind) -> Self {
+        let deadline = Instant::now() + pool.settings().command_timeout;
+        let tried = vec![false; pool.len()];
+        Turns { pool, kind, deadline, tried, attempts: 0, soon: false, fresh: false, last: None }
+    }
+
+    /// The next attempt, after a wait if all endpoints are left alone; the last error if time is over before it.
+    pub(super) async fn next(&mut self) -> Result<Turn, StoreError> {
+        let index = self.pool.choose(&self.tried, self.deadline).await;
+        let began = Instant::now();
+        if began >= self.deadline
+            && let Some(error) = self.last.take()
+        {
+            return Err(error);
+        }
+        // A read leaves half of the time for another endpoint.
+        let others = self.tried.iter().enumerate().any(|(other, tried)| other != index && !tried);
+        let until = match self.kind {
+            Kind::Read if others => began + self.deadline.saturating_duration_since(began) / 2,
+            _ => self.deadline,
+        };
+        Ok(Turn { index, fresh: self.fresh, began, until })
+    }
+
+    /// What an attempt came to: an answer, another turn (`None`), or the end.
+    pub(super) fn settle<T>(
+        &mut self,
+        turn: &Turn,
+        outcome: Result<Result<T, Failure>, Elapsed>,
+    ) -> Result<Option<T>, StoreError> {
+        let failure = match outcome {
+            Ok(Ok(answer)) => {
+                self.pool.good(turn.index);
+                return Ok(Some(answer));
+            }
+            Ok(Err(failure)) => failure,
+            Err(_) => Failure::timeout(u64::try_from(turn.began.elapsed().as_millis()).unwrap_or(u64::MAX)),
+        };
+        tracing::debug!(endpoint = self.pool.endpoint(turn.index), error = %failure.error, "a call failed");
+        if failure.token && !turn.fresh {
+            self.fresh = true;
+            return Ok(None);
+        }
+        if !failure.endpoint {
+            return Err(failure.error);
+        }
+        self.pool.bad(turn.index);
+        self.attempts += 1;
+        self.soon |= failure.soon;
+        if let Some(tried) = self.tried.get_mut(turn.index) {
+            *tried = true;
+        }
+        let round_over = self.tried.iter().all(|tried| *tried);
+        let second_try = self.kind == Kind::Read && self.attempts == 1;
+        if round_over && (self.soon || second_try) {
+            self.tried.fill(false);
+        }
+        let again = failure.no_effect || self.kind == Kind::Read;
+        let error = self.pool.name_all(failure.error);
+        if !again || self.tried.iter().all(|tried| *tried) || Instant::now() >= self.deadline {
+            return Err(error);
+        }
+        self.last = Some(error);
+        Ok(None)
+    }
+}

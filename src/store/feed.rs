@@ -1,0 +1,297 @@
+//! A feed follows a scope of keys for ever: reads it whole, then tells the events, and reads it again whenever it must.
+//!
+//! The thin shell around [`crate::store::watch`]: it does what the machine says, with back-off. It keeps no content: a
+//! [`Update::Reset`] replaces everything that was told before, so a deletion during a gap is seen, and a read that was cut
+//! short is thrown away, never told.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, info, warn};
+
+use crate::model::names::Revision;
+use crate::store::api::{Event, KeyRange, KeyValue, RangeRequest, RangeResponse, Store, StoreError, Watch, WatchRequest};
+use crate::store::backoff::Backoff;
+use crate::store::watch::{Reread, Verdict, WatchMachine, progress_is_barrier};
+
+/// Updates that may wait for a slow consumer. Beyond it the feed stops reading and etcd counts it as a slow watcher.
+const QUEUE: usize = 256;
+/// A stream that was asked for progress so often without any word is dead.
+const SILENT_ASKS: u32 = 5;
+
+/// What a feed follows: one or more ranges, seen in one total order through one watch over all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// What is wanted. Sorted, not overlapping.
+    pub ranges: Vec<KeyRange>,
+}
+
+impl Scope {
+    /// One range.
+    pub fn one(range: KeyRange) -> Self {
+        Scope { ranges: vec![range] }
+    }
+
+    /// The smallest range that covers all.
+    fn covering(&self) -> KeyRange {
+        match self.ranges.as_slice() {
+            [one] => one.clone(),
+            several => KeyRange {
+                start: several.iter().map(|range| range.start.clone()).min().unwrap_or_default(),
+                end: several.iter().map(|range| range.end.clone().unwrap_or_else(|| after(&range.start))).max(),
+            },
+        }
+    }
+}
+
+fn after(key: &crate::store::api::Key) -> crate::store::api::Key {
+    let mut bytes = key.as_bytes().to_vec();
+    bytes.push(0);
+    bytes.into()
+}
+
+/// How a feed behaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedSettings {
+    /// Ask for progress this often; `None` = never (an agent's keep-alive is its sign of life).
+    pub progress: Option<Duration>,
+    /// Read everything again this often (spread by ± 20 %): what old servers' watches lose is found.
+    pub verify: Duration,
+}
+
+impl Default for FeedSettings {
+    fn default() -> Self {
+        FeedSettings { progress: Some(Duration::from_secs(2)), verify: Duration::from_secs(300) }
+    }
+}
+
+/// What a feed tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update {
+    /// Everything there is, at one revision: replaces all that was told before.
+    Reset {
+        /// The revision of the content.
+        revision: Revision,
+        /// The cluster that it is of.
+        cluster_id: u64,
+        /// In key order.
+        kvs: Vec<KeyValue>,
+        /// The store is not the one it was, or went back: a backup was restored.
+        stepped_back: bool,
+    },
+    /// All events of some whole revisions, in order. May be empty: only the revision is news.
+    Events {
+        /// The last of these revisions.
+        revision: Revision,
+        /// In order.
+        events: Vec<Event>,
+    },
+}
+
+/// A running feed. Dropping it ends it.
+#[derive(Debug)]
+pub struct Feed {
+    updates: mpsc::Receiver<Update>,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Feed {
+    /// Starts one.
+    pub fn open(store: Store, scope: Scope, settings: FeedSettings, rng: fastrand::Rng) -> Feed {
+        let (sender, updates) = mpsc::channel(QUEUE);
+        let follower = Follower {
+            machine: WatchMachine::new(scope.ranges.clone()),
+            backoff: Backoff::reconnect(rng.clone()),
+            store,
+            scope,
+            settings,
+            rng,
+            sender,
+        };
+        Feed { updates, task: AbortOnDropHandle::new(tokio::spawn(follower.run())) }
+    }
+
+    /// The next update. Cancel-safe. Never ends: what goes wrong is retried for ever inside.
+    pub async fn next(&mut self) -> Update {
+        match self.updates.recv().await {
+            Some(update) => update,
+            // The task only ends when the receiver is gone, or the runtime is shutting down.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The next update if one is there already: a burst becomes one pass.
+    pub fn try_next(&mut self) -> Option<Update> {
+        self.updates.try_recv().ok()
+    }
+
+    /// Whether the following task is still there (it always is, unless it panicked).
+    pub fn is_running(&self) -> bool {
+        !self.task.is_finished()
+    }
+}
+
+struct Follower {
+    machine: WatchMachine,
+    backoff: Backoff,
+    store: Store,
+    scope: Scope,
+    settings: FeedSettings,
+    rng: fastrand::Rng,
+    sender: mpsc::Sender<Update>,
+}
+
+/// The consumer is gone.
+struct Closed;
+
+impl Follower {
+    async fn run(mut self) {
+        let mut reread = Some(Reread::Start);
+        while !self.sender.is_closed() {
+            let step = match reread {
+                Some(why) => self.reread(why).await.map(|result| result.map(|()| None)),
+                None => self.follow().await,
+            };
+            match step {
+                Err(Closed) => return,
+                Ok(Ok(next)) => {
+                    // A watch that had to be given up for another read is no failure of the store.
+                    reread = next;
+                }
+                Ok(Err(error)) => {
+                    self.pause(&error).await;
+                    // After a gap the store may be another one: only a witness makes a resumed watch sound.
+                    if reread.is_none() {
+                        reread = self.resume_fault().await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn pause(&mut self, error: &StoreError) {
+        let delay = self.backoff.next_delay();
+        if self.backoff.is_news() {
+            warn!(%error, failures = self.backoff.failures(), "a view cannot follow etcd, trying again");
+        } else {
+            debug!(%error, "a view cannot follow etcd, trying again");
+        }
+        tokio::time::sleep(delay).await;
+    }
+
+    /// Reads everything at one revision and tells it.
+    async fn reread(&mut self, why: Reread) -> Result<Result<(), StoreError>, Closed> {
+        let listing = match list(&self.store, &self.scope).await {
+            Ok(listing) => listing,
+            Err(error) => return Ok(Err(error)),
+        };
+        let stepped_back = self.machine.reread(&listing) || why == Reread::SteppedBack;
+        if stepped_back {
+            warn!(rev = %listing.header.revision, "the store is another one or stepped back (a restored backup?): everything was read again");
+        } else if why != Reread::Start && why != Reread::Verify {
+            info!(rev = %listing.header.revision, reason = why.as_str(), "everything was read again");
+        }
+        let update = Update::Reset {
+            revision: listing.header.revision,
+            cluster_id: listing.header.cluster_id,
+            kvs: listing.kvs,
+            stepped_back,
+        };
+        self.sender.send(update).await.map_err(|_| Closed)?;
+        Ok(Ok(()))
+    }
+
+    /// Whether the store is still the one that was followed: asks for the witness as of its revision.
+    async fn resume_fault(&mut self) -> Option<Reread> {
+        loop {
+            let Some(witness) = self.machine.witness().cloned() else { return Some(Reread::SteppedBack) };
+            let request =
+                RangeRequest { revision: Some(witness.revision), ..RangeRequest::all(KeyRange::one(witness.key.clone())) };
+            match self.store.range(request).await {
+                Ok(response) if witness.agrees(response.kvs.first()) => return None,
+                Ok(_) | Err(StoreError::Future) => return Some(Reread::SteppedBack),
+                Err(StoreError::Compacted(_)) => return Some(Reread::Compacted),
+                Err(error) => self.pause(&error).await,
+            }
+            if self.sender.is_closed() {
+                return None;
+            }
+        }
+    }
+
+    /// Follows events until something is wrong. `Ok(Ok(Some(why)))` = read again.
+    async fn follow(&mut self) -> Result<Result<Option<Reread>, StoreError>, Closed> {
+        let request = WatchRequest { range: self.scope.covering(), start: self.machine.resume() };
+        self.machine.reopened();
+        let mut watch = match self.store.watch(request).await {
+            Ok(watch) => watch,
+            Err(error) => return Ok(Err(error)),
+        };
+        if self.settings.progress.is_some()
+            && let Ok(member) = self.store.member().await
+        {
+            let barrier = progress_is_barrier(&member.version);
+            self.machine.trust_progress_of(barrier.then_some(member.header.member_id));
+        }
+        let verify_at = Instant::now() + self.settings.verify.mul_f64(0.8 + 0.4 * self.rng.f64());
+        let mut asked = 0;
+        loop {
+            let ask = self.settings.progress.map(|every| Instant::now() + every);
+            let message = tokio::select! {
+                biased;
+                message = watch.next() => message,
+                () = tokio::time::sleep_until(verify_at) => return Ok(Ok(Some(Reread::Verify))),
+                () = sleep_until(ask) => {
+                    asked += 1;
+                    if asked > SILENT_ASKS {
+                        return Ok(Err(StoreError::Broken("the watch is silent".into())));
+                    }
+                    ask_progress(watch.as_mut()).await;
+                    continue;
+                }
+            };
+            asked = 0;
+            match message {
+                None => return Ok(Err(StoreError::Broken("etcd ended the watch".into()))),
+                Some(Err(error)) => return Ok(Err(error)),
+                Some(Ok(message)) => match self.machine.message(message) {
+                    Verdict::Nothing => {}
+                    Verdict::Apply(revision, events) => {
+                        self.backoff.reset();
+                        self.sender.send(Update::Events { revision, events }).await.map_err(|_| Closed)?;
+                    }
+                    Verdict::Reread(why) => return Ok(Ok(Some(why))),
+                    Verdict::Reconnect(reason) => return Ok(Err(StoreError::Broken(reason))),
+                },
+            }
+        }
+    }
+}
+
+async fn ask_progress(watch: &mut dyn Watch) {
+    // A stream whose sending half is blocked is as dead as a silent one; the counter of asks finds it.
+    let _ = tokio::time::timeout(Duration::from_secs(1), watch.request_progress()).await;
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Reads all ranges as of one revision.
+async fn list(store: &Store, scope: &Scope) -> Result<RangeResponse, StoreError> {
+    let mut whole: Option<RangeResponse> = None;
+    for range in &scope.ranges {
+        let at = whole.as_ref().map(|whole| whole.header.revision);
+        let part = store.read_all(range.clone(), at).await?;
+        match &mut whole {
+            None => whole = Some(part),
+            Some(whole) => whole.kvs.extend(part.kvs),
+        }
+    }
+    Ok(whole.unwrap_or_default())
+}

@@ -1,0 +1,182 @@
+//! Faults between a client and its store: delays, requests that never arrive, arrive twice or arrive late, answers that are lost,
+//! watches that break, stall or lag, clients that are cut off. For simulations, on tokio's clock and from a seed: the same
+//! seed over the same work injects the same faults.
+//!
+//! ```
+//! # use enlist::store::memory::{MemoryEtcd, faults::{FaultPlan, Faults}};
+//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+//! let etcd = MemoryEtcd::new();
+//! let faults = Faults::new(7, FaultPlan { unreachable: 1.0, ..FaultPlan::default() });
+//! let client = faults.client(etcd.store());
+//! assert!(client.store().get("a").await.is_err());
+//! assert_eq!(faults.counts().unreachable, 1);
+//! # });
+//! ```
+
+mod backend;
+mod link;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use self::link::{Cut, Link};
+use crate::store::api::Store;
+
+/// What may go wrong, and how often: each `f64` is a probability per call, or per watch message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FaultPlan {
+    /// Each call takes up to this long on its way and up to this long back.
+    pub delay_max: Duration,
+    /// The request is not sent ([`StoreError::Unreachable`]).
+    pub unreachable: f64,
+    /// The request is done, its answer is lost ([`StoreError::Timeout`]).
+    pub answer_lost: f64,
+    /// The request is done after the client gave up.
+    pub late: f64,
+    /// A transaction is done twice, the second time later.
+    pub duplicate: f64,
+    /// A late or second request arrives up to this long after the first was sent.
+    pub late_max: Duration,
+    /// A watch breaks; messages under way are lost.
+    pub watch_broken: f64,
+    /// A watch goes silent for ever, without an error.
+    pub watch_stalled: f64,
+    /// Each watch message takes up to this long.
+    pub watch_delay_max: Duration,
+    /// The time-out of a call.
+    pub timeout: Duration,
+    /// After being cut off for so long watches break (HTTP/2 keep-alive).
+    pub silence_max: Duration,
+}
+
+impl Default for FaultPlan {
+    /// Nothing goes wrong and nothing takes time.
+    fn default() -> Self {
+        FaultPlan {
+            delay_max: Duration::ZERO,
+            unreachable: 0.0,
+            answer_lost: 0.0,
+            late: 0.0,
+            duplicate: 0.0,
+            late_max: Duration::from_secs(10),
+            watch_broken: 0.0,
+            watch_stalled: 0.0,
+            watch_delay_max: Duration::ZERO,
+            timeout: Duration::from_secs(5),
+            silence_max: Duration::from_secs(13),
+        }
+    }
+}
+
+/// How often each fault was injected. A simulation asserts that its faults had an effect.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FaultCounts {
+    /// Calls that were delayed.
+    pub delayed: u64,
+    /// Requests not sent.
+    pub unreachable: u64,
+    /// Requests done whose answer was lost.
+    pub answers_lost: u64,
+    /// Requests done after the client gave up.
+    pub late: u64,
+    /// Transactions done twice.
+    pub duplicates: u64,
+    /// Watches broken.
+    pub watches_broken: u64,
+    /// Watches gone silent.
+    pub watches_stalled: u64,
+    /// Calls of clients that were cut off.
+    pub cut_off: u64,
+}
+
+/// Injects faults for any number of clients, from one seed.
+#[derive(Debug, Clone)]
+pub struct Faults(Arc<Mutex<Controller>>);
+
+#[derive(Debug)]
+struct Controller {
+    plan: FaultPlan,
+    counts: FaultCounts,
+    random: fastrand::Rng,
+    /// Late requests that are still to be done.
+    under_way: usize,
+}
+
+impl Faults {
+    /// With a plan, from a seed.
+    pub fn new(seed: u64, plan: FaultPlan) -> Self {
+        let random = fastrand::Rng::with_seed(seed);
+        Faults(Arc::new(Mutex::new(Controller { plan, counts: FaultCounts::default(), random, under_way: 0 })))
+    }
+
+    /// From now on by this plan.
+    pub fn set_plan(&self, plan: FaultPlan) {
+        self.lock().plan = plan;
+    }
+
+    /// From now on nothing goes wrong any more. Clients that are cut off stay so, late requests still arrive.
+    pub fn calm(&self) {
+        self.set_plan(FaultPlan::default());
+    }
+
+    /// What was injected so far.
+    pub fn counts(&self) -> FaultCounts {
+        self.lock().counts
+    }
+
+    /// Late requests that are still to be done: nothing is quiet before this is 0.
+    pub fn under_way(&self) -> usize {
+        self.lock().under_way
+    }
+
+    /// A client of `store` with a link of its own.
+    pub fn client(&self, store: Store) -> FaultyClient {
+        let random = self.lock().random.fork();
+        let link = Arc::new(Link::new(self.clone(), random));
+        FaultyClient { store: Store::new(Arc::new(backend::Faulty::new(store, link.clone()))), link }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Controller> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, change: impl FnOnce(&mut FaultCounts)) {
+        change(&mut self.lock().counts);
+    }
+}
+
+/// A client whose link to the store can fail.
+#[derive(Debug, Clone)]
+pub struct FaultyClient {
+    store: Store,
+    link: Arc<Link>,
+}
+
+impl FaultyClient {
+    /// The store as this client sees it.
+    pub fn store(&self) -> Store {
+        self.store.clone()
+    }
+
+    /// Cuts it off: calls time out without effect, watches are silent and then break.
+    pub fn cut(&self) {
+        self.link.set_cut(Cut::Both);
+    }
+
+    /// Its requests arrive, but it hears nothing.
+    pub fn cut_answers(&self) {
+        self.link.set_cut(Cut::Answers);
+    }
+
+    /// Connects it again.
+    pub fn heal(&self) {
+        self.link.set_cut(Cut::No);
+    }
+
+    /// Whether it is cut off, in whatever way.
+    pub fn is_cut(&self) -> bool {
+        self.link.cut() != Cut::No
+    }
+}

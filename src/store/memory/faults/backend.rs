@@ -1,0 +1,167 @@
+//! [`Backend`] over a link that can fail.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::time::{Instant, sleep_until};
+
+use super::link::{Cut, Link};
+use crate::store::api::{
+    Backend, KeepAlive, LeaseId, MemberInfo, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, Watch,
+    WatchMessage, WatchRequest,
+};
+
+/// The store at the other end of a link.
+pub(super) struct Faulty {
+    inner: Store,
+    link: Arc<Link>,
+}
+
+impl Faulty {
+    pub(super) fn new(inner: Store, link: Arc<Link>) -> Self {
+        Faulty { inner, link }
+    }
+}
+
+impl fmt::Debug for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Faulty").field(&self.inner).finish()
+    }
+}
+
+impl Backend for Faulty {
+    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
+        let inner = self.inner.clone();
+        self.link.call(async move { inner.range(request).await }.boxed(), None).boxed()
+    }
+
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
+        let send = |txn: Txn| {
+            let inner = self.inner.clone();
+            async move { inner.txn(txn).await }.boxed()
+        };
+        self.link.call(send(txn.clone()), Some(send(txn))).boxed()
+    }
+
+    fn grant(&self, ttl_s: u64) -> BoxFuture<'_, Result<(LeaseId, u64), StoreError>> {
+        let inner = self.inner.clone();
+        self.link.call(async move { inner.grant(ttl_s).await }.boxed(), None).boxed()
+    }
+
+    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        let inner = self.inner.clone();
+        self.link.call(async move { inner.revoke(lease).await }.boxed(), None).boxed()
+    }
+
+    fn time_to_live(&self, lease: LeaseId) -> BoxFuture<'_, Result<(i64, i64), StoreError>> {
+        let inner = self.inner.clone();
+        self.link.call(async move { inner.time_to_live(lease).await }.boxed(), None).boxed()
+    }
+
+    fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {
+        let keep_alive: Box<dyn KeepAlive> =
+            Box::new(FaultyKeepAlive { inner: self.inner.clone(), link: self.link.clone(), lease });
+        async move { Ok(keep_alive) }.boxed()
+    }
+
+    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
+        let inner = self.inner.clone();
+        let open = self.link.call(async move { inner.watch(request).await }.boxed(), None);
+        async move {
+            let inner = Some(open.await?);
+            let watch = FaultyWatch { inner, link: self.link.clone(), pending: None, stalled: false };
+            Ok(Box::new(watch) as Box<dyn Watch>)
+        }
+        .boxed()
+    }
+
+    fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
+        let inner = self.inner.clone();
+        self.link.call(async move { inner.member().await }.boxed(), None).boxed()
+    }
+}
+
+struct FaultyKeepAlive {
+    inner: Store,
+    link: Arc<Link>,
+    lease: LeaseId,
+}
+
+impl KeepAlive for FaultyKeepAlive {
+    fn beat(&mut self) -> BoxFuture<'_, Result<i64, StoreError>> {
+        let (inner, lease) = (self.inner.clone(), self.lease);
+        self.link.call(async move { inner.keep_alive(lease).await?.beat().await }.boxed(), None).boxed()
+    }
+}
+
+type Next = Option<Result<WatchMessage, StoreError>>;
+
+struct FaultyWatch {
+    /// `None` = broken.
+    inner: Option<Box<dyn Watch>>,
+    link: Arc<Link>,
+    /// Under way, and when it arrives. Kept here, so that nothing is lost when a `next` is given up.
+    pending: Option<(Next, Instant)>,
+    stalled: bool,
+}
+
+impl FaultyWatch {
+    async fn next_message(&mut self) -> Next {
+        let plan = self.link.plan();
+        if self.pending.is_none() {
+            let received = tokio::select! {
+                biased;
+                () = self.link.given_up(plan.silence_max) => None,
+                received = self.inner.as_mut()?.next() => Some(received),
+            };
+            let Some(received) = received else { return self.broken() };
+            self.stalled |= !self.stalled && self.link.chance(plan.watch_stalled) && self.count_stall();
+            if self.link.chance(plan.watch_broken) {
+                return self.broken();
+            }
+            self.pending = Some((received, Instant::now() + self.link.watch_delay(&plan)));
+        }
+        if self.stalled {
+            return std::future::pending().await;
+        }
+        if let Some((_, arrives)) = &self.pending {
+            sleep_until(*arrives).await;
+        }
+        if !self.link.connected(plan.silence_max).await {
+            return self.broken();
+        }
+        self.pending.take()?.0
+    }
+
+    fn count_stall(&self) -> bool {
+        self.link.faults.count(|counts| counts.watches_stalled += 1);
+        true
+    }
+
+    fn broken(&mut self) -> Next {
+        self.link.faults.count(|counts| counts.watches_broken += 1);
+        self.inner = None;
+        self.pending = None;
+        Some(Err(StoreError::Broken("the connection was reset (injected)".to_owned())))
+    }
+}
+
+impl Watch for FaultyWatch {
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<WatchMessage, StoreError>>> {
+        self.next_message().boxed()
+    }
+
+    fn request_progress(&mut self) -> BoxFuture<'_, ()> {
+        async {
+            // While it is cut off nothing arrives.
+            if self.link.cut() != Cut::Both
+                && let Some(inner) = &mut self.inner
+            {
+                inner.request_progress().await;
+            }
+        }
+        .boxed()
+    }
+}

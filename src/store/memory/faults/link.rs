@@ -1,0 +1,172 @@
+//! One client's link to the store: what happens to each call, and whether anything gets through.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{FaultPlan, Faults};
+use crate::store::api::StoreError;
+
+/// Which way a client is cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    No,
+    /// Nothing gets through: every call times out, without effect.
+    Both,
+    /// Requests arrive, answers do not.
+    Answers,
+}
+
+/// One client's way to the store: decides what happens to each of its calls.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) faults: Faults,
+    random: Mutex<fastrand::Rng>,
+    cut: watch::Sender<Cut>,
+}
+
+/// What happens to one call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fate {
+    Fine,
+    Unreachable,
+    AnswerLost,
+    Late(Duration),
+    Duplicate(Duration),
+}
+
+/// A call of the store, not yet begun. It owns what it needs, so that it can be done after the client is gone.
+pub(super) type Request<T> = BoxFuture<'static, Result<T, StoreError>>;
+
+impl Link {
+    /// A link that is connected.
+    pub(super) fn new(faults: Faults, random: fastrand::Rng) -> Self {
+        Link { faults, random: Mutex::new(random), cut: watch::Sender::new(Cut::No) }
+    }
+
+    /// Cuts or connects it.
+    pub(super) fn set_cut(&self, cut: Cut) {
+        self.cut.send_replace(cut);
+    }
+
+    pub(super) fn cut(&self) -> Cut {
+        *self.cut.borrow()
+    }
+
+    /// Rolls the dice: the fate and the delays there and back. Always the same number of throws, so that changing one
+    /// probability does not shift all later ones.
+    fn decide(&self, plan: &FaultPlan) -> (Fate, Duration, Duration) {
+        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+        let (dice, later) = (random.f64(), plan.late_max.mul_f64(random.f64()));
+        let (there, back) = (plan.delay_max.mul_f64(random.f64()), plan.delay_max.mul_f64(random.f64()));
+        let mut below = 0.0;
+        let fates = [
+            (plan.unreachable, Fate::Unreachable),
+            (plan.answer_lost, Fate::AnswerLost),
+            (plan.late, Fate::Late(plan.timeout + later)),
+            (plan.duplicate, Fate::Duplicate(later)),
+        ];
+        let fate = fates.into_iter().find(|(probability, _)| {
+            below += probability;
+            dice < below
+        });
+        (fate.map_or(Fate::Fine, |(_, fate)| fate), there, back)
+    }
+
+    pub(super) fn chance(&self, probability: f64) -> bool {
+        self.random.lock().unwrap_or_else(PoisonError::into_inner).f64() < probability
+    }
+
+    pub(super) fn watch_delay(&self, plan: &FaultPlan) -> Duration {
+        plan.watch_delay_max.mul_f64(self.random.lock().unwrap_or_else(PoisonError::into_inner).f64())
+    }
+
+    pub(super) fn plan(&self) -> FaultPlan {
+        self.faults.lock().plan.clone()
+    }
+
+    /// Does a call as fate wants it. `second` is the same request once more; only transactions have one.
+    pub(super) async fn call<T: Send + 'static>(&self, first: Request<T>, second: Option<Request<T>>) -> Result<T, StoreError> {
+        let plan = self.plan();
+        let deadline = Instant::now() + plan.timeout;
+        let (fate, there, back) = self.decide(&plan);
+        if plan.delay_max > Duration::ZERO {
+            self.faults.count(|counts| counts.delayed += 1);
+            sleep(there).await;
+        }
+        match (self.cut(), fate) {
+            (Cut::Both, _) => {
+                self.faults.count(|counts| counts.cut_off += 1);
+                return self.time_out(&plan, deadline).await;
+            }
+            (_, Fate::Unreachable) => {
+                self.faults.count(|counts| counts.unreachable += 1);
+                let reason = "connection refused (injected)".to_owned();
+                return Err(StoreError::Unreachable { endpoints: "memory".to_owned(), reason });
+            }
+            (_, Fate::Late(after)) => {
+                self.faults.count(|counts| counts.late += 1);
+                self.later(after, first);
+                return self.time_out(&plan, deadline).await;
+            }
+            (_, Fate::Duplicate(after)) => {
+                if let Some(second) = second {
+                    self.faults.count(|counts| counts.duplicates += 1);
+                    self.later(after, second);
+                }
+            }
+            (_, Fate::Fine | Fate::AnswerLost) => {}
+        }
+        let answer = first.await;
+        if fate == Fate::AnswerLost {
+            self.faults.count(|counts| counts.answers_lost += 1);
+            return self.time_out(&plan, deadline).await;
+        }
+        if back > Duration::ZERO {
+            sleep(back).await;
+        }
+        if self.cut() != Cut::No {
+            self.faults.count(|counts| counts.cut_off += 1);
+            return self.time_out(&plan, deadline).await;
+        }
+        answer
+    }
+
+    async fn time_out<T>(&self, plan: &FaultPlan, deadline: Instant) -> Result<T, StoreError> {
+        sleep_until(deadline).await;
+        Err(StoreError::Timeout { milliseconds: u64::try_from(plan.timeout.as_millis()).unwrap_or(u64::MAX) })
+    }
+
+    fn later<T: Send + 'static>(&self, after: Duration, request: Request<T>) {
+        let faults = self.faults.clone();
+        faults.lock().under_way += 1;
+        tokio::spawn(async move {
+            sleep(after).await;
+            // Nobody waits for the answer any more.
+            let _ = request.await;
+            faults.lock().under_way -= 1;
+        });
+    }
+
+    /// Waits while answers do not get through; `false` if it took so long that the connection is given up.
+    pub(super) async fn connected(&self, silence_max: Duration) -> bool {
+        let mut cut = self.cut.subscribe();
+        tokio::time::timeout(silence_max, cut.wait_for(|cut| *cut == Cut::No)).await.is_ok()
+    }
+
+    /// Returns when the client has been cut off for so long that its connections are given up.
+    pub(super) async fn given_up(&self, silence_max: Duration) {
+        let mut cut = self.cut.subscribe();
+        loop {
+            if cut.wait_for(|cut| *cut != Cut::No).await.is_err() {
+                return std::future::pending().await;
+            }
+            if !self.connected(silence_max).await {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The faults themselves: each kind occurs, and means what it says.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::model::names::Revision;
+use crate::store::api::{KeyRange, Op, StoreError, Txn, WatchMessage, WatchRequest};
+use crate::store::memory::MemoryEtcd;
+
+fn put(key: &str) -> Txn {
+    Txn { then: vec![Op::put(key, "x")], ..Txn::default() }
+}
+
+/// Runs the same work under the same faults; answers what the store and the client saw.
+async fn run(seed: u64) -> (FaultCounts, String) {
+    let etcd = MemoryEtcd::new();
+    let plan = FaultPlan {
+        delay_max: Duration::from_millis(30),
+        unreachable: 0.1,
+        answer_lost: 0.1,
+        late: 0.1,
+        duplicate: 0.1,
+        watch_broken: 0.1,
+        watch_stalled: 0.0,
+        watch_delay_max: Duration::from_millis(40),
+        ..FaultPlan::default()
+    };
+    let faults = Faults::new(seed, plan);
+    let (a, b) = (faults.client(etcd.store()).store(), faults.client(etcd.store()).store());
+    let reader = tokio::spawn(async move {
+        let mut trace = String::new();
+        let mut from = Revision(1);
+        while trace.len() < 4_000 {
+            let request = WatchRequest { range: KeyRange::prefix("k/"), start: from.next() };
+            let Ok(mut watch) = b.watch(request).await else { continue };
+            while let Some(Ok(message)) = watch.next().await {
+                if let WatchMessage::Events { events, .. } = &message {
+                    from = events.last().unwrap().revision();
+                }
+                trace += &format!("{message:?}");
+            }
+        }
+        trace
+    });
+    let mut trace = String::new();
+    for index in 0..200 {
+        trace += &format!("{:?}", a.txn(put(&format!("k/{}", index % 7))).await);
+    }
+    trace += &reader.await.unwrap();
+    (faults.counts(), trace)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_injects_the_same_faults_and_every_kind_occurs() {
+    let (counts, trace) = run(5).await;
+    assert_eq!((counts, trace), run(5).await);
+    assert_ne!(counts, run(6).await.0);
+    let all = [counts.delayed, counts.unreachable, counts.answers_lost, counts.late, counts.duplicates, counts.watches_broken];
+    assert!(all.iter().all(|count| *count > 0), "{counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_was_written_and_an_unreachable_request_was_not() {
+    let etcd = MemoryEtcd::new();
+    let faults = Faults::new(1, FaultPlan { answer_lost: 1.0, ..FaultPlan::default() });
+    let store = faults.client(etcd.store()).store();
+    assert_eq!(store.txn(put("a")).await, Err(StoreError::Timeout { milliseconds: 5_000 }));
+    assert_eq!(etcd.revision(), Revision(2));
+    faults.set_plan(FaultPlan { unreachable: 1.0, ..FaultPlan::default() });
+    assert!(matches!(store.txn(put("b")).await, Err(StoreError::Unreachable { .. })));
+    assert_eq!(etcd.revision(), Revision(2));
+    faults.set_plan(FaultPlan { late: 1.0, ..FaultPlan::default() });
+    assert!(matches!(store.txn(put("c")).await, Err(StoreError::Timeout { .. })));
+    assert_eq!((etcd.revision(), faults.under_way()), (Revision(2), 1));
+    sleep(Duration::from_secs(11)).await;
+    assert_eq!((etcd.revision(), faults.under_way()), (Revision(3), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_cut_off_has_no_effect_and_hears_nothing_until_its_watch_breaks() {
+    let etcd = MemoryEtcd::new();
+    let faults = Faults::new(1, FaultPlan::default());
+    let client = faults.client(etcd.store());
+    let store = client.store();
+    let request = WatchRequest { range: KeyRange::prefix("k/"), start: Revision(2) };
+    let mut watch = store.watch(request.clone()).await.unwrap();
+    assert!(matches!(watch.next().await, Some(Ok(WatchMessage::Created(_)))));
+    client.cut();
+    assert!(matches!(store.txn(put("k/1")).await, Err(StoreError::Timeout { .. })));
+    assert_eq!(etcd.revision(), Revision(1));
+    etcd.store().txn(put("k/2")).await.unwrap();
+    let heard = tokio::time::timeout(Duration::from_secs(5), watch.next()).await;
+    assert!(heard.is_err(), "{heard:?}");
+    client.heal();
+    assert!(matches!(watch.next().await, Some(Ok(WatchMessage::Events { .. }))), "what was held back arrives");
+    client.cut();
+    let before = Instant::now();
+    assert!(matches!(watch.next().await, Some(Err(StoreError::Broken(_)))));
+    assert_eq!(before.elapsed(), Duration::from_secs(13));
+    assert!(watch.next().await.is_none());
+    client.cut_answers();
+    assert!(matches!(store.txn(put("k/3")).await, Err(StoreError::Timeout { .. })));
+    assert_eq!(etcd.revision(), Revision(3));
+    assert!(faults.counts().cut_off >= 2);
+}

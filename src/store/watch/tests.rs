@@ -1,0 +1,182 @@
+//! Faults of watches, one by one.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use super::*;
+use crate::store::api::LeaseId;
+
+const CLUSTER: u64 = 7;
+
+fn header(revision: i64) -> Header {
+    Header { cluster_id: CLUSTER, member_id: 1, revision: Revision(revision) }
+}
+
+fn kv(key: &str, revision: i64) -> KeyValue {
+    KeyValue {
+        key: key.into(),
+        value: "x".into(),
+        create_revision: Revision(revision),
+        mod_revision: Revision(revision),
+        version: 1,
+        lease: LeaseId::NONE,
+    }
+}
+
+fn put(key: &str, revision: i64) -> Event {
+    Event::Put(kv(key, revision))
+}
+
+fn delete(key: &str, revision: i64) -> Event {
+    Event::Delete { key: key.into(), mod_revision: Revision(revision) }
+}
+
+fn events(at: i64, events: Vec<Event>) -> WatchMessage {
+    WatchMessage::Events { header: header(at), events, fragment: false }
+}
+
+fn fragment(at: i64, events: Vec<Event>) -> WatchMessage {
+    WatchMessage::Events { header: header(at), events, fragment: true }
+}
+
+/// Has read `/n/` at revision 10.
+fn machine() -> WatchMachine {
+    let mut machine = WatchMachine::new(vec![KeyRange::prefix("/n/")]);
+    assert!(!machine.reread(&RangeResponse {
+        header: header(10),
+        kvs: vec![kv("/n/a", 4), kv("/n/b", 3)],
+        ..Default::default()
+    }));
+    machine
+}
+
+#[test]
+fn it_watches_from_the_revision_after_the_read() {
+    assert_eq!(machine().resume(), Revision(11));
+    assert_eq!(machine().witness().unwrap().revision, Revision(4));
+}
+
+#[test]
+fn the_resume_point_is_the_last_event_not_the_header() {
+    let mut machine = machine();
+    assert_eq!(
+        machine.message(events(3502, vec![put("/n/a", 11), put("/n/a", 12)])),
+        Verdict::Apply(Revision(12), vec![put("/n/a", 11), put("/n/a", 12)])
+    );
+    assert_eq!(machine.resume(), Revision(13));
+}
+
+#[test]
+fn a_revision_in_four_fragments_is_applied_whole() {
+    let mut machine = machine();
+    for key in ["/n/a", "/n/b", "/n/c"] {
+        assert_eq!(machine.message(fragment(11, vec![put(key, 11)])), Verdict::Nothing);
+        assert_eq!(machine.seen(), Revision(10));
+    }
+    match machine.message(events(11, vec![put("/n/d", 11)])) {
+        Verdict::Apply(Revision(11), events) => assert_eq!(events.len(), 4),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_cut_between_fragments_repeats_the_revision() {
+    let mut machine = machine();
+    machine.message(fragment(11, vec![put("/n/a", 11)]));
+    machine.reopened();
+    assert_eq!(machine.resume(), Revision(11));
+    assert_eq!(
+        machine.message(events(11, vec![put("/n/a", 11), put("/n/b", 11)])),
+        Verdict::Apply(Revision(11), vec![put("/n/a", 11), put("/n/b", 11)])
+    );
+}
+
+#[test]
+fn old_and_duplicate_events_are_dropped() {
+    let mut machine = machine();
+    assert_eq!(machine.message(events(12, vec![put("/n/a", 9), delete("/n/a", 10)])), Verdict::Nothing);
+    assert_eq!(
+        machine.message(events(12, vec![put("/n/a", 10), delete("/n/a", 11)])),
+        Verdict::Apply(Revision(11), vec![delete("/n/a", 11)])
+    );
+    assert_eq!(machine.message(events(12, vec![delete("/n/a", 11)])), Verdict::Nothing);
+    assert_eq!(machine.witness(), Some(&Witness { key: "/n/a".into(), revision: Revision(11), written: false }));
+}
+
+#[test]
+fn disorder_compaction_and_lag_force_a_reread() {
+    assert_eq!(machine().message(events(13, vec![put("/n/a", 13), put("/n/a", 12)])), Verdict::Reread(Reread::Disorder));
+    let compacted = WatchMessage::Canceled { reason: String::new(), compacted: Revision(50) };
+    assert_eq!(machine().message(compacted), Verdict::Reread(Reread::Compacted));
+    assert_eq!(machine().message(events(12 + BEHIND_MAX, vec![put("/n/a", 11)])), Verdict::Reread(Reread::Behind));
+    assert!(matches!(machine().message(events(11 + BEHIND_MAX, vec![put("/n/a", 11)])), Verdict::Apply(..)));
+    let canceled = WatchMessage::Canceled { reason: "no leader".into(), compacted: Revision::NONE };
+    assert!(matches!(machine().message(canceled), Verdict::Reconnect(_)));
+}
+
+#[test]
+fn a_restored_or_another_store_is_noticed_at_once() {
+    assert_eq!(machine().message(WatchMessage::Created(header(9))), Verdict::Reread(Reread::SteppedBack));
+    assert_eq!(machine().message(WatchMessage::Created(header(10))), Verdict::Nothing);
+    let other = Header { cluster_id: 8, ..header(99) };
+    assert_eq!(machine().message(WatchMessage::Created(other)), Verdict::Reread(Reread::SteppedBack));
+    assert_eq!(machine().message(WatchMessage::Progress(other)), Verdict::Reread(Reread::SteppedBack));
+    assert!(machine().reread(&RangeResponse { header: header(9), ..Default::default() }));
+    assert!(machine().reread(&RangeResponse { header: other, ..Default::default() }));
+}
+
+#[test]
+fn a_restore_whose_revision_is_past_ours_again_is_found_by_the_witness() {
+    let machine = machine();
+    let witness = machine.witness().unwrap();
+    assert!(witness.agrees(Some(&kv("/n/a", 4))));
+    assert!(!witness.agrees(Some(&kv("/n/a", 3))));
+    assert!(!witness.agrees(None));
+    let gone = Witness { key: "/n/a".into(), revision: Revision(9), written: false };
+    assert!(gone.agrees(None) && !gone.agrees(Some(&kv("/n/a", 4))));
+}
+
+#[test]
+fn progress_moves_the_resume_point_only_where_it_is_a_barrier() {
+    let mut machine = machine();
+    assert_eq!(machine.message(WatchMessage::Progress(header(12_007))), Verdict::Nothing);
+    assert_eq!(machine.resume(), Revision(11));
+    machine.trust_progress_of(Some(2));
+    assert_eq!(machine.message(WatchMessage::Progress(header(20))), Verdict::Nothing, "another member's word");
+    machine.trust_progress_of(Some(1));
+    machine.message(fragment(11, vec![put("/n/a", 11)]));
+    assert_eq!(machine.message(WatchMessage::Progress(header(20))), Verdict::Nothing);
+    machine.message(events(11, vec![]));
+    assert_eq!(machine.message(WatchMessage::Progress(header(20))), Verdict::Apply(Revision(20), vec![]));
+    assert_eq!(machine.resume(), Revision(21));
+    machine.reopened();
+    assert_eq!(machine.message(WatchMessage::Progress(header(30))), Verdict::Nothing);
+}
+
+#[test]
+fn versions_whose_progress_lies_are_known() {
+    for (version, barrier) in [
+        ("3.4.23", false),
+        ("3.4.25", true),
+        ("3.5.1", false),
+        ("3.5.8", true),
+        ("3.5.16", true),
+        ("3.6.0", true),
+        ("3.6.0-rc.1", true),
+        ("3.3.0", false),
+        ("", false),
+        ("4.0.0", true),
+    ] {
+        assert_eq!(progress_is_barrier(version), barrier, "{version}");
+    }
+}
+
+#[test]
+fn events_outside_the_wanted_ranges_move_the_point_and_are_dropped() {
+    let mut machine = WatchMachine::new(vec![KeyRange::prefix("/n/"), KeyRange::prefix("/p/")]);
+    machine.reread(&RangeResponse { header: header(10), ..Default::default() });
+    assert_eq!(machine.witness(), None);
+    assert_eq!(
+        machine.message(events(12, vec![put("/m/x", 11), put("/p/x", 12)])),
+        Verdict::Apply(Revision(12), vec![put("/p/x", 12)])
+    );
+    assert_eq!(machine.message(events(13, vec![put("/m/x", 13)])), Verdict::Apply(Revision(13), vec![]));
+}

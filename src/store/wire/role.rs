@@ -1,0 +1,46 @@
+//! `roles/<role>`: what the leading instance of a role says of itself. On its leader's lease, written every few seconds.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Stored, parse, print};
+use crate::model::names::Revision;
+use crate::plan::snapshot::Unreadable;
+
+/// What a role's leader says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleReport {
+    /// The format's version.
+    pub v: u64,
+    /// The instance, e.g. `host-a/4711`.
+    pub identity: String,
+    /// enlist's version.
+    pub version: String,
+    /// The revision its view has seen.
+    pub revision: Revision,
+    /// How far it is behind, in revisions (relay and manager; 0 for the allocator).
+    #[serde(default)]
+    pub lag: i64,
+    /// Whether its brake is on, and why; empty = off.
+    #[serde(default)]
+    pub brake: String,
+    /// The last pass, in words: why it ran, what it did, when it ended (RFC 3339), how long it took.
+    #[serde(default)]
+    pub last_pass: String,
+    /// How many findings it has.
+    #[serde(default)]
+    pub findings: u64,
+    /// Counters since this instance leads, by name.
+    #[serde(default)]
+    pub counters: std::collections::BTreeMap<String, u64>,
+}
+
+impl Stored for RoleReport {
+    fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        parse(bytes)
+    }
+
+    fn encode(&self) -> Bytes {
+        print(self)
+    }
+}
