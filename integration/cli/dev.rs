@@ -82,6 +82,20 @@ fn ctrl_c_leaves_nothing_behind_and_neither_does_sigkill() {
 }
 
 #[test]
+fn when_its_etcd_ends_it_says_so_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut running = Running::start(marked(dev(folder.path(), &["--nodes", "1"]), folder.path()));
+    running.line("Ctrl-C ends it");
+    let is_etcd = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "etcd");
+    let etcd = processes_of(folder.path()).into_iter().find(is_etcd).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(etcd), Signal::SIGKILL).unwrap();
+    let said = running.line("the private etcd ended");
+    assert!(said.contains("etcd.log"), "{said}");
+    assert_eq!(running.end(), 1);
+    none_left(folder.path());
+}
+
+#[test]
 fn while_it_runs_every_command_answers() {
     let folder = tempfile::tempdir().unwrap();
     let mut running = Running::start(dev(folder.path(), &[]));
@@ -143,10 +157,29 @@ fn on_your_etcd_it_writes_beside_yours_and_cleans_up() {
     let said = on_yours(&[]).ok();
     assert!(said.contains("--prefix /enlist-dev/nodes/sample-1/"), "{said}");
     assert_eq!(at.keys(), ["/enlist/pools/mine"], "what it wrote is gone, what was there is not");
+    on_yours(&["--prefix", "/enlist"]).fails(5, "there is 1 key below /enlist/");
     on_yours(&["--prefix", "/enlist"]).fails(5, "--force");
     assert_eq!(at.keys(), ["/enlist/pools/mine"]);
     on_yours(&["--prefix", "/enlist", "--force"]).ok();
     assert_eq!(at.keys(), ["/enlist/pools/mine"]);
+}
+
+#[test]
+fn a_prefix_that_is_given_is_used_on_the_private_etcd_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--nodes", "1", "--exit-when-registered", "--prefix", "/mine"];
+    let said = super::answer(dev(folder.path(), &arguments)).ok();
+    assert!(said.contains("get --prefix /mine/nodes/sample-1/"), "{said}");
+    super::answer(dev(folder.path(), &["--prefix", "mine"])).fails(2, "setting source.prefix (flag --prefix)");
+}
+
+#[test]
+fn an_etcd_binary_that_is_not_there_or_does_not_come_up_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    super::answer(dev(folder.path(), &["--etcd", "/nonexistent/etcd"])).fails(4, "/nonexistent/etcd");
+    let broken = super::write(folder.path(), "etcd", "#!/bin/sh\necho the disk is full >&2\nexit 1\n");
+    std::fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    super::answer(dev(folder.path(), &["--etcd", &broken])).fails(1, "the disk is full");
 }
 
 #[test]

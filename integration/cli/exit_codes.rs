@@ -19,11 +19,22 @@ fn a_wrong_command_line_is_2_and_needs_no_store() {
         (vec!["get", "nods"], "did you mean nodes?"),
         (vec!["get", "nodes", "--endpoint", "x"], "--endpoints"),
         (vec!["get", "nodes", "-l", "zone in eu"], "zone in eu"),
-        (vec!["get", "pools", "-l", "zone=eu"], "-l selects by a node's variables"),
+        (vec!["get", "pools", "-l", "zone=eu"], "-l selects by a node's variables: a pool has none"),
+        (vec!["get", "assignments", "-l", "zone=eu"], "an assignment has none"),
         (vec!["get", "nodes", "--prefix", "enlist"], "setting source.prefix (flag --prefix)"),
         (vec!["get", "nodes", "--prefix", "/"], "source.prefix"),
         (vec!["get", "nodes", "--dial-timeout", "2"], "dial_timeout"),
         (vec!["get", "nodes", "--cert", "x.pem"], "given together"),
+        (
+            vec!["get", "nodes", "--endpoints", "etcd-1"],
+            "setting source.endpoints (flag --endpoints): endpoint \"etcd-1\" names no port",
+        ),
+        (vec!["get", "groups", "--manager-endpoints", "ftp://m:1"], "setting manager.endpoints (flag --manager-endpoints)"),
+        (
+            vec!["get", "nodes", "--cacert", "/nonexistent.pem"],
+            "setting source.cacert (flag --cacert): /nonexistent.pem: No such file",
+        ),
+        (vec!["get", "groups", "--manager-cacert", "/nonexistent.pem"], "setting manager.cacert (flag --manager-cacert)"),
         (vec!["get", "nodes", "--config", "/nonexistent.toml"], "/nonexistent.toml"),
         (vec!["check", "-w", "json"], "did you mean -o json?"),
         (vec!["get", "nodes", "-w", "json"], "did you mean -o json?"),
@@ -32,6 +43,7 @@ fn a_wrong_command_line_is_2_and_needs_no_store() {
         (vec!["agent", "--id", "Edge 7"], "node id"),
         (vec!["agent", "--port", "80"], "port name"),
         (vec!["agent", "--lease-ttl", "1ms"], "lease"),
+        (vec!["agent", "--address", "10.0.0.1", "--address", "10.0.0.2"], "setting agent.addresses (flag --address)"),
         (vec!["delete", "claim", "x"], "cannot be deleted by hand"),
     ] {
         alone(&arguments).fails(2, says);
@@ -46,6 +58,33 @@ fn an_unknown_setting_is_named_with_its_place_and_the_nearest_one() {
     let mut command = enlist();
     command.args(["get", "nodes"]).env("ENLIST__SOURCE__PREFX", "/x");
     answer(command).fails(2, "variable ENLIST__SOURCE__PREFX: unknown setting source.prefx; did you mean source.prefix?");
+}
+
+#[test]
+fn a_word_that_a_setting_does_not_take_is_answered_with_those_it_takes() {
+    for (name, says) in [
+        ("ENLIST__LOG__FORMAT", "setting log.format (variable ENLIST__LOG__FORMAT): \"loud\" is not one of text, json"),
+        ("ENLIST__LOG__LEVEL", "\"loud\" is not one of error, warn, info, debug, trace"),
+    ] {
+        let mut command = enlist();
+        command.args(["get", "nodes"]).env(name, "loud");
+        answer(command).fails(2, says);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "enlist.toml", "[log\n");
+    let said = alone(&["get", "nodes", "--config", &file]);
+    assert!(!said.stderr.ends_with("\n\n"), "{said:?}");
+    said.fails(2, "line 1");
+}
+
+#[test]
+fn a_template_with_a_fault_is_refused_before_anything_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let template = write(folder.path(), "app.conf.j2", "listen {{ ip }\n");
+    let state = folder.path().to_str().unwrap();
+    for (template, says) in [(template.as_str(), "app.conf.j2"), ("/nonexistent.j2", "template /nonexistent.j2: No such file")] {
+        alone(&["agent", "--state-dir", state, "--write", &format!("app.conf={template}")]).fails(2, says);
+    }
 }
 
 #[test]
@@ -92,7 +131,6 @@ fn what_is_not_there_is_4() {
     for arguments in [
         &["get", "node", "a"][..],
         &["get", "pool", "a"],
-        &["get", "members", "a"],
         &["describe", "node", "a"],
         &["describe", "group", "a"],
         &["explain", "node", "a"],
@@ -105,6 +143,9 @@ fn what_is_not_there_is_4() {
         at.run(arguments).fails(4, "a");
     }
     assert!(at.run(&["get", "nodes"]).ok().starts_with("NODE"), "an empty list is no fault");
+    at.run(&["get", "members", "a"]).fails(4, "there is no group a");
+    at.pipe(&["apply", "-f", "-"], "{kind: Group, name: web, selector: role=web}").ok();
+    assert_eq!(at.run(&["get", "members", "web", "-o", "json"]).ok(), "[]\n", "a group without members is no fault");
 }
 
 #[test]

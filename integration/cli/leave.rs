@@ -32,5 +32,7 @@ fn by_how_the_node_is() {
 fn without_a_name_there_must_be_an_agent() {
     let at = At::start();
     let folder = tempfile::tempdir().unwrap();
-    at.run(&["leave", "--state-dir", folder.path().to_str().unwrap()]).fails(4, "no agent runs");
+    for says in ["no agent runs", "enlist leave NODE"] {
+        at.run(&["leave", "--state-dir", folder.path().to_str().unwrap()]).fails(4, says);
+    }
 }

@@ -3,8 +3,10 @@
 mod apply;
 mod bad_input;
 mod dev;
+mod examples;
 mod exit_codes;
 mod leave;
+mod logs;
 mod output;
 mod purge;
 mod two_stores;

@@ -34,6 +34,39 @@ fn json_has_the_documented_fields() {
     assert_eq!(at.run(&["get", "roles", "-o", "name"]).ok(), "allocator\nrelay\nmanager\n");
 }
 
+/// The fields that the README names in the row of a kind or a command.
+fn documented(row: &str) -> BTreeSet<String> {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let tables = readme.split("\n## JSON\n").nth(1).unwrap();
+    let line = tables.lines().find(|line| line.starts_with(&format!("| {row}"))).unwrap();
+    let fields = line.split(" | ").nth(1).unwrap().split('`').nth(1).unwrap();
+    fields.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_readme_names_every_field() {
+    let at = At::start();
+    at.pipe(&["apply", "-f", "-"], "{kind: Pool, name: eu, cidrs: [10.20.0.0/24]}").ok();
+    at.pipe(&["apply", "-f", "-"], "{kind: Group, name: web, selector: zone=eu-1}").ok();
+    bound_node(&at, "a", "10.20.0.1");
+    at.put("manager/nodes/a/label", &label("a"));
+    at.put("manager/groups/web/members/a", r#"{"v":1,"node":"a","addresses":[],"ports":{},"state":"ready","published":true}"#);
+    at.put("pools/bad", "?");
+    let check = |row: &str, object: &serde_json::Value| {
+        let seen: BTreeSet<String> = object.as_object().unwrap().keys().cloned().collect();
+        assert_eq!(seen, documented(row), "{row}");
+    };
+    for kind in ["nodes", "assignments", "claims", "pools", "groups", "members", "roles"] {
+        check(kind, &at.run(&["get", kind, "-o", "json"]).json()[0]);
+    }
+    check("`describe`", &at.run(&["describe", "pool", "eu", "-o", "json"]).json());
+    check("`explain node`", &at.run(&["explain", "node", "a", "-o", "json"]).json());
+    check("`explain group`", &at.run(&["explain", "group", "web", "--node", "a", "-o", "json"]).json());
+    let found = at.run(&["check", "-o", "json"]);
+    assert_eq!(found.code, 3);
+    check("`check`", &serde_json::from_str::<serde_json::Value>(&found.stdout).unwrap()[0]);
+}
+
 #[test]
 fn formats_and_selectors() {
     let at = At::start();
@@ -48,6 +81,45 @@ fn formats_and_selectors() {
     assert!(table.lines().nth(1).unwrap().starts_with("a      silent"), "{table}");
     assert!(at.run(&["get", "nodes", "-o", "wide"]).ok().contains("zone=eu-1"));
     assert!(at.run(&["get", "nodes", "-o", "yaml"]).ok().starts_with("- id: a\n"));
+}
+
+#[test]
+fn the_brake_is_shown_without_another_word() {
+    let at = At::start();
+    let shown = at.run(&["brake"]).ok();
+    assert_eq!(shown.lines().next(), Some("ROLE        BRAKE       WHY"));
+    assert_eq!(shown, at.run(&["brake", "status"]).ok());
+    assert_eq!(at.run(&["brake", "-o", "json"]).json().as_array().map(Vec::len), Some(3));
+}
+
+#[test]
+fn a_description_begins_with_what_one_looks_for() {
+    let at = At::start();
+    bound_node(&at, "a", "10.20.0.1");
+    at.put("nodes/a/label", &label("a").replace(r#""since""#, r#""description":"video cache","since""#));
+    at.put("nodes/a/status", &status("a", "registered"));
+    let described = at.run(&["describe", "node", "a"]).ok();
+    let lines: Vec<&str> = described.lines().collect();
+    for (line, says) in ["node a", "  id: ", "  description: video cache", "  phase: "].iter().enumerate() {
+        let line = lines[line].split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(line.starts_with(says.trim()), "{says:?} is not in its place:\n{described}");
+    }
+    assert!(described.contains("127.0.0.1:9"), "its temporary endpoint:\n{described}");
+    let object = at.run(&["describe", "node", "a", "-o", "json"]).json()["object"].clone();
+    assert_eq!((&object["description"], &object["temporary"]), (&"video cache".into(), &"127.0.0.1:9".into()));
+}
+
+#[test]
+fn a_group_that_cannot_be_read_is_not_shown_as_everybody() {
+    let at = At::start();
+    at.put("groups/bad", "?");
+    at.pipe(&["apply", "-f", "-"], "{kind: Group, name: good, selector: ''}").ok();
+    let table = at.run(&["get", "groups"]).ok();
+    let selector = |group: &str| {
+        let line = table.lines().find(|line| line.starts_with(group)).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    assert_eq!((selector("good").as_str(), selector("bad").as_str()), ("(all)", "-"), "{table}");
 }
 
 #[test]

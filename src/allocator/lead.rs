@@ -13,7 +13,7 @@ use super::view::{Noticed, View};
 use crate::model::names::Revision;
 use crate::model::pool::OnIsolation;
 use crate::plan::brake::RELEASE_PERCENT_PER_MINUTE;
-use crate::plan::change::{Action, Change, Plan};
+use crate::plan::change::{Action, Change, Note, Plan};
 use crate::plan::snapshot::Snapshot;
 use crate::plan::{Pass, plan};
 use crate::reconcile::election::Leadership;
@@ -246,17 +246,22 @@ impl<'a> Leader<'a> {
 
     /// One line for each assignment that changes; a waiting node's reason once, not at each pass.
     fn say(&mut self, change: &Change) {
-        if change.note.is_empty() {
+        let Note { from, to, why } = &change.note;
+        if why.is_empty() {
             return;
         }
         if change.action == Action::Wait {
-            if self.waiting_notes.insert(change.node.clone(), change.note.clone()).as_ref() == Some(&change.note) {
+            if self.waiting_notes.insert(change.node.clone(), why.clone()).as_ref() == Some(why) {
                 return;
             }
         } else {
             self.waiting_notes.remove(&change.node);
         }
-        info!(node = %change.node, note = change.note, "assignment changed");
+        match change.action {
+            Action::Repair => info!(node = %change.node, reason = why, "claims put right"),
+            Action::HoldExtend => info!(node = %change.node, reason = why, "hold extended"),
+            _ => info!(node = %change.node, from, to, reason = why, "assignment changed"),
+        }
     }
 
     fn say_findings(&mut self, plan: &Plan) {

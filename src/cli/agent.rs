@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::args::{Common, FlagSettings};
 use super::exit::{Exit, Fault};
 use super::{output, site};
-use crate::agent::os::{OsHost, default_state_dir};
+use crate::agent::os::{OsHost, default_state_dir, files};
 use crate::agent::settings::WriteFile;
 use crate::agent::socket::{LeaveError, request_leave};
 use crate::agent::{self, AgentExit, Ending};
@@ -125,6 +125,7 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     telemetry::start(loaded.settings.log.format, common.level(&loaded, true), None);
     let mut settings = loaded.agent(&args.variables)?;
     settings.replace = args.replace;
+    files::check(&args.write).map_err(|error| Fault::Usage(error.to_string()))?;
     settings.write = args.write;
     settings.exec = args.exec;
     settings.command = args.command;
@@ -160,7 +161,10 @@ pub async fn ask_to_leave(loaded: &Loaded) -> anyhow::Result<Exit> {
             output::line("the agent has left; what it had is released")?;
             Ok(Exit::Ok)
         }
-        Err(error @ LeaveError::NoAgent { .. }) => Err(Fault::NotFound(error.to_string()).into()),
+        Err(error @ LeaveError::NoAgent { .. }) => {
+            let ways = "name it by --id or --state-dir; a node elsewhere that is away by enlist leave NODE";
+            Err(Fault::NotFound(format!("{error} ({ways})")).into())
+        }
         Err(error @ LeaveError::NotDone(_)) => Err(Fault::Conflict(error.to_string()).into()),
     }
 }

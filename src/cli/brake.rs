@@ -20,14 +20,18 @@ use crate::telemetry;
 
 /// Mass loss: show whether a role holds back, or let it go on
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
     #[command(subcommand)]
-    action: Action,
+    action: Option<Action>,
+    /// How to show it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Whether brakes are on, and why
+    /// Whether brakes are on, and why (what `enlist brake` alone does too)
     Status {
         /// How
         #[arg(short, long, value_enum, default_value_t)]
@@ -48,7 +52,7 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     let source = site::connect(loaded.source()?).await?;
     let manager = manager(&loaded, &source).await?;
     let reports = reports(&source, &manager).await?;
-    match args.action {
+    match args.action.unwrap_or(Action::Status { output: args.output }) {
         Action::Status { output: Format::Table | Format::Wide } => output::print(&table(&reports).render())?,
         Action::Status { output } => output::print(&print::all(&reports, output)?)?,
         Action::Release { roles } => release(&source, &manager, roles, &reports).await?,
@@ -86,7 +90,7 @@ async fn release(source: &Site, manager: &Site, named: Vec<Role>, reports: &[Rol
     let is_on = |role: &Role| reports.iter().any(|report| report.role == role.as_str() && !report.brake.is_empty());
     let roles: Vec<Role> = if named.is_empty() { Role::ALL.into_iter().filter(is_on).collect() } else { named };
     if roles.is_empty() {
-        output::say("no brake is on: nothing to release");
+        output::say("no brake is on: nothing to release (a role can be named: enlist brake release ROLE)");
     }
     for role in roles {
         let site = if role == Role::Allocator { source } else { manager };

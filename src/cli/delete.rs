@@ -43,7 +43,7 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
             let keep = nodes_of_pool(&content::read(&site, &["nodes"]).await?, &pool);
             delete(&site, site.prefix.pool(&pool), &format!("pool {pool}")).await?;
             if keep > 0 {
-                output::say(format_args!("{keep} nodes keep what it gave them until they leave; it gives nothing new"));
+                output::say(format_args!("it gives nothing new; nodes that keep what it gave them until they leave: {keep}"));
             }
             Ok(Exit::Ok)
         }
@@ -54,8 +54,8 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
             Ok(Exit::Ok)
         }
         other => {
-            let word = other.word();
-            Err(Fault::Usage(format!("a {word} cannot be deleted by hand: only pools, groups and nodes are yours")).into())
+            Err(Fault::Usage(format!("{} cannot be deleted by hand: only pools, groups and nodes are yours", other.a_word()))
+                .into())
         }
     }
 }

@@ -89,6 +89,11 @@ impl Table {
     }
 }
 
+/// `1 key`, `2 keys`.
+pub fn counted(count: u64, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A length of time for a table: the two largest units at most, `5d3h`, `4m10s`, `12s`.
 pub fn age(seconds: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
@@ -117,6 +122,11 @@ mod tests {
         };
         assert_eq!(table.render(), "NODE     PHASE\nedge-7   registered\nb        -\n");
         assert_eq!(Table { rows: Vec::new(), ..table }.render(), "NODE   PHASE\n");
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([0, 1, 2].map(|count| counted(count, "key")), ["0 keys", "1 key", "2 keys"]);
     }
 
     #[test]

@@ -55,8 +55,10 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
         traces.show()?;
         if traces.foreign > 0 && !args.foreign {
             return Err(Fault::Usage(format!(
-                "{} keys below {}/ are not enlist's (e.g. {}): nothing was removed; --foreign removes them too",
-                traces.foreign, site.prefix, traces.example
+                "{} below {}/ that enlist did not make (e.g. {}): nothing was removed; --foreign removes them too",
+                output::counted(traces.foreign, "key"),
+                site.prefix,
+                traces.example
             ))
             .into());
         }
@@ -70,7 +72,7 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     }
     for site in &sites {
         let removed = remove(site).await?;
-        output::line(format_args!("{removed} keys below {}/ removed", site.prefix))?;
+        output::line(format_args!("{} below {}/ removed", output::counted(removed, "key"), site.prefix))?;
     }
     Ok(Exit::Ok)
 }
@@ -124,7 +126,8 @@ impl Traces {
             output::print(&table.render())?;
         }
         if self.live > 0 {
-            output::say(format_args!("{} nodes have a status: agents that run will join again at once", self.live));
+            let nodes = if self.live == 1 { "1 node has".into() } else { format!("{} nodes have", self.live) };
+            output::say(format_args!("{nodes} a status: agents that run will join again at once"));
         }
         Ok(())
     }
@@ -155,7 +158,7 @@ fn confirmed(found: u64) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
         return Ok(false);
     }
-    output::say(format_args!("Remove these {found} keys? [y/N]"));
+    output::say(format_args!("Remove {}? [y/N]", output::counted(found, "key")));
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

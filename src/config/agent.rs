@@ -62,7 +62,11 @@ impl Loaded {
         self.ports(&mut settings)?;
         for text in &section.addresses.0 {
             let fault = |_| self.invalid("agent.addresses", format!("{text:?} is not an IP address"));
-            settings.want.addresses.push(text.parse::<IpAddr>().map_err(fault)?);
+            let address = text.parse::<IpAddr>().map_err(fault)?;
+            if settings.want.addresses.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
+                return Err(self.invalid("agent.addresses", "at most one address of each family (IPv4, IPv6)"));
+            }
+            settings.want.addresses.push(address);
         }
         settings.towards = self.settings.source.endpoints.0.first().map(|endpoint| authority(endpoint));
         match settings.fault() {

@@ -118,7 +118,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, ConfigError> {
 }
 
 fn syntax(origin: &str, error: &config::ConfigError) -> ConfigError {
-    ConfigError::Syntax { origin: origin.into(), reason: error.to_string() }
+    ConfigError::Syntax { origin: origin.into(), reason: error.to_string().trim_end().to_owned() }
 }
 
 /// The crate puts the key into an error's text, between back-ticks; its origin says less than ours.

@@ -19,10 +19,6 @@ pub struct SiteSettings {
     pub prefix: Prefix,
 }
 
-fn path(text: &str) -> Option<PathBuf> {
-    (!text.is_empty()).then(|| PathBuf::from(text))
-}
-
 fn text(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
@@ -41,11 +37,12 @@ impl Loaded {
             let missing = if section.cert.is_empty() { "source.cert" } else { "source.key" };
             return Err(self.invalid(missing, "a client certificate and its key are given together"));
         }
+        self.endpoints("source.endpoints", &section.endpoints.0)?;
         let store = StoreSettings {
             endpoints: section.endpoints.0.clone(),
-            cacert: path(&section.cacert),
-            cert: path(&section.cert),
-            key: path(&section.key),
+            cacert: self.file("source.cacert", &section.cacert)?,
+            cert: self.file("source.cert", &section.cert)?,
+            key: self.file("source.key", &section.key)?,
             insecure_skip_tls_verify: section.insecure_skip_tls_verify,
             user: text(&section.user),
             password: text(&section.password),
@@ -66,6 +63,7 @@ impl Loaded {
         let section = &self.settings.manager;
         let SiteSettings { mut store, mut prefix } = self.source()?;
         if !section.endpoints.0.is_empty() {
+            self.endpoints("manager.endpoints", &section.endpoints.0)?;
             store.endpoints = section.endpoints.0.clone();
         }
         if section.cert.is_empty() != section.key.is_empty() {
@@ -78,9 +76,9 @@ impl Loaded {
         } else if !section.password.is_empty() {
             store.password = text(&section.password);
         }
-        store.cacert = path(&section.cacert).or(store.cacert);
+        store.cacert = self.file("manager.cacert", &section.cacert)?.or(store.cacert);
         if !section.cert.is_empty() {
-            (store.cert, store.key) = (path(&section.cert), path(&section.key));
+            (store.cert, store.key) = (self.file("manager.cert", &section.cert)?, self.file("manager.key", &section.key)?);
         }
         store.insecure_skip_tls_verify |= section.insecure_skip_tls_verify;
         if !section.prefix.is_empty() {
@@ -136,6 +134,24 @@ impl Loaded {
         Ok(ttl)
     }
 
+    fn endpoints(&self, key: &str, endpoints: &[String]) -> Result<(), ConfigError> {
+        endpoints
+            .iter()
+            .try_for_each(|endpoint| StoreSettings::check_endpoint(endpoint))
+            .map_err(|fault| self.invalid(key, fault))
+    }
+
+    /// A file that can be read now. What is in it is the store's to judge, again and again: certificates are renewed.
+    fn file(&self, key: &str, text: &str) -> Result<Option<PathBuf>, ConfigError> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        match std::fs::File::open(text) {
+            Ok(_) => Ok(Some(PathBuf::from(text))),
+            Err(error) => Err(self.invalid(key, format!("{text}: {error}"))),
+        }
+    }
+
     /// A length of time that must not be zero.
     fn span(&self, key: &str, span: Span) -> Result<std::time::Duration, ConfigError> {
         if span.0.is_zero() { Err(self.invalid(key, "must be longer than 0")) } else { Ok(span.0) }
@@ -148,12 +164,15 @@ mod tests {
     use super::super::span::List;
     use super::*;
 
+    /// A file that is there.
+    const THERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+
     fn loaded() -> Loaded {
         let mut loaded = Loaded::default();
         let source = &mut loaded.settings.source;
         source.user = "agent".into();
         source.password = "secret".into();
-        source.cacert = "/ca.pem".into();
+        source.cacert = THERE.into();
         loaded
     }
 
@@ -171,7 +190,7 @@ mod tests {
         let store = loaded.manager().unwrap().store;
         assert_eq!((store.user.as_deref(), store.password), (Some("relay"), None));
         assert_eq!(store.endpoints, ["b:2379"]);
-        assert_eq!(store.cacert.unwrap().to_str(), Some("/ca.pem"));
+        assert_eq!(store.cacert.unwrap().to_str(), Some(THERE));
     }
 
     #[test]

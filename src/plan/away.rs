@@ -13,7 +13,7 @@ use crate::model::names::{NodeId, Revision};
 use crate::model::status::Phase;
 use crate::plan::allocate::leaving::{GiveUp, give_up};
 use crate::plan::brake::{self, Brake};
-use crate::plan::change::{Action, Change, Compare, Subject, Write};
+use crate::plan::change::{Action, Change, Compare, Note, Subject, Write};
 use crate::plan::snapshot::{NodeRecord, Unreadable};
 use crate::plan::world::{World, is_ephemeral, modified};
 
@@ -98,7 +98,7 @@ fn step(world: &World<'_>, brake: Brake, node: &NodeId, record: &NodeRecord) -> 
 fn left(world: &World<'_>, node: &NodeId, record: &NodeRecord) -> Change {
     let reason = vec![Compare::Modified(Subject::Status(node.clone()), modified(record.status.as_ref()))];
     let mut change = release(world, node, record, reason, &|_| GiveUp::Cool);
-    change.note = format!("{}: it left", change.note);
+    change.note.because("it left");
     change
 }
 
@@ -108,7 +108,7 @@ fn see(world: &World<'_>, node: &NodeId, record: &NodeRecord) -> Change {
     Change {
         node: node.clone(),
         action: Action::HoldSeen,
-        note: String::new(),
+        note: Note::default(),
         compares: vec![
             Compare::Modified(Subject::Label(node.clone()), modified(record.label.as_ref())),
             Compare::Modified(Subject::Status(node.clone()), modified(record.status.as_ref())),
@@ -127,7 +127,13 @@ fn start(world: &World<'_>, node: &NodeId, record: &NodeRecord) -> Change {
     if seconds > 0 {
         writes.push(Write::Clock(node.clone(), seconds));
     }
-    Change { node: node.clone(), action: Action::HoldStart, note: String::new(), compares: vec![hold_seen(node, record)], writes }
+    Change {
+        node: node.clone(),
+        action: Action::HoldStart,
+        note: Note::default(),
+        compares: vec![hold_seen(node, record)],
+        writes,
+    }
 }
 
 /// The longest hold of anything it has.
@@ -153,7 +159,7 @@ fn held(world: &World<'_>, brake: Brake, node: &NodeId, record: &NodeRecord, hol
     }
     let reason = vec![hold_seen(node, record), Compare::Modified(Subject::Clock(node.clone()), clock)];
     let mut change = release(world, node, record, reason, &|_| GiveUp::Cool);
-    change.note = format!("{}: its hold is over", change.note);
+    change.note.because("its hold is over");
     if is_braked { Step::Metered(change) } else { Step::Change(change) }
 }
 
@@ -164,7 +170,7 @@ fn extend(world: &World<'_>, node: &NodeId, record: &NodeRecord) -> Change {
     Change {
         node: node.clone(),
         action: Action::HoldExtend,
-        note: "the brake is on: its hold is extended once".into(),
+        note: Note::aside("the brake is on: its hold is extended once"),
         compares: vec![hold_seen(node, record), Compare::Modified(Subject::Clock(node.clone()), Revision::NONE)],
         writes: vec![Write::Hold(node.clone(), hold), Write::Clock(node.clone(), seconds)],
     }
@@ -190,14 +196,13 @@ pub fn release(
     // The hold is written below.
     compare(hold_seen(node, record));
     let mut writes = Vec::new();
-    let mut note = String::new();
+    let mut note = Note::default();
     if let Some(assignment) = record.assignment.as_ref().and_then(|stored| stored.ok()) {
         let (claims, given_up) = give_up(world, assignment, &BTreeSet::new(), how);
         claims.into_iter().for_each(&mut compare);
         writes.extend(given_up);
         writes.push(Write::Delete(Subject::Assignment(node.clone())));
-        let addresses = assignment.bound().map(|bound| &bound.addresses);
-        note = addresses.into_iter().flatten().map(ToString::to_string).collect::<Vec<_>>().join(",") + " → nothing";
+        note = Note::new(Some(&assignment.answer), None, "it is away");
     }
     let status = record.status.as_ref().and_then(|status| status.ok());
     let has_left = status.is_some_and(|status| status.phase == Phase::Left);
@@ -225,7 +230,7 @@ fn forget(node: &NodeId, record: &NodeRecord) -> Change {
     Change {
         node: node.clone(),
         action: Action::Forget,
-        note: String::new(),
+        note: Note::default(),
         compares: vec![
             hold_seen(node, record),
             Compare::Modified(Subject::Clock(node.clone()), Revision::NONE),
@@ -244,7 +249,7 @@ fn leftovers(node: &NodeId, record: &NodeRecord) -> Step {
         Some(_) => Step::Change(Change {
             node: node.clone(),
             action: Action::Forget,
-            note: String::new(),
+            note: Note::default(),
             compares: vec![
                 hold_seen(node, record),
                 Compare::Modified(Subject::Label(node.clone()), Revision::NONE),

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::assignment::Assignment;
+use crate::model::assignment::{Answer, Assignment};
 use crate::model::claim::{Claim, ClaimKey};
 use crate::model::finding::Finding;
 use crate::model::hold::Hold;
@@ -25,6 +25,49 @@ pub struct Plan {
     pub releases_deferred: usize,
 }
 
+/// What people are told of a change: from, to, why.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Note {
+    /// What the node had: its place, `waiting` or `nothing`; empty = it keeps its answer.
+    pub from: String,
+    /// What it has now, in the same words.
+    pub to: String,
+    /// Why. Empty = nothing to tell.
+    pub why: String,
+}
+
+impl Note {
+    /// Another answer.
+    pub fn new(from: Option<&Answer>, to: Option<&Answer>, why: impl Into<String>) -> Note {
+        Note { from: in_words(from), to: in_words(to), why: why.into() }
+    }
+
+    /// Tells a better reason, if there is anything to tell.
+    pub fn because(&mut self, why: impl Into<String>) {
+        if !self.why.is_empty() {
+            self.why = why.into();
+        }
+    }
+
+    /// Something else than its answer changed.
+    pub fn aside(why: impl Into<String>) -> Note {
+        Note { why: why.into(), ..Note::default() }
+    }
+}
+
+fn in_words(answer: Option<&Answer>) -> String {
+    match answer {
+        None => "nothing".into(),
+        Some(Answer::Waiting(_)) => "waiting".into(),
+        Some(Answer::Bound(bound)) => {
+            let addresses: Vec<String> = bound.addresses.iter().map(ToString::to_string).collect();
+            let ports: Vec<String> = bound.ports.iter().map(|(name, port)| format!("{name}={port}")).collect();
+            let ports = if ports.is_empty() { String::new() } else { format!(" {}", ports.join(",")) };
+            format!("{}{ports} ({})", addresses.join(","), bound.terms.pool)
+        }
+    }
+}
+
 /// All or nothing for one node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
@@ -32,8 +75,8 @@ pub struct Change {
     pub node: NodeId,
     /// What it is, for logs and tests.
     pub action: Action,
-    /// One line for the log: from, to, why. Empty when nothing that people follow changed.
-    pub note: String,
+    /// What the log tells. Empty when nothing that people follow changed.
+    pub note: Note,
     /// All must hold at the moment of writing.
     pub compares: Vec<Compare>,
     /// Each key at most once.

@@ -9,7 +9,7 @@ use crate::plan::allocate::asker::{Asker, Attempt};
 use crate::plan::allocate::choose_address::Why;
 use crate::plan::audit::Audit;
 use crate::plan::pools::PoolView;
-use crate::plan::snapshot::Snapshot;
+use crate::plan::snapshot::{Snapshot, Stored};
 use crate::plan::space::family::{self, Family};
 use crate::plan::taken::Taken;
 use crate::plan::world::World;
@@ -66,8 +66,8 @@ pub fn explain(snapshot: &Snapshot, node: &NodeId) -> Option<Explanation> {
     let Some(asker) = Asker::new(node, record) else {
         explanation.state = match (&record.label, &record.assignment) {
             (None, _) => "it has no label: it keeps what it has and is given nothing".into(),
-            (Some(label), _) if label.ok().is_none() => {
-                "its label cannot be used: it keeps what it has and is given nothing".into()
+            (Some(Stored { value: Err(fault), .. }), _) => {
+                format!("its label cannot be used ({fault}): it keeps what it has and is given nothing")
             }
             _ => "its assignment cannot be read: it is left alone".into(),
         };

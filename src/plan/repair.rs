@@ -10,7 +10,7 @@ use crate::model::finding::Finding;
 use crate::model::names::{InstanceId, NodeId, Revision};
 use crate::model::pool::{COOLDOWN_DEFAULT, Sharing};
 use crate::plan::audit::Audit;
-use crate::plan::change::{Action, Change, Compare, Subject, Write};
+use crate::plan::change::{Action, Change, Compare, Note, Subject, Write};
 use crate::plan::snapshot::NodeRecord;
 use crate::plan::world::{World, created, modified};
 
@@ -188,7 +188,7 @@ impl<'a> Repair<'a> {
         Some(Change {
             node: self.node.clone(),
             action: Action::Repair,
-            note: self.notes.join("; "),
+            note: Note::aside(self.notes.join("; ")),
             compares: self.compares,
             writes: self.writes,
         })

@@ -16,7 +16,7 @@ use crate::plan::allocate::asker::{Asker, Attempt, address_key, port_key};
 use crate::plan::allocate::leaving::{GiveUp, give_up};
 use crate::plan::allocate::serve::as_seen;
 use crate::plan::away::release;
-use crate::plan::change::{Action, Change, Compare, Subject, Write};
+use crate::plan::change::{Action, Change, Compare, Note, Subject, Write};
 use crate::plan::snapshot::NodeRecord;
 use crate::plan::taken::Taken;
 use crate::plan::world::{World, modified};
@@ -82,7 +82,7 @@ fn void(attempt: &Attempt<'_, '_>) -> Option<Change> {
     let mut compares = as_seen(asker);
     compares.extend(claims);
     writes.push(Write::Delete(Subject::Assignment(asker.node.clone())));
-    let note = "the store is older than what the node uses: its idea of it is void".into();
+    let note = Note::new(Some(&old.answer), None, "the store is older than what the node uses: its idea of it is void");
     Some(Change { node: asker.node.clone(), action: Action::Void, note, compares, writes })
 }
 
@@ -121,6 +121,6 @@ fn lose(world: &World<'_>, asker: &Asker<'_>, owner: &NodeId, held: &[ClaimKey])
         |key: &ClaimKey| held.contains(key) || (key.port.is_some() && held.contains(&ClaimKey { port: None, ..key.clone() }));
     let how = |key: &ClaimKey| if is_held(key) { GiveUp::Delete } else { GiveUp::Cool };
     let mut change = release(world, owner, record, vec![label], &how);
-    change.note = format!("{}: {} uses it since generation {}", change.note, asker.node, holding.generation);
+    change.note.because(format!("{} uses it since generation {}", asker.node, holding.generation));
     Some(change)
 }

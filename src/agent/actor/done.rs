@@ -159,7 +159,7 @@ impl Actor {
         match written {
             Written::Yes(revision) => {
                 if joined.written.phase != status.phase || joined.written.generation != status.generation {
-                    info!(phase = %status.phase, generation = %status.generation, message = status.message, "status");
+                    info!(phase = %status.phase, generation = %status.generation, note = note(&status), "status");
                 }
                 joined.written = status;
                 joined.status_revision = revision;
@@ -247,4 +247,9 @@ impl Actor {
 
 fn pause_max(error: &StoreError) -> Duration {
     if matches!(error, StoreError::Refused(_)) { REFUSED_PAUSE_MAX } else { STORE_PAUSE_MAX }
+}
+
+/// What a status says beside its phase, if it says anything.
+fn note(status: &Status) -> Option<&str> {
+    Some(status.message.as_str()).filter(|message| !message.is_empty())
 }

@@ -172,7 +172,7 @@ impl Actor {
                 };
                 let message = format!("{}: {}", waiting.reason, waiting.message);
                 if self.wish.message != message {
-                    info!(reason = %waiting.reason, message = waiting.message, "waiting for an assignment");
+                    info!(reason = %waiting.reason, note = waiting.message, "waiting for an assignment");
                 }
                 self.wish_for(Phase::Joining, generation, message);
                 self.forget_holding();

@@ -27,15 +27,36 @@ pub fn write_all(files: &[WriteFile], given: &Given, variables: &BTreeMap<String
     Ok(())
 }
 
-/// What a template may name: `id ip ip4 ip6 addresses port ports pool generation variables`. An unknown name is an error.
-fn render(template: &Path, given: &Given, variables: &BTreeMap<String, String>) -> Result<String, HostError> {
-    let failed = |error: &dyn std::fmt::Display| HostError::failed(format!("template {}", template.display()), error);
-    let text = fs::read_to_string(template).map_err(|error| failed(&error))?;
+/// Whether every template can be read and understood. What it names is known only when something is given.
+///
+/// # Errors
+/// The first template that cannot, with its name and the line.
+pub fn check(files: &[WriteFile]) -> Result<(), HostError> {
+    files.iter().try_for_each(|file| {
+        let failed = |error: &dyn std::fmt::Display| template_fault(&file.template, error);
+        let text = fs::read_to_string(&file.template).map_err(|error| failed(&error))?;
+        environment().and_then(|environment| environment.template_from_str(&text).map(|_| ())).map_err(|error| failed(&error))
+    })
+}
+
+fn template_fault(template: &Path, error: &dyn std::fmt::Display) -> HostError {
+    HostError::failed(format!("template {}", template.display()), error)
+}
+
+fn environment() -> Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     // A line that holds only a block tag leaves no empty line, and the last line keeps its end.
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
-    environment.set_syntax(syntax.map_err(|error| failed(&error))?);
+    environment.set_syntax(syntax?);
+    Ok(environment)
+}
+
+/// What a template may name: `id ip ip4 ip6 addresses port ports pool generation variables`. An unknown name is an error.
+fn render(template: &Path, given: &Given, variables: &BTreeMap<String, String>) -> Result<String, HostError> {
+    let failed = |error: &dyn std::fmt::Display| template_fault(template, error);
+    let text = fs::read_to_string(template).map_err(|error| failed(&error))?;
+    let environment = environment().map_err(|error| failed(&error))?;
     let family = |v4: bool| given.addresses.iter().find(|ip| ip.is_ipv4() == v4).map(ToString::to_string);
     let ports: BTreeMap<String, u16> = given.ports.iter().map(|(name, port)| (name.to_string(), *port)).collect();
     let addresses: Vec<String> = given.addresses.iter().map(ToString::to_string).collect();

@@ -34,7 +34,7 @@ async fn claims(site: &Site) -> anyhow::Result<Vec<String>> {
     let pass = Pass { now_text: Wall::system().now(), ..Pass::default() };
     let mut said = Vec::new();
     for change in plan_repair(&World::new(&snapshot, &pass), &Audit::new(&snapshot)).changes {
-        let note = if change.note.is_empty() { "claims put right".to_owned() } else { change.note.clone() };
+        let note = if change.note.why.is_empty() { "claims put right".to_owned() } else { change.note.why.clone() };
         let done = commit(site, &change).await.with_context(|| format!("failed to repair node {}", change.node))?;
         said.push(outcome(&format!("node {}: {note}", change.node), done));
     }

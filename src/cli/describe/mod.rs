@@ -39,7 +39,7 @@ pub struct Description {
     pub kind: &'static str,
     /// Its name.
     pub name: String,
-    /// What `get -o json` says of it.
+    /// What `get -o json` says of it; of a node its description and temporary endpoint as well.
     pub object: Json,
     /// Values that are stored about it, by key (relative to the prefix), as they are.
     pub stored: Vec<StoredKey>,
@@ -137,12 +137,19 @@ fn text(description: &Description) -> String {
     text
 }
 
+/// What people look for first, in this order; the rest follows by name.
+const FIRST: [&str; 11] =
+    ["id", "name", "role", "group", "description", "phase", "state", "condition", "reason", "message", "leader"];
+
 /// `name: value` lines; what is a map or a list of maps goes one step in.
 fn fields(text: &mut String, object: &Json, depth: usize) {
     let Json::Object(map) = object else { return };
     let pad = "  ".repeat(depth);
     let width = map.keys().map(String::len).max().unwrap_or_default() + 1;
-    for (name, value) in map {
+    let place = |name: &str| FIRST.iter().position(|first| *first == name).unwrap_or(FIRST.len());
+    let mut members: Vec<(&String, &Json)> = map.iter().collect();
+    members.sort_by_key(|(name, _)| if depth == 1 { place(name) } else { 0 });
+    for (name, value) in members {
         match value {
             Json::Object(inner) if !inner.is_empty() => {
                 let _ = writeln!(text, "{pad}{name}:");

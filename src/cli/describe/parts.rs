@@ -15,10 +15,11 @@ use crate::cli::show::pool::PoolObject;
 use crate::cli::show::role::RoleObject;
 use crate::cli::show::{Shown, Stores};
 use crate::model::finding::Finding;
+use crate::plan::Pass;
 use crate::plan::check::check;
 use crate::plan::findings::findings;
+use crate::plan::snapshot::{NodeRecord, Snapshot};
 use crate::plan::world::World;
-use crate::plan::{Pass, snapshot::Snapshot};
 use crate::store::api::{KeyValue, LeaseId};
 use crate::store::keys::{ParsedKey, Role};
 
@@ -87,10 +88,21 @@ pub(super) fn node(source: &Content, manager: Option<&Content>, name: &str) -> O
     Some(Description {
         kind: "node",
         name: name.into(),
-        object: json(&object),
+        object: with_words(&object, snapshot.nodes.iter().find(|(node, _)| node.as_str() == name).map(|(_, record)| record)),
         stored: all,
         findings: about(all_findings(&snapshot), &subjects),
     })
+}
+
+/// What a node's line of `get` has no room for.
+fn with_words(object: &NodeObject, record: Option<&NodeRecord>) -> Json {
+    let mut object = json(object);
+    let label = record.and_then(|record| record.label.as_ref()?.ok());
+    if let (Json::Object(fields), Some(label)) = (&mut object, label) {
+        fields.insert("description".into(), label.description.clone().into());
+        fields.insert("temporary".into(), label.temporary.to_string().into());
+    }
+    object
 }
 
 pub(super) fn pool(source: &Content, name: &str) -> Option<Description> {

@@ -63,6 +63,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Does it, until Ctrl-C, or until all are registered.
 pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     let loaded = common.settings(FlagSettings::default())?;
+    // Before anything is made or removed.
+    loaded.source()?;
     let shutdown = Shutdown::on_signals().context("failed to listen for signals")?;
     let folder = Folder::prepare(args.data_dir.clone())?;
     let log = if common.verbose == 0 { Some(folder.log()?) } else { None };
@@ -76,36 +78,39 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
 /// On an etcd that is started for it and ends with it.
 async fn on_private(loaded: &Loaded, args: &Args, folder: &Folder, shutdown: &Shutdown) -> anyhow::Result<Exit> {
     let data = folder.etcd();
-    let etcd = tokio::select! {
+    let mut etcd = tokio::select! {
         etcd = PrivateEtcd::start(args.etcd.as_deref(), &data) => etcd?,
         () = shutdown.orderly.cancelled() => return Ok(Exit::Ok),
     };
     output::line(format_args!("etcd {} at {}, data in {}", etcd.version(), etcd.endpoint(), folder))?;
     let loaded = only(loaded, etcd.endpoint());
-    let result = on(&loaded, args, folder, shutdown).await;
+    let result = tokio::select! {
+        result = on(&loaded, args, folder, shutdown) => result,
+        // Nothing is left to show: the nodes would only wait for it.
+        error = etcd.ended() => return Err(error),
+    };
     etcd.stop().await;
     result
 }
 
 /// On an etcd that people use: below a prefix of its own, and what was written goes at the end.
 async fn on_yours(loaded: &Loaded, args: &Args, folder: &Folder, shutdown: &Shutdown) -> anyhow::Result<Exit> {
-    let given = loaded.origins.get("source.prefix").is_some_and(|origin| origin.starts_with("flag "));
-    let prefix = if given { loaded.settings.source.prefix.clone() } else { PREFIX.to_owned() };
     let mut ours = loaded.clone();
-    ours.settings.source.prefix = prefix;
+    ours.settings.source.prefix = prefix_flag(loaded).unwrap_or_else(|| PREFIX.to_owned());
     ours.settings.manager = Default::default();
     let site = site::connect(ours.source()?).await?;
     let before = below(&site).await?;
     if before.keys > 0 && !args.force {
         return Err(Fault::Conflict(format!(
-            "there are {} keys below {}/: a demonstration does not write among them (--prefix for another place, --force to do it all the same)",
-            before.keys, site.prefix
+            "there {} below {}/: a demonstration does not write among them (--prefix for another place, --force to do it all the same)",
+            if before.keys == 1 { "is 1 key".to_owned() } else { format!("are {} keys", before.keys) },
+            site.prefix
         ))
         .into());
     }
     let result = on(&ours, args, folder, shutdown).await;
     let removed = purge::remove_newer(&site, before.revision).await?;
-    output::line(format_args!("{removed} keys below {}/ removed", site.prefix))?;
+    output::line(format_args!("{} below {}/ removed", output::counted(removed, "key"), site.prefix))?;
     result
 }
 
@@ -114,7 +119,16 @@ fn only(loaded: &Loaded, endpoint: &str) -> Loaded {
     let mut ours = Loaded::default();
     ours.settings.log = loaded.settings.log.clone();
     ours.settings.source.endpoints = List(vec![endpoint.to_owned()]);
+    if let Some(prefix) = prefix_flag(loaded) {
+        ours.settings.source.prefix = prefix;
+    }
     ours
+}
+
+/// The prefix, if it was said on the command line.
+fn prefix_flag(loaded: &Loaded) -> Option<String> {
+    let is_flag = loaded.origins.get("source.prefix").is_some_and(|origin| origin.starts_with("flag "));
+    is_flag.then(|| loaded.settings.source.prefix.clone())
 }
 
 struct Below {

@@ -33,6 +33,7 @@ pub(super) struct PrivateEtcd {
     process: Started,
     endpoint: String,
     version: String,
+    log: PathBuf,
 }
 
 impl PrivateEtcd {
@@ -42,17 +43,20 @@ impl PrivateEtcd {
     /// When there is no binary, or it does not come up; its log is named then.
     pub(super) async fn start(binary: Option<&Path>, folder: &Path) -> anyhow::Result<PrivateEtcd> {
         let binary = binary.map(Path::to_path_buf).or_else(in_path).ok_or_else(|| Fault::NotFound(HOW.into()))?;
+        if !binary.is_file() {
+            return Err(Fault::NotFound(format!("there is no etcd binary {}", binary.display())).into());
+        }
         std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
         let log = folder.join("etcd.log");
         for _ in 0..ATTEMPTS {
             let (client, peer) = (free_port()?, free_port()?);
             let process = spawn(command(&binary, folder, &log, client, peer)?).await;
             let process = process.with_context(|| format!("failed to start {}", binary.display()))?;
-            if let Some(etcd) = up(process, format!("127.0.0.1:{client}")).await? {
+            if let Some(etcd) = up(process, format!("127.0.0.1:{client}"), log.clone()).await? {
                 return Ok(etcd);
             }
         }
-        anyhow::bail!("etcd did not come up: see {}", log.display())
+        anyhow::bail!("etcd did not come up: see {}{}", log.display(), last_line(&log))
     }
 
     /// Where it listens.
@@ -63,6 +67,12 @@ impl PrivateEtcd {
     /// What it says it is.
     pub(super) fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Waits until it ends by itself, and says so.
+    pub(super) async fn ended(&mut self) -> anyhow::Error {
+        let how = self.process.child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+        anyhow::anyhow!("the private etcd ended ({how}): see {}", self.log.display())
     }
 
     /// Ends it: in order if it can, else by force.
@@ -76,14 +86,14 @@ impl PrivateEtcd {
 }
 
 /// Waits until it answers; `None` = it ended (its port was taken, say).
-async fn up(mut process: Started, endpoint: String) -> anyhow::Result<Option<PrivateEtcd>> {
+async fn up(mut process: Started, endpoint: String, log: PathBuf) -> anyhow::Result<Option<PrivateEtcd>> {
     let settings = StoreSettings { dial_timeout: START_LIMIT, ..StoreSettings::endpoints([endpoint.clone()]) };
     let member = async { Store::connect(settings).await?.member().await };
     let member = tokio::select! {
         member = member => member.context("the private etcd does not answer")?,
         _ = process.child.wait() => return Ok(None),
     };
-    Ok(Some(PrivateEtcd { process, endpoint, version: member.version }))
+    Ok(Some(PrivateEtcd { process, endpoint, version: member.version, log }))
 }
 
 fn command(binary: &Path, folder: &Path, log: &Path, client: u16, peer: u16) -> anyhow::Result<Command> {
@@ -108,6 +118,12 @@ fn command(binary: &Path, folder: &Path, log: &Path, client: u16, peer: u16) -> 
         command.env("ETCD_UNSUPPORTED_ARCH", "arm64");
     }
     Ok(command)
+}
+
+/// What it said last, which is mostly why it ended.
+fn last_line(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    text.lines().rev().find(|line| !line.is_empty()).map(|line| format!("\n  {line}")).unwrap_or_default()
 }
 
 fn in_path() -> Option<PathBuf> {

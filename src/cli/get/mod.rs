@@ -72,6 +72,17 @@ impl Kind {
         (Kind::Role, "role"),
     ];
 
+    /// The word for one, with its article.
+    pub fn a_word(self) -> String {
+        let article = if self == Kind::Assignment { "an" } else { "a" };
+        format!("{article} {}", self.word())
+    }
+
+    /// What a name on the command line is the name of.
+    fn named(self) -> &'static str {
+        if self == Kind::Member { Kind::Group.word() } else { self.word() }
+    }
+
     /// The word for one.
     pub fn word(self) -> &'static str {
         Self::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, word)| word)
@@ -135,7 +146,7 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
 
 async fn show<T: Shown>(common: Common, args: Args) -> anyhow::Result<Exit> {
     if args.selector.is_some() && !T::HAS_VARIABLES {
-        return Err(Fault::Usage(format!("-l selects by a node's variables: a {} has none", args.kind.word())).into());
+        return Err(Fault::Usage(format!("-l selects by a node's variables: {} has none", args.kind.a_word())).into());
     }
     let loaded = common.settings(FlagSettings::default())?;
     telemetry::start(loaded.settings.log.format, common.level(&loaded, false), None);
@@ -145,12 +156,14 @@ async fn show<T: Shown>(common: Common, args: Args) -> anyhow::Result<Exit> {
         return watch::run::<T>(sites, query, args.output).await;
     }
     let (source, manager) = contents::<T>(&sites).await?;
-    let mut objects = T::list(Stores { source: source.as_ref(), manager: manager.as_ref() });
+    let stores = Stores { source: source.as_ref(), manager: manager.as_ref() };
+    let mut objects = T::list(stores);
     objects.retain(|object| query.wants(object));
     if objects.is_empty()
         && let Some(name) = &query.name
+        && !T::may_be_none(stores, name)
     {
-        return Err(Fault::NotFound(format!("there is no {} {name}", args.kind.word())).into());
+        return Err(Fault::NotFound(format!("there is no {} {name}", args.kind.named())).into());
     }
     output::print(&print::all(&objects, args.output)?)?;
     Ok(Exit::Ok)

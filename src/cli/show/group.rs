@@ -59,7 +59,11 @@ impl Shown for GroupObject {
     fn cells(&self, _now: SystemTime) -> Vec<String> {
         vec![
             self.name.clone(),
-            if self.selector.is_empty() { "(all)".into() } else { self.selector.clone() },
+            match (self.selector.as_str(), self.condition.as_str()) {
+                // Of a definition that cannot be read no selector is known: it does not mean everybody.
+                ("", "ok" | "new" | "orphaned") => "(all)".into(),
+                (selector, _) => selector.into(),
+            },
             self.members.to_string(),
             self.published.to_string(),
             self.condition.clone(),

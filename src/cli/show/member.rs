@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::group::GroupObject;
 use super::node::group_name;
 use super::{Shown, Stores, joined, pairs};
 use crate::cli::content::{Content, decoded};
@@ -35,7 +36,7 @@ pub struct MemberObject {
 
 impl Shown for MemberObject {
     const SOURCE: &'static [&'static str] = &[];
-    const MANAGER: &'static [&'static str] = &["manager/groups"];
+    const MANAGER: &'static [&'static str] = GroupObject::MANAGER;
     const HEADINGS: &'static [&'static str] = &["GROUP", "NODE", "STATE", "PUBLISHED", "ADDRESSES", "PORTS"];
     const WIDE: &'static [&'static str] = &["REVISION"];
 
@@ -55,6 +56,10 @@ impl Shown for MemberObject {
     /// A group means all its members; a keyed definition those of all its groups.
     fn is_called(&self, name: &str) -> bool {
         self.group == name || self.name() == name || self.group.split('/').next() == Some(name)
+    }
+
+    fn may_be_none(stores: Stores<'_>, name: &str) -> bool {
+        GroupObject::list(stores).iter().any(|group| group.is_called(name))
     }
 
     fn cells(&self, _now: SystemTime) -> Vec<String> {

@@ -46,6 +46,10 @@ pub trait Shown: Serialize + PartialEq + Sized {
     fn is_called(&self, name: &str) -> bool {
         self.name() == name
     }
+    /// Whether nothing of that name is an answer too: a group may have no members.
+    fn may_be_none(_stores: Stores<'_>, _name: &str) -> bool {
+        false
+    }
     /// Cells under [`Shown::HEADINGS`]. `now` is for ages.
     fn cells(&self, now: SystemTime) -> Vec<String>;
     /// Cells under [`Shown::WIDE`].

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use crate::model::assignment::{Answer, Assignment, Bound, Leaving};
 use crate::model::claim::{Claim, ClaimKey, ClaimState};
 use crate::model::names::Revision;
-use crate::plan::change::{Action, Change, Compare, Subject, Write};
+use crate::plan::change::{Action, Change, Compare, Note, Subject, Write};
 use crate::plan::taken::Taken;
 use crate::plan::world::{World, created, modified};
 
@@ -31,7 +31,7 @@ pub fn answer(
     taken: &mut Taken,
     asker: &Asker<'_>,
     next: Assignment,
-    (action, rests_on, note): (Action, RestsOn, String),
+    (action, rests_on, why): (Action, RestsOn, String),
 ) -> Change {
     let mut compares = asker_compares(asker, rests_on);
     let mut writes = Vec::new();
@@ -44,6 +44,7 @@ pub fn answer(
         compares.extend(more_compares);
         writes.extend(more_writes);
     }
+    let note = Note::new(asker.old.map(|old| &old.answer), Some(&next.answer), why);
     writes.push(Write::Assignment(asker.node.clone(), next));
     Change { node: asker.node.clone(), action, note, compares, writes }
 }

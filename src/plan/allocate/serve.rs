@@ -5,7 +5,7 @@ use crate::model::assignment::{Answer, Assignment, Bound, Reason, Waiting};
 use crate::model::names::NodeId;
 use crate::model::pool::{OnMismatch, Sharing};
 use crate::model::status::{Phase, Refused};
-use crate::plan::change::{Action, Change, Compare, Subject, Write};
+use crate::plan::change::{Action, Change, Compare, Note, Subject, Write};
 use crate::plan::snapshot::NodeRecord;
 use crate::plan::taken::Taken;
 use crate::plan::world::{World, modified};
@@ -60,8 +60,7 @@ fn serve_unbound(world: &World<'_>, taken: &mut Taken, asker: &Asker<'_>) -> Opt
         Ok(pick) if !world.pass.held_only || is_held(asker, &pick) => {
             let next = Bound { terms: pick.terms.clone(), addresses: pick.addresses.clone(), ports: pick.ports.clone() };
             let leaving = asker.old.map(|old| leaving_after(old, Some(&next), &[])).unwrap_or_default();
-            let note = format!("nothing → {}: {}", place(&next), why(&pick));
-            Some(put_bound(world, attempt.taken, asker, (next, leaving), (Action::Assign, RestsOn::Live, note)))
+            Some(put_bound(world, attempt.taken, asker, (next, leaving), (Action::Assign, RestsOn::Live, why(&pick).to_owned())))
         }
         // After a restore the others wait until what is in use has been asked back.
         Ok(_) => None,
@@ -95,8 +94,8 @@ fn serve_bound(world: &World<'_>, taken: &mut Taken, asker: &Asker<'_>, (old, bo
         Ok(pick) => {
             let next = Bound { terms: pick.terms.clone(), addresses: pick.addresses.clone(), ports: pick.ports.clone() };
             let leaving = bounded(leaving_after(old, Some(&next), &refused), old, !refused.is_empty())?;
-            let note = format!("{} → {}: {}", place(bound), place(&next), moved_why(&pick, must_move, &refused));
-            Some(put_bound(world, taken, asker, (next, leaving), (Action::Move, rests_on, note)))
+            let why = moved_why(&pick, must_move, &refused);
+            Some(put_bound(world, taken, asker, (next, leaving), (Action::Move, rests_on, why)))
         }
         Err(_) if world.pass.held_only || (is_answered && refused.is_empty()) => None,
         Err(refusal) => wait(world, taken, asker, refusal, rests_on),
@@ -148,15 +147,12 @@ fn wait(world: &World<'_>, taken: &mut Taken, asker: &Asker<'_>, refusal: Refusa
         Some(old) => bounded(leaving_after(old, None, &refused), old, !refused.is_empty())?,
         None => Vec::new(),
     };
-    let note = match asker.old.and_then(Assignment::bound) {
-        Some(bound) => format!("{} → waiting: {}", place(bound), waiting.message),
-        None => format!("waiting: {}", waiting.message),
-    };
+    let why = waiting.message.clone();
     let next = assignment(asker, generation, asked, Answer::Waiting(waiting), leaving);
     if asker.old == Some(&next) {
         return None;
     }
-    Some(answer(world, taken, asker, next, (Action::Wait, rests_on, note)))
+    Some(answer(world, taken, asker, next, (Action::Wait, rests_on, why)))
 }
 
 /// A label that breaks a rule takes nothing from a node that has something: its agent will not write such a one, and
@@ -180,7 +176,7 @@ fn settle(world: &World<'_>, node: &NodeId, record: &NodeRecord, old: &Assignmen
     let (more, mut writes) = give_up(world, old, &keep, |_| GiveUp::Cool);
     compares.extend(more);
     writes.push(Write::Assignment(node.clone(), next));
-    Change { node: node.clone(), action: Action::Settle, note: String::new(), compares, writes }
+    Change { node: node.clone(), action: Action::Settle, note: Note::default(), compares, writes }
 }
 
 /// Ports of the present answer that the node's own host uses for something else.
@@ -197,13 +193,6 @@ fn is_held(asker: &Asker<'_>, pick: &Pick) -> bool {
     asker.holding.is_some_and(|holding| {
         holding.addresses.len() == pick.addresses.len() && holding.addresses.iter().all(|ip| pick.addresses.contains(ip))
     })
-}
-
-fn place(bound: &Bound) -> String {
-    let addresses: Vec<String> = bound.addresses.iter().map(ToString::to_string).collect();
-    let ports: Vec<String> = bound.ports.iter().map(|(name, port)| format!("{name}={port}")).collect();
-    let ports = if ports.is_empty() { String::new() } else { format!(" {}", ports.join(",")) };
-    format!("{}{ports} ({})", addresses.join(","), bound.terms.pool)
 }
 
 fn why(pick: &Pick) -> &'static str {

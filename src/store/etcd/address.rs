@@ -1,7 +1,5 @@
 //! Endpoints as people write them → where to dial and whether with TLS. Pure.
 
-use crate::store::api::StoreError;
-
 /// One endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
@@ -15,10 +13,8 @@ pub(super) struct Address {
 
 impl Address {
     /// Reads `host:port`, `http://host:port`, `https://host:port`; `tls` says what no scheme means.
-    pub(super) fn parse(text: &str, tls: bool) -> Result<Address, StoreError> {
-        let wrong = |why: &str| {
-            StoreError::Other(format!("endpoint {text:?} {why}: expected host:port, http://host:port or https://host:port"))
-        };
+    pub(super) fn parse(text: &str, tls: bool) -> Result<Address, String> {
+        let wrong = |why: &str| format!("endpoint {text:?} {why}: expected host:port, http://host:port or https://host:port");
         let trimmed = text.trim();
         let (tls, rest) = match trimmed.split_once("://") {
             Some(("http", rest)) => (false, rest),

@@ -132,6 +132,11 @@ fn from_server(code: Code, message: &str, endpoint: &str) -> Failure {
     if says("no leader") || says("too many requests") || says("rpc not supported for learner") {
         return Failure { soon: true, ..Failure::not_connected(endpoint, &text) };
     }
+    // Plain HTTP: a proxy without an etcd behind it, or something else altogether. Another endpoint may be one.
+    if says("grpc-status header missing") {
+        let words = format!("{endpoint}: what answers there is no etcd ({text})");
+        return Failure::endpoint(StoreError::Broken(words), false);
+    }
     match code {
         Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted => {
             let soon = says("leader changed");
@@ -193,6 +198,8 @@ mod tests {
         check(Code::PermissionDenied, "etcdserver: permission denied", StoreError::Refused("permission denied".into()));
         let wrong = "authentication failed, invalid user ID or password";
         check(Code::InvalidArgument, &format!("etcdserver: {wrong}"), StoreError::Refused(wrong.into()));
+        let web = "grpc-status header missing, mapped from HTTP status code 404";
+        check(Code::Unimplemented, web, StoreError::Broken(format!("h:1: what answers there is no etcd ({web})")));
         let duplicate = "etcdserver: duplicate key given in txn request";
         check(Code::InvalidArgument, duplicate, StoreError::Other("duplicate key given in txn request".into()));
     }

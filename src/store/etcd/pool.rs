@@ -58,7 +58,7 @@ impl std::fmt::Debug for Slot {
 impl Pool {
     pub(super) fn new(settings: StoreSettings) -> Result<Self, StoreError> {
         let slots = settings.endpoints.iter().map(|text| {
-            let address = Address::parse(text, settings.wants_tls())?;
+            let address = Address::parse(text, settings.wants_tls()).map_err(StoreError::Other)?;
             Ok(Slot { address, client: tokio::sync::Mutex::default(), health: Mutex::default() })
         });
         let slots: Vec<Slot> = slots.collect::<Result<_, StoreError>>()?;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::address::Address;
+
 /// How to reach an etcd cluster. Names and meanings are those of etcdctl's flags.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoreSettings {
@@ -53,6 +55,14 @@ impl StoreSettings {
     /// Only the endpoints, the rest as by default.
     pub fn endpoints<I: IntoIterator<Item = S>, S: Into<String>>(endpoints: I) -> Self {
         StoreSettings { endpoints: endpoints.into_iter().map(Into::into).collect(), ..Default::default() }
+    }
+
+    /// Whether an endpoint can be understood, without a look at whether anybody is there.
+    ///
+    /// # Errors
+    /// What is wrong with it and what is expected, in words.
+    pub fn check_endpoint(text: &str) -> Result<(), String> {
+        Address::parse(text, false).map(|_| ())
     }
 
     /// Whether a setting asks for TLS.
