@@ -58,10 +58,13 @@ fn what_was_put_by_hand_costs_only_itself() {
 }
 
 /// Something bad under every kind of key that people or faults can reach.
-const BAD: [(&str, &str); 18] = [
+const BAD: [(&str, &str); 21] = [
     ("pools/bad", "?"),
     ("pools/UPPER", "{}"),
     ("groups/bad", "?"),
+    ("groups/UPPER", "{}"),
+    ("manager/foreign", "?"),
+    ("manager/nodes/good/foreign", "?"),
     ("brakes/allocator", "?"),
     ("brakes/nobody", "?"),
     ("nodes/bad/label", "?"),
@@ -114,6 +117,9 @@ fn nothing_that_runs_stops_for_it_nor_for_a_crowd_beside_the_prefix() {
         "pools/bad",
         "pools/UPPER",
         "groups/bad",
+        "groups/UPPER",
+        "manager/foreign",
+        "manager/nodes/good/foreign",
         "brakes/nobody",
         "nodes/bad/label",
         "nodes/good/foreign",
@@ -121,6 +127,8 @@ fn nothing_that_runs_stops_for_it_nor_for_a_crowd_beside_the_prefix() {
     ] {
         assert!(found.stdout.contains(&format!("\"{key}\"")), "no finding about {key}:\n{}", found.stdout);
     }
+    let told = found.stdout.matches("\"manager/nodes/good/foreign\"").count();
+    assert_eq!(told, 1, "once is enough:\n{}", found.stdout);
     // The manager put its own back.
     for right in ["manager/groups/ghost", "manager/groups/all/members/good"] {
         assert!(!found.stdout.contains(right), "{right}:\n{}", found.stdout);

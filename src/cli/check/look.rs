@@ -17,10 +17,14 @@ use crate::{manager, relay};
 pub(super) async fn look(sites: &Sites) -> anyhow::Result<Vec<Found>> {
     let source = content::read(&sites.source, &["brakes", "claims", "nodes", "pools"]).await?;
     let mut found: Vec<Found> = all_findings(&source.snapshot()).into_iter().map(of("source")).collect();
-    found.extend(foreign(&source).into_iter().map(of("source")));
+    found.extend(foreign(&source, |_| true).into_iter().map(of("source")));
     let destination = content::read(&sites.manager, &["brakes", "groups", "manager"]).await?;
     found.extend(copies(sites, &destination).await?.into_iter().map(of("manager")));
     found.extend(groups(&destination).into_iter().map(of("manager")));
+    // What lies among copies and members, their own checks have told; and brakes may be the source's.
+    let told = ["brakes/", "manager/nodes/", "manager/groups/"];
+    let untold = |key: &str| !told.iter().any(|folder| key.starts_with(folder));
+    found.extend(foreign(&destination, untold).into_iter().map(of("manager")));
     found.sort();
     found.dedup();
     Ok(found)
@@ -31,10 +35,11 @@ fn of(store: &'static str) -> impl Fn(Finding) -> Found {
 }
 
 /// Keys in our folders that no enlist wrote: they stand in nobody's way, but somebody may have meant something by them.
-fn foreign(content: &Content) -> Vec<Finding> {
+fn foreign(content: &Content, is_meant: impl Fn(&str) -> bool) -> Vec<Finding> {
     let keys = content.parsed().filter(|(key, _)| *key == ParsedKey::Foreign);
+    let keys = keys.map(|(_, kv)| content.prefix.relative(&kv.key)).filter(|key| is_meant(key));
     let message = "is no key of enlist's: it is left alone; delete it if nobody needs it";
-    keys.map(|(_, kv)| Finding::about("foreign-key", content.prefix.relative(&kv.key), message)).collect()
+    keys.map(|key| Finding::about("foreign-key", key, message)).collect()
 }
 
 /// A part of a content, as a read of its own would have answered.
