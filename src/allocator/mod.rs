@@ -1,7 +1,7 @@
 //! The allocator: sees labels, chooses addresses and ports, commits them with compares.
 //!
-//! The decisions are [`crate::plan`]'s (pure). Here is the loop around them: [`view`] is the typed picture of the prefix,
-//! [`encode`] turns a planned change into a transaction, [`lead`] runs passes while this instance leads. It may never write
+//! The decisions are [`crate::plan`]'s (pure). Here is the loop around them: `view` is the typed picture of the prefix,
+//! `encode` turns a planned change into a transaction, `lead` runs passes while this instance leads. It may never write
 //! without its leader key in the compares, and never plan before it leads and the view is complete.
 
 mod view;

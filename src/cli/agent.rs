@@ -43,8 +43,12 @@ pub struct Args {
     /// This address, or nothing; one of each family
     #[arg(long = "address", value_name = "IP")]
     addresses: Vec<String>,
-    /// Where identity and last assignment are kept [default: /var/lib/enlist/<id>, or below $XDG_STATE_HOME]
-    #[arg(long, value_name = "DIR")]
+    /// Where identity and last assignment are kept
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = "Where identity and last assignment are kept [default: /var/lib/enlist/<id>, or below $XDG_STATE_HOME]"
+    )]
     state_dir: Option<String>,
     /// Which installation this is, for containers that are made anew
     #[arg(long)]

@@ -1,7 +1,7 @@
 //! The command line: a file per command. The only module that writes stdout (data; talk goes to stderr).
 //!
 //! It decides nothing about nodes: it reads, asks [`crate::plan`], writes with compares, and shows. Renderers are pure:
-//! values in, rows or JSON out. Reading order: [`args`] and [`exit`] (what all commands share), [`output`], then any command.
+//! values in, rows or JSON out. Reading order: `args` and `exit` (what all commands share), `output`, then any command.
 
 #![expect(unreachable_pub, reason = "only `main` is called from outside; within, `pub` is for the sibling commands")]
 

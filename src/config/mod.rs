@@ -1,7 +1,7 @@
 //! Settings: built-in defaults ← a file ← `ENLIST__SECTION__KEY` variables ← flags. An unknown key is an error that names the
 //! nearest known one.
 //!
-//! [`sections`] says which settings there are, [`load`] puts the layers on top of each other, [`resolve`] turns sections into
+//! [`sections`] says which settings there are, [`mod@load`] puts the layers on top of each other, [`resolve`] turns sections into
 //! the settings structs that the modules own. No module reads settings by itself. Variables of the form `ENLIST_X` (one
 //! underscore) are what hooks and children are given, and never settings: Kubernetes makes such variables by itself for a
 //! service of that name.

@@ -25,7 +25,7 @@ pub struct Unit {
     pub compares: Vec<Compare>,
     /// Puts and deletes of single keys; each key at most once. A put's lease must have been granted for this unit's pass.
     pub writes: Vec<Op>,
-    /// Ranges read when a compare fails, for [`Outcome::Lost`].
+    /// Ranges read when a compare fails, for `Outcome::Lost`.
     pub reads: Vec<KeyRange>,
 }
 

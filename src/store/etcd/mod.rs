@@ -2,7 +2,7 @@
 //! `rustls`); none of their types leaves it, because their breaking releases are not ours.
 //!
 //! The crate balances calls over all endpoints without knowing which are healthy: with one of three members dead a quarter of
-//! all calls fail. So there is one client per endpoint here and a choice of our own ([`pool`]). Every call has a time-out,
+//! all calls fail. So there is one client per endpoint here and a choice of our own (`pool`). Every call has a time-out,
 //! every watch a connection of its own. Reading order follows the `mod` lines.
 //!
 //! [`Backend`]: crate::store::api::Backend

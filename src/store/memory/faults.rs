@@ -29,9 +29,9 @@ use crate::store::api::Store;
 pub struct FaultPlan {
     /// Each call takes up to this long on its way and up to this long back.
     pub delay_max: Duration,
-    /// The request is not sent ([`StoreError::Unreachable`]).
+    /// The request is not sent (`StoreError::Unreachable`).
     pub unreachable: f64,
-    /// The request is done, its answer is lost ([`StoreError::Timeout`]).
+    /// The request is done, its answer is lost (`StoreError::Timeout`).
     pub answer_lost: f64,
     /// The request is done after the client gave up.
     pub late: f64,
