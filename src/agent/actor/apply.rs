@@ -124,8 +124,16 @@ impl Actor {
         self.hooked.push(wanted.given.clone());
         self.tried = Some(wanted.given.clone());
         let (probe, own_ports) = self.probe(&wanted.given);
-        let preparation =
-            work::Preparation { host: self.host.clone(), probe, own_ports, given: wanted.given.clone(), previous, strays, event };
+        let preparation = work::Preparation {
+            host: self.host.clone(),
+            probe,
+            own_ports,
+            given: wanted.given.clone(),
+            previous,
+            strays,
+            event,
+            hook_limit: self.settings.hook_limit,
+        };
         self.doing = Doing::Preparing(Box::new(wanted));
         self.work = boxed(work::prepare(preparation));
     }
@@ -282,8 +290,9 @@ impl Actor {
         self.wish_for(Phase::Joining, Revision::NONE, why.to_owned());
         self.child_stopping = true;
         self.doing = Doing::Withdrawing;
-        let (host, child, stop_timeout) = (self.host.clone(), self.child.clone(), self.settings.stop_timeout);
-        self.work = boxed(work::withdraw(host, child, stop_timeout, std::mem::take(&mut self.hooked)));
+        let (stop_timeout, hook_limit) = (self.settings.stop_timeout, self.settings.hook_limit);
+        let in_use = std::mem::take(&mut self.hooked);
+        self.work = boxed(work::withdraw(self.host.clone(), self.child.clone(), stop_timeout, in_use, hook_limit));
     }
 
     /// Nothing is in use any more.

@@ -108,7 +108,8 @@ impl Actor {
                 self.child_code = Some(stop.await);
             }
         }
-        work::put_all_out_of_use(&*self.host, std::mem::take(&mut self.hooked)).await;
+        let in_use = std::mem::take(&mut self.hooked);
+        work::put_all_out_of_use(&*self.host, in_use, self.settings.hook_limit).await;
     }
 
     /// Writes the status as wished for, once; what became of it shows in `joined`.

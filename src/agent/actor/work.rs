@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
@@ -61,6 +60,8 @@ pub(super) struct Preparation {
     /// The ports that this node serves already, on other addresses perhaps.
     pub own_ports: BTreeSet<u16>,
     pub event: HookEvent,
+    /// For all calls with `withdrawn` together.
+    pub hook_limit: Duration,
 }
 
 /// Probe, files, hook, in this order.
@@ -72,7 +73,7 @@ pub(super) async fn prepare(it: Preparation) -> Done {
     if let Err(error) = it.host.write_files(it.given.clone()).await {
         return Done::Prepared(Err(Trouble::Host(error)));
     }
-    put_all_out_of_use(&*it.host, it.strays).await;
+    put_all_out_of_use(&*it.host, it.strays, it.hook_limit).await;
     let hook = it.host.run_hook(it.event, it.given, it.previous).await;
     Done::Prepared(hook.map_err(Trouble::Host))
 }
@@ -165,10 +166,17 @@ pub(super) async fn put_out_of_use(host: &dyn Host, given: Given) {
     }
 }
 
-/// The same for several, at the same time: the promise of `on_isolation: withdraw` has room for one hook limit, not for one
-/// after the other.
-pub(super) async fn put_all_out_of_use(host: &dyn Host, given: Vec<Given>) {
-    join_all(given.into_iter().map(|given| put_out_of_use(host, given))).await;
+/// The same for several, one after the other (a hook need not bear another of its kind beside it), all within one hook limit:
+/// the promise of `on_isolation: withdraw` has room for no more.
+pub(super) async fn put_all_out_of_use(host: &dyn Host, given: Vec<Given>, hook_limit: Duration) {
+    let all = async {
+        for given in given {
+            put_out_of_use(host, given).await;
+        }
+    };
+    if timeout(hook_limit, all).await.is_err() {
+        warn!("the hooks on withdrawn did not all end within one hook limit");
+    }
 }
 
 /// Stops the child, calls the hook with `withdrawn` for all that it was called with, and forgets.
@@ -177,11 +185,12 @@ pub(super) async fn withdraw(
     child: Option<Arc<dyn Child>>,
     stop_timeout: Duration,
     in_use: Vec<Given>,
+    hook_limit: Duration,
 ) -> Done {
     if let Some(child) = child {
         stop_child(child, stop_timeout).await;
     }
-    put_all_out_of_use(&*host, in_use).await;
+    put_all_out_of_use(&*host, in_use, hook_limit).await;
     remember(&*host, None).await;
     Done::Withdrawn
 }

@@ -174,11 +174,17 @@ async fn it_withdraws_at_the_hold_and_not_at_the_next_look() {
 
 #[tokio::test(start_paused = true)]
 async fn all_hooks_of_a_withdraw_together_take_one_hook_limit() {
-    // The promise counts on stop time-out and one hook limit.
+    // The promise counts on stop time-out and one hook limit (7 s). What is in use goes first.
+    for (takes, both) in [(3, true), (5, false)] {
+        withdraw_with_two_hooks(Duration::from_secs(takes), both).await;
+    }
+}
+
+async fn withdraw_with_two_hooks(takes: Duration, both: bool) {
     let lab = Lab::withdrawing(60);
     let machine = lab.serving_machine();
     let (agent, _) = registered(&lab, &machine).await;
-    machine.set_hook(Some(HookScript { takes: Duration::from_secs(6), fails: Some("no".into()) }));
+    machine.set_hook(Some(HookScript { takes, fails: Some("no".into()) }));
     lab.assign("10.0.0.2", 80).await;
     lab.until_phase(Phase::Failed).await;
     machine.journal();
@@ -186,9 +192,9 @@ async fn all_hooks_of_a_withdraw_together_take_one_hook_limit() {
     lab.until("the child's end", async || machine.uses().is_none()).await;
     let begun = Instant::now();
     lab.until("the end of the withdraw", async || machine.recorded().is_none()).await;
-    assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() <= Duration::from_millis(7_100), "{:?}", begun.elapsed());
     let did = journal(&machine);
-    assert!(did.contains("withdrawn 10.0.0.1") && did.contains("withdrawn 10.0.0.2"), "{did}");
+    assert_eq!((did.contains("withdrawn 10.0.0.1"), did.contains("withdrawn 10.0.0.2")), (true, both), "{did}");
     agent.kill().await;
 }
 
