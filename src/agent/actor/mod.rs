@@ -1,5 +1,5 @@
 //! The shell of one agent: a task with one loop. It looks at what is, decides purely, and keeps at most one request to the
-//! store ([`io`]) and one piece of work on the host ([`work`]) under way; what they bring back wakes it again.
+//! store (`io`) and one piece of work on the host (`work`) under way; what they bring back wakes it again.
 //!
 //! `steps` looks and begins, `done` takes in what was brought back, `finish` is the way out.
 
