@@ -21,13 +21,15 @@ async fn main() -> anyhow::Result<()> {
     let id = arguments.next().unwrap_or_else(|| "self-registered".to_owned());
     let state_dir = arguments.next().map_or_else(|| std::env::temp_dir().join(format!("enlist-{id}")), PathBuf::from);
 
-    let store = Store::connect(StoreSettings { endpoints: vec![endpoint], ..StoreSettings::default() }).await?;
+    let store = Store::connect(StoreSettings { endpoints: vec![endpoint.clone()], ..StoreSettings::default() }).await?;
     let mut registered = Agent::builder(store)
         .id(&id)
         .variable("role", "example")
         .port("http")
         .description("a service that registers itself")
         .state_dir(state_dir)
+        // The address of this host on the way to etcd is where others may ask who holds this id.
+        .towards(endpoint)
         // Registered only once the port below accepts connections.
         .registered_when_listening()
         .join()

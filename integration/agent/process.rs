@@ -57,7 +57,7 @@ async fn other_signals_go_to_the_child() {
     let lab = Lab::start();
     let file = lab.path("signals");
     let script = format!(
-        "trap 'echo HUP >> {0}' HUP; trap 'echo USR1 >> {0}' USR1; echo ready >> {0}; while :; do sleep 0.05; done",
+        "trap 'echo HUP >> {0}' HUP; trap 'echo PWR >> {0}' PWR; trap 'echo USR1 >> {0}' USR1; echo ready >> {0}; while :; do sleep 0.05; done",
         file.display()
     );
     let mut agent = lab.agent("state", &["--no-ready-check", "--", "sh", "-c", &script]);
@@ -67,6 +67,8 @@ async fn other_signals_go_to_the_child() {
     until_file(&file, |text| text == "ready\nHUP\n").await;
     agent.signal(Signal::SIGUSR1);
     until_file(&file, |text| text == "ready\nHUP\nUSR1\n").await;
+    agent.signal(Signal::SIGPWR);
+    until_file(&file, |text| text == "ready\nHUP\nUSR1\nPWR\n").await;
     assert!(agent.is_running());
     agent.stop().await;
 }

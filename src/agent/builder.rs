@@ -1,6 +1,6 @@
 //! How a Rust service registers itself.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,7 +193,22 @@ impl Agent {
         self.change(|settings| settings.state_dir = Some(dir))
     }
 
-    /// TTL of the node's lease; whole seconds.
+    /// `host:port` of one of etcd's endpoints; may be given several times. The address of this host towards it is that of the
+    /// temporary endpoint: other hosts with the same id ask there who holds it, and a `sharing: host` pool assigns it. Without
+    /// it the temporary endpoint is on loopback.
+    #[must_use]
+    pub fn towards(self, endpoint: impl Into<String>) -> Agent {
+        let endpoint = endpoint.into();
+        self.change(|settings| settings.towards.push(endpoint))
+    }
+
+    /// Where the temporary endpoint listens, in place of a free port on the address [`Agent::towards`] etcd. Port 0 = any.
+    #[must_use]
+    pub fn temporary_listen(self, at: SocketAddr) -> Agent {
+        self.change(|settings| settings.temporary_listen = Some(at))
+    }
+
+    /// TTL of the node's lease; whole seconds, at least 2. Default 15 s: a node that dies is silent after at most this.
     #[must_use]
     pub fn lease_ttl(self, ttl: Duration) -> Agent {
         self.change(|settings| settings.lease_ttl = ttl)
@@ -314,13 +329,11 @@ impl std::fmt::Debug for Registered {
 
 impl Registered {
     /// Every assigned port on every assigned address.
-    pub fn sockets(&self) -> Vec<std::net::SocketAddr> {
+    pub fn sockets(&self) -> Vec<SocketAddr> {
         let bound = self.assignment.bound();
         bound
             .into_iter()
-            .flat_map(|bound| {
-                bound.addresses.iter().flat_map(|ip| bound.ports.values().map(|port| std::net::SocketAddr::new(*ip, *port)))
-            })
+            .flat_map(|bound| bound.addresses.iter().flat_map(|ip| bound.ports.values().map(|port| SocketAddr::new(*ip, *port))))
             .collect()
     }
 

@@ -59,8 +59,9 @@ pub struct AgentSettings {
     pub stop_timeout: Duration,
     /// Where the temporary endpoint listens; `None` = a free port on the address towards etcd.
     pub temporary_listen: Option<SocketAddr>,
-    /// Host and port of an etcd endpoint: the address towards it is the temporary endpoint's. `None` = loopback.
-    pub towards: Option<String>,
+    /// `host:port` of etcd's endpoints: the address towards the first that there is a way to is the temporary endpoint's.
+    /// Empty = loopback, where no other host can ask, and which a `sharing: host` pool would assign.
+    pub towards: Vec<String>,
     /// Files to write from templates.
     pub write: Vec<WriteFile>,
     /// A hook, run by `/bin/sh -c`.
@@ -116,7 +117,7 @@ impl AgentSettings {
             ready_timeout: READY_TIMEOUT_DEFAULT,
             stop_timeout: STOP_TIMEOUT_DEFAULT,
             temporary_listen: None,
-            towards: None,
+            towards: Vec::new(),
             write: Vec::new(),
             exec: None,
             hook_limit: HOOK_LIMIT_DEFAULT,

@@ -69,7 +69,8 @@ struct Machine {
     taken: BTreeSet<SocketAddr>,
     hook: Option<HookScript>,
     child: Option<ChildScript>,
-    running: Option<(Given, watch::Sender<Option<i32>>)>,
+    /// What it was given, its end, whether it listens on all addresses.
+    running: Option<(Given, watch::Sender<Option<i32>>, bool)>,
     journal: Vec<String>,
     leave: Option<mpsc::Sender<LeaveRequest>>,
 }
@@ -96,8 +97,10 @@ pub struct HookScript {
 pub struct ChildScript {
     /// How long after TERM they end; longer than the stop time-out = they must be killed.
     pub stops_after: Duration,
-    /// Whether they listen on their ports.
+    /// They do not listen on their ports.
     pub deaf: bool,
+    /// They listen on all addresses of the machine, not on what they were given.
+    pub on_all_addresses: bool,
 }
 
 impl SimMachine {
@@ -202,7 +205,7 @@ impl SimMachine {
 
     /// What its child uses; `None` = there is none.
     pub fn uses(&self) -> Option<Given> {
-        self.state().running.as_ref().map(|(given, _)| given.clone())
+        self.state().running.as_ref().map(|(given, ..)| given.clone())
     }
 
     /// What the state directory says is applied.
@@ -229,7 +232,7 @@ impl SimMachine {
 
     fn child_ended(&self, code: i32) {
         let mut state = self.state();
-        if let Some((given, ended)) = state.running.take() {
+        if let Some((given, ended, _)) = state.running.take() {
             state.journal.push(format!("child of {} ended {code}", given.summary()));
             ended.send_replace(Some(code));
         }
@@ -347,7 +350,9 @@ impl Host for SimHost {
 
     fn in_use(&self, sockets: Vec<SocketAddr>) -> BoxFuture<'_, Vec<SocketAddr>> {
         let state = self.machine.state();
-        let used = sockets.into_iter().filter(|socket| state.taken.contains(socket)).collect();
+        let everywhere = state.running.as_ref().filter(|(_, _, everywhere)| *everywhere).map(|(given, ..)| given);
+        let own = |socket: &SocketAddr| everywhere.is_some_and(|given| given.ports.values().any(|port| *port == socket.port()));
+        let used = sockets.into_iter().filter(|socket| state.taken.contains(socket) || own(socket)).collect();
         std::future::ready(used).boxed()
     }
 
@@ -380,7 +385,7 @@ impl Host for SimHost {
         let script = state.child.clone().unwrap_or_default();
         let (ended, watch) = watch::channel(None);
         state.journal.push(format!("child of {} started", given.summary()));
-        state.running = Some((given, ended));
+        state.running = Some((given, ended, script.on_all_addresses));
         let child = SimChild { machine: self.machine.clone(), ended: watch, stops_after: script.stops_after };
         std::future::ready(Ok(Arc::new(child) as Arc<dyn Child>)).boxed()
     }
@@ -388,7 +393,7 @@ impl Host for SimHost {
     fn accepts(&self, at: SocketAddr) -> BoxFuture<'_, bool> {
         let state = self.machine.state();
         let listens = state.child.as_ref().is_some_and(|child| !child.deaf)
-            && state.running.as_ref().is_some_and(|(given, _)| given.sockets().contains(&at));
+            && state.running.as_ref().is_some_and(|(given, ..)| given.sockets().contains(&at));
         std::future::ready(listens).boxed()
     }
 

@@ -68,7 +68,7 @@ impl Loaded {
             }
             settings.want.addresses.push(address);
         }
-        settings.towards = self.settings.source.endpoints.0.first().map(|endpoint| authority(endpoint));
+        settings.towards = self.settings.source.endpoints.0.iter().map(|endpoint| authority(endpoint)).collect();
         match settings.fault() {
             Some(fault) => Err(self.invalid("agent.lease_ttl", fault)),
             None => Ok(settings),
@@ -178,7 +178,7 @@ mod tests {
     fn the_agents_defaults_are_the_modules() {
         let settings = loaded().agent(&[]).unwrap();
         let mut expected = AgentSettings::new("edge-7".parse().unwrap());
-        expected.towards = Some("127.0.0.1:2379".into());
+        expected.towards = vec!["127.0.0.1:2379".into()];
         assert_eq!(settings, expected);
     }
 

@@ -1,5 +1,6 @@
 //! Applying an answer, acknowledging it, and putting out of use what is no longer this node's.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use tokio::time::Instant;
@@ -24,14 +25,12 @@ impl Actor {
 
     /// The answer gives what is in use.
     pub(super) fn same(&mut self) {
-        if !self.started {
+        // Race: an apply of something else began and is no longer asked for. It may have written its files, called its hook
+        // and told the child to end: what was in use must be put to use again.
+        if !self.started || self.tried.is_some() {
             return self.apply();
         }
         let Some(wanted) = self.wanted() else { return };
-        // An apply of something else that is no longer asked for.
-        if matches!(self.doing, Doing::Preparing(_) | Doing::StoppingOld(_)) {
-            self.drop_apply();
-        }
         // Terms that make it withdraw from now on: the same proof as at the first use.
         let was_free = self.applied.as_ref().is_some_and(|applied| !applied.withdraws());
         if was_free && wanted.applied.withdraws() && !self.may_use(&wanted) {
@@ -74,7 +73,8 @@ impl Actor {
         if wanted.applied.withdraws() && !self.may_use(&wanted) {
             return;
         }
-        let failed_before = self.tried.as_ref() == Some(&wanted.given);
+        // Another answer is tried at once, but not for ever: an allocator that has forgotten refusals gives them again.
+        let failed_before = self.tried.as_ref() == Some(&wanted.given) || self.refused.len() >= REFUSED_MAX;
         if failed_before && self.retry_at.is_some_and(|at| at > Instant::now()) {
             return;
         }
@@ -123,26 +123,47 @@ impl Actor {
         self.hooked.retain(|given| !strays.contains(given) && *given != wanted.given);
         self.hooked.push(wanted.given.clone());
         self.tried = Some(wanted.given.clone());
+        let (probe, own_ports) = self.probe(&wanted.given);
         let preparation = work::Preparation {
             host: self.host.clone(),
-            probe: self.probe(&wanted.given),
+            probe,
+            own_ports,
             given: wanted.given.clone(),
             previous,
             strays,
             event,
+            hook_limit: self.settings.hook_limit,
         };
         self.doing = Doing::Preparing(Box::new(wanted));
         self.work = boxed(work::prepare(preparation));
     }
 
-    /// What must be free before the target is put to use: all but what this node itself serves. Without a child whatever
-    /// listens where it was assigned before is the service that was configured then.
-    fn probe(&self, given: &Given) -> Vec<SocketAddr> {
-        let own = match (&self.given, self.child.is_some() || !self.host.has_child()) {
-            (Some(serving), true) => serving.sockets(),
-            _ => Vec::new(),
-        };
-        given.sockets().into_iter().filter(|socket| !own.contains(socket)).collect()
+    /// What must be free before the target is put to use: all but what this node itself serves, and the ports that it serves
+    /// somewhere. Without a child whatever listens where it was assigned before is the service that was configured then.
+    fn probe(&self, given: &Given) -> (Vec<SocketAddr>, BTreeSet<u16>) {
+        let serving = self.given.as_ref().filter(|_| self.child.is_some() || !self.host.has_child());
+        let own = serving.map(Given::sockets).unwrap_or_default();
+        let probe = given.sockets().into_iter().filter(|socket| !own.contains(socket)).collect();
+        (probe, own.iter().map(SocketAddr::port).collect())
+    }
+
+    /// Whether what was refused is to be looked at, now or at `recheck_at`. What is being applied looks for itself.
+    pub(super) fn rechecks(&self) -> bool {
+        !self.refused.is_empty() && self.doing == Doing::Nothing && self.tried.is_none()
+    }
+
+    /// Looks at what was refused: a node that waits because of it would wait for ever, and others keep clear of it.
+    pub(super) fn recheck(&mut self) {
+        if self.rechecks() && self.recheck_at <= Instant::now() {
+            self.doing = Doing::Rechecking;
+            self.work = boxed(work::recheck(self.host.clone(), self.refused.iter().copied().collect()));
+        }
+    }
+
+    /// Of what was refused, this is still in use.
+    pub(super) fn rechecked(&mut self, used: &[SocketAddr]) {
+        self.refused.retain(|socket| used.contains(socket));
+        self.recheck_at = Instant::now() + super::APPLY_PAUSE_MAX;
     }
 
     /// Probe, files and hook went well, or not.
@@ -151,10 +172,9 @@ impl Actor {
             Ok(()) => {
                 self.refused
                     .retain(|socket| target.given.addresses.contains(&socket.ip()) && !target.given.sockets().contains(socket));
-                let restart = self
-                    .given
-                    .as_ref()
-                    .is_none_or(|given| given.addresses != target.given.addresses || given.ports != target.given.ports);
+                let other = |given: &Given| given.addresses != target.given.addresses || given.ports != target.given.ports;
+                // A child that an apply before this one told to end is of no use any more.
+                let restart = self.child_stopping || self.given.as_ref().is_none_or(other);
                 match self.child.clone() {
                     Some(child) if restart => {
                         self.child_stopping = true;
@@ -174,6 +194,7 @@ impl Actor {
                 // Bounded: a host on which everything is taken must not grow its status for ever.
                 while self.refused.len() + sockets.len() > REFUSED_MAX && self.refused.pop_first().is_some() {}
                 self.refused.extend(sockets);
+                self.recheck_at = Instant::now() + super::APPLY_PAUSE_MAX;
                 self.fail(format!("{} is in use on this host", names.join(", ")));
             }
             Err(work::Trouble::Host(error)) => self.fail(error.to_string()),
@@ -244,7 +265,11 @@ impl Actor {
 
     /// Gives up an apply that is not asked for any more. A child that is being stopped is stopped on by whoever comes next.
     pub(super) fn drop_apply(&mut self) {
-        if matches!(self.doing, Doing::Preparing(_) | Doing::StoppingOld(_) | Doing::Checking | Doing::Refreshing) {
+        let may_be_dropped = matches!(
+            self.doing,
+            Doing::Preparing(_) | Doing::StoppingOld(_) | Doing::Checking | Doing::Refreshing | Doing::Rechecking
+        );
+        if may_be_dropped {
             self.work = None;
             self.doing = Doing::Nothing;
         }
@@ -265,8 +290,9 @@ impl Actor {
         self.wish_for(Phase::Joining, Revision::NONE, why.to_owned());
         self.child_stopping = true;
         self.doing = Doing::Withdrawing;
-        let (host, child, stop_timeout) = (self.host.clone(), self.child.clone(), self.settings.stop_timeout);
-        self.work = boxed(work::withdraw(host, child, stop_timeout, std::mem::take(&mut self.hooked)));
+        let (stop_timeout, hook_limit) = (self.settings.stop_timeout, self.settings.hook_limit);
+        let in_use = std::mem::take(&mut self.hooked);
+        self.work = boxed(work::withdraw(self.host.clone(), self.child.clone(), stop_timeout, in_use, hook_limit));
     }
 
     /// Nothing is in use any more.

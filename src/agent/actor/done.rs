@@ -9,7 +9,7 @@ use super::io::{Attempt, Outcome, Written};
 use super::state::{Doing, Joined};
 use super::{Actor, REFUSED_PAUSE_MAX, STORE_PAUSE_FIRST, STORE_PAUSE_MAX, io, work};
 use crate::agent::decide::identity::Holder;
-use crate::agent::decide::observe::{Do, Known, Next, Proof, observe};
+use crate::agent::decide::observe::{Do, Known, Next, Proof, answer, observe};
 use crate::agent::decide::subtree::Subtree;
 use crate::agent::exit::Ending;
 use crate::model::status::{Phase, Status};
@@ -145,7 +145,12 @@ impl Actor {
     fn is_in(&mut self, revision: crate::model::names::Revision, label: crate::model::label::Label, status: Status) {
         let Some(lease) = self.spare_lease.take() else { return };
         self.joined = Some(Joined { lease, written: status, status_revision: revision, floor: revision, stale_since: None });
-        self.label = label;
+        if self.label.variables == label.variables {
+            self.label = label;
+        } else {
+            // Race: other variables were said while the join was under way. The next look writes that label.
+            self.label.holding = label.holding;
+        }
         self.ever_joined = true;
         self.since = self.since.max(revision);
         self.waits_since = None;
@@ -199,9 +204,17 @@ impl Actor {
             applied: self.applied.as_ref(),
             proof: Proof::Unknown,
         };
-        let good = match observe(&subtree, &known) {
-            Next::Answer(Do::Same | Do::Apply) => true,
-            Next::Answer(Do::Keep) => self.label.holding.is_none(),
+        let act = match observe(&subtree, &known) {
+            Next::Answer(act) => Some(act),
+            // The status is this run's: that the label cannot be written for a while takes nothing away.
+            Next::WriteLabel => {
+                Some(answer(&subtree, &self.me.id, &self.me.instance, &self.label, self.applied.as_ref(), Proof::Unknown))
+            }
+            _ => None,
+        };
+        let good = match act {
+            Some(Do::Same | Do::Apply) => true,
+            Some(Do::Keep) => self.label.holding.is_none(),
             _ => false,
         };
         if good {
@@ -236,6 +249,7 @@ impl Actor {
             }
             (work::Done::Checked(Err(message)), Doing::Checking) => self.fail(message),
             (work::Done::Refreshed(Err(error)), Doing::Refreshing) => warn!(%error, "files could not be written again"),
+            (work::Done::Rechecked(used), Doing::Rechecking) => self.rechecked(&used),
             (work::Done::Withdrawn, Doing::Withdrawing) => self.withdrawn(),
             _ => {}
         }

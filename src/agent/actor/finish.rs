@@ -73,11 +73,9 @@ impl Actor {
             memory.await;
         }
         match (&self.doing, self.work.take()) {
-            (Doing::Starting(target), Some(work)) => {
-                let given = target.given.clone();
+            (Doing::Starting(_), Some(work)) => {
                 if let work::Done::Started(Ok(Some(child))) = work.await {
                     self.child = Some(child);
-                    self.hooked.push(given);
                 }
             }
             (Doing::Withdrawing, Some(work)) => {
@@ -110,9 +108,8 @@ impl Actor {
                 self.child_code = Some(stop.await);
             }
         }
-        for given in std::mem::take(&mut self.hooked) {
-            work::put_out_of_use(&*self.host, given).await;
-        }
+        let in_use = std::mem::take(&mut self.hooked);
+        work::put_all_out_of_use(&*self.host, in_use, self.settings.hook_limit).await;
     }
 
     /// Writes the status as wished for, once; what became of it shows in `joined`.
@@ -122,7 +119,7 @@ impl Actor {
             self.io_done(done);
         }
         let status = self.status();
-        let Some(joined) = &self.joined else { return };
+        let Some(joined) = self.joined.as_ref().filter(|joined| joined.lease.is_good()) else { return };
         let txn = join::status_txn(&self.site.prefix, &self.me, joined.status_revision, &status, joined.lease.id());
         let written = io::write_status(&self.site, txn).await;
         self.io_done(io::Done::Status(written, status));

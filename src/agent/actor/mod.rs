@@ -4,6 +4,7 @@
 //! `steps` looks and begins, `done` takes in what was brought back, `finish` is the way out.
 
 mod state;
+mod label;
 mod io;
 mod work;
 mod steps;
@@ -25,6 +26,7 @@ use tracing::{Instrument, info, info_span, warn};
 
 pub use state::AgentState;
 
+use self::label::make_label;
 use self::state::{Backoff, Doing, Joined, Nag, Slot, View, Wish, outcome};
 use crate::agent::decide::applied::{Applied, Given};
 use crate::agent::decide::identity::{Me, RecordedRun};
@@ -33,13 +35,12 @@ use crate::agent::decide::subtree::Subtree;
 use crate::agent::exit::{AgentExit, Ending};
 use crate::agent::host::{Child, Face, Host, LeaveRequest};
 use crate::agent::settings::AgentSettings;
-use crate::model::label::{LABEL_BYTES_MAX, Label};
+use crate::model::label::Label;
 use crate::model::names::Revision;
 use crate::model::status::Phase;
 use crate::model::variables::Variables;
 use crate::reconcile::{Context, Site};
 use crate::store::feed::{Feed, FeedSettings, Scope, Update};
-use crate::store::wire::Stored;
 
 /// The sub-tree is read again this often (spread out): what old servers' watches lose is found.
 const VERIFY: Duration = Duration::from_secs(300);
@@ -89,7 +90,13 @@ pub(crate) async fn run_tied(
 ) -> AgentExit {
     let span = info_span!("agent", node = %settings.id);
     async {
-        match Actor::open(site, settings, context, host, ties).await {
+        let shutdown = context.shutdown.clone();
+        // Opening may wait for a way to etcd.
+        let opened = tokio::select! {
+            opened = Actor::open(site, settings, context, host, ties) => opened,
+            () = shutdown.cancelled() => Err(Ending::Stopped),
+        };
+        match opened {
             Ok(actor) => actor.run().await,
             Err(ending) => ending.alone(),
         }
@@ -155,8 +162,10 @@ struct Actor {
     doing: Doing,
     work: Slot<work::Done>,
     retry_at: Option<Instant>,
-    /// What was tried to be applied last, until it serves.
+    /// What was tried to be applied last, until it serves: files, hook and child may be at it, or half at it.
     tried: Option<Given>,
+    /// When what was refused is looked at again.
+    recheck_at: Instant,
     apply_backoff: Backoff,
     memory: Slot<()>,
 
@@ -247,6 +256,7 @@ impl Actor {
             work: None,
             retry_at: None,
             tried: None,
+            recheck_at: now,
             memory: None,
             began: now,
             suspends: Suspends::default(),
@@ -266,6 +276,14 @@ impl Actor {
         let before = |run: &RecordedRun| run.place == self.me.place && run.run != self.me.run;
         let Some(applied) = applied.filter(|_| self.me.runs.iter().any(before)) else { return };
         let Some(given) = Given::new(&self.label, &applied.assignment) else { return };
+        if applied.assignment.node != self.me.id {
+            // The directory was another node's before. Its agent is gone (the directory is locked), what its hook put in
+            // place may not be; and nothing of it is this node's to ask for.
+            let given = Given { id: applied.assignment.node, ..given };
+            warn!(was = given.summary(), "this state directory was that of another node: what it had is put out of use");
+            work::put_out_of_use(&*self.host, given).await;
+            return work::remember(&*self.host, None).await;
+        }
         if applied.withdraws() {
             // How long ago that process had its last sign of the store is not known: it is put out of use now, and
             // applied again once the store says so.
@@ -425,50 +443,6 @@ impl Actor {
             changed
         });
     }
-}
-
-/// The label of these settings on this host.
-fn make_label(
-    settings: &AgentSettings,
-    me: &Me,
-    temporary: SocketAddr,
-    host: &dyn Host,
-    context: &Context,
-) -> Result<Label, Ending> {
-    let mut variables = Variables::default();
-    if !settings.no_host_facts {
-        for (name, value) in host.facts() {
-            if let Err(error) = variables.insert(&name, &value) {
-                warn!(%error, "a fact of the host is left out");
-            }
-        }
-    }
-    for (name, value) in settings.variables.iter() {
-        variables.insert(name, value).map_err(|error| Ending::Settings(error.to_string()))?;
-    }
-    let label = Label {
-        id: me.id.clone(),
-        instance: me.instance.clone(),
-        boot: me.boot.clone(),
-        run: me.run.clone(),
-        temporary,
-        variables,
-        description: settings.description.clone(),
-        since: context.wall.now(),
-        ports: settings.ports.clone(),
-        want: settings.want.clone(),
-        holding: None,
-        ephemeral: settings.ephemeral,
-        annotations: settings.annotations.clone(),
-    };
-    if let Some(fault) = label.fault() {
-        return Err(Ending::Settings(fault));
-    }
-    let bytes = label.encode().len();
-    if bytes > LABEL_BYTES_MAX {
-        return Err(Ending::Settings(format!("the label has {bytes} bytes, at most {LABEL_BYTES_MAX} are allowed")));
-    }
-    Ok(label)
 }
 
 async fn child_ended(child: Option<&Arc<dyn Child>>) -> i32 {

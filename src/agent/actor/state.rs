@@ -65,6 +65,7 @@ pub(super) enum Doing {
     Starting(Box<Target>),
     Checking,
     Refreshing,
+    Rechecking,
     Withdrawing,
 }
 

@@ -41,6 +41,7 @@ impl Actor {
         // Reads first: writes that the store refuses for a while must not keep them back.
         self.keep_reading();
         self.obey();
+        self.recheck();
         self.retry_at.take_if(|at| *at <= Instant::now());
         self.keep_status();
         self.keep_reading();
@@ -67,6 +68,13 @@ impl Actor {
         let unsaid = self.joined.as_ref().is_some_and(|joined| !self.is_written(joined) && !joined.lease.is_good());
         if unsaid || self.must_withdraw_when_isolated() {
             by(now + TICK);
+        }
+        // Not a tick later: the promise has no room for it.
+        if let Some(left) = self.deadline().map(|at| at.saturating_sub(self.host.since_boot())).filter(|left| !left.is_zero()) {
+            by(now + left);
+        }
+        if self.rechecks() && self.joined.is_some() {
+            by(self.recheck_at);
         }
         // Whoever is due already was begun by the step before; what could not be begun is looked at again soon, not at once.
         wake.max(now + Duration::from_millis(1))
@@ -282,10 +290,12 @@ impl Actor {
 
     /// Whether the last signs of the store are young enough.
     fn is_inside_the_hold(&self) -> bool {
-        match (self.hold_s(), self.good_read) {
-            (Some(hold_s), Some((read, _))) => self.host.since_boot() < isolation::deadline(read, self.last_beat, hold_s),
-            _ => false,
-        }
+        self.deadline().is_some_and(|at| self.host.since_boot() < at)
+    }
+
+    /// When what is or comes into use must be withdrawn, if it must when isolated.
+    fn deadline(&self) -> Option<Duration> {
+        Some(isolation::deadline(self.good_read?.0, self.last_beat, self.hold_s()?))
     }
 
     /// Reads the sub-tree when it is time to, or when something is in doubt.

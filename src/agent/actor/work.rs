@@ -3,7 +3,8 @@
 //! An apply is three pieces: prepare (probe, files, hook; may be dropped), stop the old child (may be dropped: whoever comes
 //! next stops it on), start the new one (short; never dropped, so that no child is lost).
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(super) enum Done {
     Checked(Result<(), String>),
     /// Files alone were written again.
     Refreshed(Result<(), HostError>),
+    /// What of the refused is still in use.
+    Rechecked(Vec<SocketAddr>),
     /// Nothing is in use any more.
     Withdrawn,
 }
@@ -54,23 +57,41 @@ pub(super) struct Preparation {
     pub strays: Vec<Given>,
     /// What must be free.
     pub probe: Vec<SocketAddr>,
+    /// The ports that this node serves already, on other addresses perhaps.
+    pub own_ports: BTreeSet<u16>,
     pub event: HookEvent,
+    /// For all calls with `withdrawn` together.
+    pub hook_limit: Duration,
 }
 
 /// Probe, files, hook, in this order.
 pub(super) async fn prepare(it: Preparation) -> Done {
-    let used = it.host.in_use(it.probe).await;
+    let used = used_by_others(&*it.host, it.probe, &it.own_ports).await;
     if !used.is_empty() {
         return Done::Prepared(Err(Trouble::InUse(used)));
     }
     if let Err(error) = it.host.write_files(it.given.clone()).await {
         return Done::Prepared(Err(Trouble::Host(error)));
     }
-    for stray in it.strays {
-        put_out_of_use(&*it.host, stray).await;
-    }
+    put_all_out_of_use(&*it.host, it.strays, it.hook_limit).await;
     let hook = it.host.run_hook(it.event, it.given, it.previous).await;
     Done::Prepared(hook.map_err(Trouble::Host))
+}
+
+/// Which of these somebody else listens on. A child of this node that listens on all addresses is nobody else: its port is in
+/// use on every address of the host then, one that nobody is ever given included.
+async fn used_by_others(host: &dyn Host, probe: Vec<SocketAddr>, own_ports: &BTreeSet<u16>) -> Vec<SocketAddr> {
+    const NEVER_GIVEN: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 113, 91, 57));
+    let mut used = host.in_use(probe).await;
+    let same_port = used.iter().map(SocketAddr::port).filter(|port| own_ports.contains(port)).collect::<BTreeSet<_>>();
+    let everywhere = host.in_use(same_port.into_iter().map(|port| SocketAddr::new(NEVER_GIVEN, port)).collect()).await;
+    used.retain(|socket| !everywhere.iter().any(|own| own.port() == socket.port()));
+    used
+}
+
+/// Looks at what was refused.
+pub(super) async fn recheck(host: Arc<dyn Host>, refused: Vec<SocketAddr>) -> Done {
+    Done::Rechecked(host.in_use(refused).await)
 }
 
 /// Writes files again, for values that serve no differently.
@@ -145,19 +166,31 @@ pub(super) async fn put_out_of_use(host: &dyn Host, given: Given) {
     }
 }
 
+/// The same for several, one after the other (a hook need not bear another of its kind beside it), all within one hook limit:
+/// the promise of `on_isolation: withdraw` has room for no more.
+pub(super) async fn put_all_out_of_use(host: &dyn Host, given: Vec<Given>, hook_limit: Duration) {
+    let all = async {
+        for given in given {
+            put_out_of_use(host, given).await;
+        }
+    };
+    if timeout(hook_limit, all).await.is_err() {
+        warn!("the hooks on withdrawn did not all end within one hook limit");
+    }
+}
+
 /// Stops the child, calls the hook with `withdrawn` for all that it was called with, and forgets.
 pub(super) async fn withdraw(
     host: Arc<dyn Host>,
     child: Option<Arc<dyn Child>>,
     stop_timeout: Duration,
     in_use: Vec<Given>,
+    hook_limit: Duration,
 ) -> Done {
     if let Some(child) = child {
         stop_child(child, stop_timeout).await;
     }
-    for given in in_use {
-        put_out_of_use(&*host, given).await;
-    }
+    put_all_out_of_use(&*host, in_use, hook_limit).await;
     remember(&*host, None).await;
     Done::Withdrawn
 }

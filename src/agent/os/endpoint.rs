@@ -9,23 +9,28 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket, lookup_host};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tracing::warn;
 
 use crate::agent::host::{Face, HostError};
 
 /// Question and answer, connecting included.
 const LIMIT: Duration = Duration::from_secs(2);
+/// A host without a way to etcd is looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A request's head, and an answer, are at most this long.
 const BYTES_MAX: usize = 16 * 1024;
 /// So many answer at once; more wait.
 const CONNECTIONS_MAX: usize = 16;
 
-/// Opens the endpoint on `wanted`, or on a free port of the address towards etcd (loopback if that is not known).
+/// Opens the endpoint on `wanted`, or on a free port of the address towards etcd (loopback if nobody says where that is).
+///
+/// A host that has no way to etcd yet (it boots) is waited for: another address would be in the label for good.
 ///
 /// # Errors
 /// When it cannot listen there.
 pub async fn listen(
     wanted: Option<SocketAddr>,
-    towards: Option<&str>,
+    towards: &[String],
     face: watch::Receiver<Face>,
 ) -> Result<(SocketAddr, JoinHandle<()>), HostError> {
     let socket = match wanted {
@@ -42,25 +47,39 @@ pub async fn listen(
     Ok((local, tokio::spawn(serve(listener, face))))
 }
 
-/// The address of the interface that leads to `towards`: what the routing table says, no packet is sent.
-async fn address_towards(towards: Option<&str>) -> IpAddr {
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let Some(towards) = towards else { return loopback };
-    let look = async {
-        for target in lookup_host(towards).await.ok()? {
-            let any: IpAddr =
-                if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
-            let Ok(socket) = UdpSocket::bind(SocketAddr::new(any, 0)).await else { continue };
-            if socket.connect(target).await.is_ok()
-                && let Ok(local) = socket.local_addr()
-                && !local.ip().is_unspecified()
-            {
-                return Some(local.ip());
+/// The address of the interface that leads to the first of these that there is a way to. Waits until there is one.
+async fn address_towards(towards: &[String]) -> IpAddr {
+    if towards.is_empty() {
+        return IpAddr::V4(Ipv4Addr::LOCALHOST);
+    }
+    let mut said = false;
+    loop {
+        for authority in towards {
+            if let Ok(Some(address)) = timeout(LIMIT, local_address(authority)).await {
+                return address;
             }
         }
-        None
-    };
-    timeout(LIMIT, look).await.ok().flatten().unwrap_or(loopback)
+        if !said {
+            warn!(error = "no name is known or no route leads there", "this host has no way to etcd; trying on");
+            said = true;
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// What the routing table says; no packet is sent.
+async fn local_address(towards: &str) -> Option<IpAddr> {
+    for target in lookup_host(towards).await.ok()? {
+        let any: IpAddr = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+        let Ok(socket) = UdpSocket::bind(SocketAddr::new(any, 0)).await else { continue };
+        if socket.connect(target).await.is_ok()
+            && let Ok(local) = socket.local_addr()
+            && !local.ip().is_unspecified()
+        {
+            return Some(local.ip());
+        }
+    }
+    None
 }
 
 async fn serve(listener: TcpListener, face: watch::Receiver<Face>) {
@@ -137,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn it_tells_who_it_is_and_what_it_uses_now() {
         let (send, face) = watch::channel(Face { v: 1, id: "edge-7".into(), ..Face::default() });
-        let (at, task) = listen(None, None, face).await.unwrap();
+        let (at, task) = listen(None, &[], face).await.unwrap();
         assert!(at.ip().is_loopback());
         assert_eq!(ask(at).await.unwrap().id, "edge-7");
         send.send_modify(|face| face.generation = 812);
@@ -145,6 +164,21 @@ mod tests {
         task.abort();
         let _ = task.await;
         assert_eq!(ask(at).await, None);
+    }
+
+    #[tokio::test]
+    async fn the_address_is_that_of_the_first_way_to_etcd_and_none_is_waited_for() {
+        let (_send, face) = watch::channel(Face::default());
+        // No port, so that no resolver is asked.
+        let nowhere = "nowhere".to_owned();
+        let (at, task) = listen(None, &[nowhere.clone(), "127.0.0.1:2379".into()], face.clone()).await.unwrap();
+        assert!(at.ip().is_loopback());
+        task.abort();
+        let any = "0.0.0.0:0".parse().unwrap();
+        for wanted in [None, Some(any)] {
+            let waits = timeout(Duration::from_millis(300), listen(wanted, std::slice::from_ref(&nowhere), face.clone())).await;
+            assert!(waits.is_err(), "{:?}", waits.map(|result| result.map(|(at, _)| at)));
+        }
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, UndefinedBehavior, context};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior, context};
 
 use super::state::finish_replace;
 use crate::agent::decide::applied::Given;
@@ -49,10 +49,15 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     // A line that holds only a block tag leaves no empty line, and the last line keeps its end.
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
     environment.set_syntax(syntax?);
+    environment.set_formatter(|out, state, value| match value.is_none() {
+        true => Err(minijinja::Error::new(ErrorKind::InvalidOperation, "what is to be written here was not given")),
+        false => minijinja::escape_formatter(out, state, value),
+    });
     Ok(environment)
 }
 
-/// What a template may name: `id ip ip4 ip6 addresses port ports pool generation variables`. An unknown name is an error.
+/// What a template may name: `id ip ip4 ip6 addresses port ports pool generation variables`. An unknown name is an error;
+/// `ip4`, `ip6` and `port` may be asked for with `if`, and are an error if they are to be written but were not given.
 fn render(template: &Path, given: &Given, variables: &BTreeMap<String, String>) -> Result<String, HostError> {
     let failed = |error: &dyn std::fmt::Display| template_fault(template, error);
     let text = fs::read_to_string(template).map_err(|error| failed(&error))?;
@@ -153,5 +158,16 @@ mod tests {
         let error = write_all(&[good.clone(), file.clone()], &given(), &BTreeMap::new()).unwrap_err().to_string();
         assert!(error.contains("in.j2") && error.contains('2'), "{error}");
         assert!(!good.file.exists() && !file.file.exists());
+    }
+
+    #[test]
+    fn what_was_not_given_is_not_written() {
+        let (_dir, file) = setup("{% if ip6 %}listen [{{ ip6 }}];\n{% endif %}listen {{ ip4 }};\n");
+        write_all(std::slice::from_ref(&file), &given(), &BTreeMap::new()).unwrap();
+        assert_eq!(fs::read_to_string(&file.file).unwrap(), "listen 10.0.0.7;\n");
+        fs::write(&file.template, "\nlisten [{{ ip6 }}];\n").unwrap();
+        let error = write_all(std::slice::from_ref(&file), &given(), &BTreeMap::new()).unwrap_err().to_string();
+        assert!(error.contains("in.j2") && error.contains("line 2"), "{error}");
+        assert_eq!(fs::read_to_string(&file.file).unwrap(), "listen 10.0.0.7;\n");
     }
 }

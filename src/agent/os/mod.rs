@@ -144,8 +144,7 @@ impl Host for OsHost {
 
     fn listen(&self, face: watch::Receiver<Face>) -> BoxFuture<'_, Result<SocketAddr, HostError>> {
         async move {
-            let (address, task) =
-                endpoint::listen(self.settings.temporary_listen, self.settings.towards.as_deref(), face).await?;
+            let (address, task) = endpoint::listen(self.settings.temporary_listen, &self.settings.towards, face).await?;
             self.keep(task);
             Ok(address)
         }

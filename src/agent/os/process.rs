@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
@@ -145,8 +145,9 @@ impl Child for OsChild {
 
 impl Drop for OsChild {
     fn drop(&mut self) {
+        // Race: once it was waited for, its id may be another's.
         if self.ended.borrow().is_none() {
-            let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+            let _ = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
         }
     }
 }
@@ -194,16 +195,43 @@ mod tests {
         let hook = format!("sleep 600 & echo $! > {}; wait", file.display());
         let error = run_hook(&hook, &BTreeMap::new(), Duration::from_millis(500)).await.unwrap_err();
         assert!(error.to_string().contains("500ms"), "{error}");
-        let pid: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        until_gone(pid_in(&file).await).await;
+    }
+
+    #[tokio::test]
+    async fn a_child_that_is_dropped_is_killed_with_all_that_it_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        let script = format!("sleep 600 & echo $! > {}; wait", file.display());
+        let child = start_child(&["/bin/sh", "-c", &script].map(OsString::from), &BTreeMap::new()).await.unwrap();
+        let grandchild = pid_in(&file).await;
+        drop(child);
+        until_gone(grandchild).await;
+    }
+
+    async fn until<T>(what: &str, condition: impl Fn() -> Option<T>) -> T {
+        let until = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(value) = condition() {
+                return value;
+            }
+            assert!(tokio::time::Instant::now() < until, "{what} did not come");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn pid_in(file: &std::path::Path) -> i32 {
+        until("a process id", || std::fs::read_to_string(file).ok().filter(|text| text.ends_with('\n'))?.trim().parse().ok())
+            .await
+    }
+
+    /// A zombie is gone.
+    async fn until_gone(pid: i32) {
         let gone = || match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
             Ok(stat) => stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')),
             Err(_) => true,
         };
-        let until = tokio::time::Instant::now() + Duration::from_secs(10);
-        while !gone() {
-            assert!(tokio::time::Instant::now() < until, "process {pid} of the hook still runs");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(&format!("the end of process {pid}"), || gone().then_some(())).await;
     }
 
     #[tokio::test]

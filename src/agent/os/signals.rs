@@ -8,8 +8,20 @@ use tracing::warn;
 
 /// The signals that are passed on. TERM and INT stop the agent; STOP and KILL cannot be caught; CHLD, PIPE and those of
 /// faults and of job control are about this process itself.
-const FORWARDED: [Signal; 7] =
-    [Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGALRM, Signal::SIGWINCH, Signal::SIGCONT];
+const FORWARDED: [Signal; 12] = [
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGIO,
+    Signal::SIGPWR,
+    Signal::SIGURG,
+    Signal::SIGWINCH,
+    Signal::SIGCONT,
+];
 
 /// Listens for them from now on.
 pub(super) fn listen() -> mpsc::Receiver<i32> {

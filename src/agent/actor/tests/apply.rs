@@ -168,10 +168,13 @@ async fn a_hook_that_fails_is_retried_and_success_clears_it() {
     assert_eq!(lab.until_phase(Phase::Failed).await.generation, first.generation);
     pass(600).await;
     assert_eq!(machine.uses().unwrap().addresses[0].to_string(), "10.0.0.1");
-    // Going back to it is no change at all.
+    // Going back to it calls the hook for it once more: that of the other place was called, and may have done half.
+    machine.set_hook(Some(HookScript::default()));
+    machine.journal();
     let back = lab.bound(&lab.label().await, "10.0.0.1", 80);
     lab.put(NodePart::Assignment, &back).await;
     lab.until_registered(&back).await;
+    assert_eq!(journal(&machine), "hook withdrawn 10.0.0.2 http=80 | hook assigned 10.0.0.1 http=80", "the child goes on");
     agent.kill().await;
 }
 
@@ -201,5 +204,90 @@ async fn without_a_ready_check_it_is_acknowledged_at_once() {
     let agent = lab.start_with(&machine, AgentSettings { no_ready_check: true, ..lab.settings() });
     let first = lab.assign("10.0.0.1", 80).await;
     lab.until_registered(&first).await;
+    agent.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_taken_back_while_it_is_applied_is_undone() {
+    // While the hook runs (the child was not told to end yet), and while the old child ends.
+    for (hook_takes, child_takes) in [(5, 0), (0, 5)] {
+        let lab = Lab::new();
+        let machine = lab.serving_machine();
+        machine.set_child(Some(ChildScript { stops_after: Duration::from_secs(child_takes), ..ChildScript::default() }));
+        machine.set_hook(Some(HookScript { takes: Duration::from_secs(hook_takes), fails: None }));
+        let agent = lab.start(&machine);
+        let first = lab.assign("10.0.0.1", 80).await;
+        lab.until_registered(&first).await;
+        lab.assign("10.0.0.2", 80).await;
+        pass(2).await;
+        machine.journal();
+        let back = lab.bound(&lab.label().await, "10.0.0.1", 80);
+        lab.put(NodePart::Assignment, &back).await;
+        pass(30).await;
+        lab.until_registered(&back).await;
+        let did = journal(&machine);
+        assert_eq!(machine.uses().map(|given| given.addresses[0].to_string()), Some("10.0.0.1".into()), "{did}");
+        assert!(did.contains("hook withdrawn 10.0.0.2 http=80 | hook assigned 10.0.0.1 http=80"), "{did}");
+        assert_eq!(did.contains("started"), child_takes > 0, "{did}");
+        agent.kill().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_looked_at_again_while_the_node_waits() {
+    let lab = Lab::new();
+    let machine = lab.serving_machine();
+    let taken = "10.0.0.1:80".parse().unwrap();
+    machine.set_taken(taken, true);
+    let agent = lab.start(&machine);
+    lab.assign("10.0.0.1", 80).await;
+    lab.until_phase(Phase::Failed).await;
+    let waiting = lab.refuse(Reason::PortsFull).await;
+    lab.until("the acknowledgement", async || lab.status().await.is_some_and(|s| s.generation == waiting.generation)).await;
+    pass(200).await;
+    assert_eq!(lab.status().await.unwrap().refused.len(), 1);
+    machine.set_taken(taken, false);
+    lab.until("a status without refusals", async || lab.status().await.is_some_and(|s| s.refused.is_empty())).await;
+    agent.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_on_which_every_port_is_taken_makes_no_storm() {
+    let lab = Lab::new();
+    let machine = lab.serving_machine();
+    for port in 80..400 {
+        machine.set_taken(std::net::SocketAddr::new("10.0.0.1".parse().unwrap(), port), true);
+    }
+    let agent = lab.start(&machine);
+    let begun = Instant::now();
+    for port in 80..150 {
+        lab.assign("10.0.0.1", port).await;
+        let text = format!("10.0.0.1:{port} is in use");
+        lab.until(&text, async || lab.status().await.is_some_and(|status| status.message.contains(&text))).await;
+    }
+    assert!(lab.status().await.unwrap().refused.len() <= 64);
+    assert!(begun.elapsed() > Duration::from_secs(200), "{:?}", begun.elapsed());
+    agent.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_own_child_on_all_addresses_is_nobody_else() {
+    let lab = Lab::new();
+    let machine = lab.serving_machine();
+    machine.set_child(Some(ChildScript { on_all_addresses: true, ..ChildScript::default() }));
+    let agent = lab.start(&machine);
+    let first = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&first).await;
+    let moved = lab.assign("10.0.0.2", 80).await;
+    lab.until_registered(&moved).await;
+    assert_eq!(lab.status().await.unwrap().refused, []);
+    // Whoever listens on the one address alone is.
+    machine.set_child(Some(ChildScript::default()));
+    let third = lab.assign("10.0.0.3", 81).await;
+    lab.until_registered(&third).await;
+    machine.set_taken("10.0.0.4:81".parse().unwrap(), true);
+    lab.assign("10.0.0.4", 81).await;
+    assert_eq!(lab.until_phase(Phase::Failed).await.refused.len(), 1);
+    assert_eq!(machine.uses().unwrap().addresses[0].to_string(), "10.0.0.3");
     agent.kill().await;
 }

@@ -72,3 +72,26 @@ async fn what_is_wrong_is_told_by_join() {
     assert!(matches!(error(builder(&lab, &machine).lease_ttl(Duration::from_millis(1_500))).await, AgentError::Settings(_)));
     assert_eq!(lab.etcd.revision(), Revision(1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn variables_that_are_said_while_it_joins_are_not_lost() {
+    let lab = Lab::new();
+    let machine = lab.machine("a", "192.0.2.17");
+    let faults = Faults::new(7, FaultPlan::default());
+    let link = faults.client(lab.store.clone());
+    let context =
+        Context { identity: "test".into(), seed: 7, wall: Wall::simulated(Duration::ZERO), shutdown: CancellationToken::new() };
+    let agent = Agent::builder(link.store()).id("edge-7").port("http").host(machine.process()).context(context);
+    let (registered, _) = tokio::join!(agent.join(), lab.assign("10.0.0.1", 80));
+    let registered = registered.unwrap();
+    faults.set_plan(FaultPlan { delay_max: Duration::from_secs(4), ..FaultPlan::default() });
+    lab.delete(NodePart::Status).await;
+    sleep(Duration::from_millis(300)).await;
+    let mut variables = Variables::default();
+    variables.insert("role", "web").unwrap();
+    registered.set_variables(variables).await.unwrap();
+    assert!(lab.status().await.is_none(), "it has joined already: this tests nothing");
+    faults.calm();
+    lab.until("the label", async || lab.label().await.variables.get("role") == Some("web")).await;
+    registered.stop().await.unwrap();
+}

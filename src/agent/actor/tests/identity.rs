@@ -3,6 +3,7 @@
 use super::*;
 use crate::agent::exit::Ending;
 use crate::agent::host::Face;
+use crate::agent::sim::HookScript;
 
 #[tokio::test(start_paused = true)]
 async fn the_second_host_is_refused_and_told_who_holds_the_id() {
@@ -171,4 +172,26 @@ async fn another_run_of_this_instance_supersedes() {
     lab.until_registered(&again).await;
     assert_eq!(lab.status().await.unwrap().run, lab.label().await.run, "the new run's status survives");
     new.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_id_applied_in_this_directory_is_not_this_ones() {
+    let mut lab = Lab::new();
+    let machine = lab.serving_machine();
+    machine.set_hook(Some(HookScript::default()));
+    let agent = lab.start(&machine);
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    agent.kill().await;
+    machine.journal();
+    lab.id = "edge-8".parse().unwrap();
+    let agent = lab.start(&machine);
+    lab.until_phase(Phase::Joining).await;
+    pass(30).await;
+    assert_eq!(lab.label().await.holding, None, "it claims what was another node's");
+    // The process that had it is gone, what its hook put in place is not.
+    assert_eq!((journal(&machine).as_str(), machine.recorded()), ("hook withdrawn 10.0.0.1 http=80", None));
+    let given = lab.assign("10.0.0.2", 80).await;
+    lab.until_registered(&given).await;
+    agent.kill().await;
 }

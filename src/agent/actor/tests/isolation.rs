@@ -144,3 +144,70 @@ async fn a_store_without_space_takes_no_address_away() {
     lab.until_phase(Phase::Failed).await;
     agent.kill().await;
 }
+
+/// How long after its start a node that is cut off at 200 s has nothing in use any more; `woken`: something wakes it shortly
+/// before, so that it looks at its clocks at other moments.
+async fn withdrawn_after(woken: Option<Duration>) -> Duration {
+    let lab = Lab::withdrawing(60);
+    let machine = lab.serving_machine();
+    let begun = Instant::now();
+    let (agent, _) = registered(&lab, &machine).await;
+    let cut = begun + Duration::from_secs(200);
+    if let Some(before) = woken {
+        tokio::time::sleep_until(cut - before).await;
+        let op = Op::put(lab.prefix.node(&lab.id, NodePart::Hold), "{}");
+        lab.store.txn(Txn { then: vec![op], ..Txn::default() }).await.unwrap();
+    }
+    tokio::time::sleep_until(cut).await;
+    agent.link.cut();
+    lab.until("the withdraw", async || machine.uses().is_none()).await;
+    let took = begun.elapsed();
+    agent.kill().await;
+    took
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_withdraws_at_the_hold_and_not_at_the_next_look() {
+    let (plain, shifted) = (withdrawn_after(None).await, withdrawn_after(Some(Duration::from_millis(300))).await);
+    assert!(plain.abs_diff(shifted) < Duration::from_millis(100), "{plain:?} {shifted:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_hooks_of_a_withdraw_together_take_one_hook_limit() {
+    // The promise counts on stop time-out and one hook limit (7 s). What is in use goes first.
+    for (takes, both) in [(3, true), (5, false)] {
+        withdraw_with_two_hooks(Duration::from_secs(takes), both).await;
+    }
+}
+
+async fn withdraw_with_two_hooks(takes: Duration, both: bool) {
+    let lab = Lab::withdrawing(60);
+    let machine = lab.serving_machine();
+    let (agent, _) = registered(&lab, &machine).await;
+    machine.set_hook(Some(HookScript { takes, fails: Some("no".into()) }));
+    lab.assign("10.0.0.2", 80).await;
+    lab.until_phase(Phase::Failed).await;
+    machine.journal();
+    agent.link.cut();
+    lab.until("the child's end", async || machine.uses().is_none()).await;
+    let begun = Instant::now();
+    lab.until("the end of the withdraw", async || machine.recorded().is_none()).await;
+    assert!(begun.elapsed() <= Duration::from_millis(7_100), "{:?}", begun.elapsed());
+    let did = journal(&machine);
+    assert_eq!((did.contains("withdrawn 10.0.0.1"), did.contains("withdrawn 10.0.0.2")), (true, both), "{did}");
+    agent.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_label_that_cannot_be_written_takes_no_address_away() {
+    let lab = Lab::withdrawing(60);
+    let machine = lab.serving_machine();
+    let (agent, _) = registered(&lab, &machine).await;
+    lab.etcd.set_full(true);
+    lab.delete(NodePart::Label).await;
+    pass(300).await;
+    assert!(machine.uses().is_some());
+    lab.etcd.set_full(false);
+    lab.until("the label", async || lab.get::<Label>(NodePart::Label).await.is_some()).await;
+    agent.kill().await;
+}
