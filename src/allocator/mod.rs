@@ -22,6 +22,8 @@ use crate::store::keys::Role;
 pub use view::View;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 /// Settings of the allocator.
