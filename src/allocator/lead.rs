@@ -21,7 +21,7 @@ use crate::reconcile::report::sleep_until;
 use crate::reconcile::{Context, Site};
 use crate::store::backoff::Backoff;
 use crate::store::committer::{Committer, Outcome};
-use crate::store::feed::Feed;
+use crate::store::feed::{Feed, Update};
 
 /// A pass runs this often even if nothing happens: it meters the brake's releases and finds what no event told.
 const TICK: Duration = Duration::from_secs(10);
@@ -30,19 +30,42 @@ const PASS_CHANGES_MAX: usize = 4_096;
 /// How long a pass waits for its own writes to come back in the view before it plans all the same.
 const ECHO_MAX: Duration = Duration::from_secs(5);
 
+/// What an instance carries from one term of leadership into the next. It is kept up while standing by too, so that a
+/// change of leaders neither ends a quiet time early nor gives a new budget.
+#[derive(Debug)]
+pub(super) struct Carried {
+    quiet: Quiet,
+    budget: Budget,
+}
+
+impl Carried {
+    pub(super) fn new(settings: &AllocatorSettings) -> Self {
+        Carried { quiet: Quiet::new(settings), budget: Budget::default() }
+    }
+
+    /// Takes an update into the view, and notes what is carried on of it.
+    pub(super) fn apply(&mut self, view: &mut View, update: Update) -> Noticed {
+        let before = view.silent_releases();
+        let noticed = view.apply(update);
+        self.quiet.noticed(noticed);
+        self.budget.spend(view.silent_releases() - before);
+        noticed
+    }
+}
+
 /// After a restore only what nodes use and ask back is given, for a while.
 #[derive(Debug)]
-pub(super) struct Quiet {
+struct Quiet {
     at_least: Duration,
     since: Option<Instant>,
 }
 
 impl Quiet {
-    pub(super) fn new(settings: &AllocatorSettings) -> Self {
+    fn new(settings: &AllocatorSettings) -> Self {
         Quiet { at_least: settings.restore_quiet, since: settings.after_restore.then(Instant::now) }
     }
 
-    pub(super) fn noticed(&mut self, noticed: Noticed) {
+    fn noticed(&mut self, noticed: Noticed) {
         if noticed == Noticed::SteppedBack {
             self.since = Some(Instant::now());
         }
@@ -63,7 +86,6 @@ pub(super) struct Leader<'a> {
     context: &'a Context,
     committer: Committer,
     tally: Tally,
-    budget: Budget,
     findings: Vec<crate::model::finding::Finding>,
     waiting_notes: BTreeMap<crate::model::names::NodeId, String>,
     next_tick: Instant,
@@ -78,7 +100,6 @@ impl<'a> Leader<'a> {
             context,
             committer: Committer::new(site.store.clone(), leadership.fence.clone()),
             tally: Tally::new(site, context, leadership),
-            budget: Budget::new(),
             findings: Vec::new(),
             waiting_notes: BTreeMap::new(),
             next_tick: Instant::now() + TICK,
@@ -86,23 +107,25 @@ impl<'a> Leader<'a> {
     }
 
     /// Until deposed.
-    pub(super) async fn run(mut self, feed: &mut Feed, view: &mut View, quiet: &mut Quiet) {
+    pub(super) async fn run(mut self, feed: &mut Feed, view: &mut View, carried: &mut Carried) {
         let mut backoff = Backoff::new(self.context.rng("pass"), Duration::from_millis(20), Duration::from_secs(2));
         let mut dirty = view.is_complete();
         loop {
             // A view that is not complete yet is waited for, whatever was noticed: never a loop without a wait.
             if !dirty || !view.is_complete() {
-                dirty |= self.wake(feed, view, quiet).await;
+                dirty |= self.wake(feed, view, carried).await;
             }
             while let Some(update) = feed.try_next() {
-                let noticed = view.apply(update);
-                quiet.noticed(noticed);
-                dirty |= noticed != Noticed::Nothing;
+                dirty |= carried.apply(view, update) != Noticed::Nothing;
             }
             if !view.is_complete() || !dirty {
                 continue;
             }
-            let result = self.pass(view.snapshot(), quiet).instrument(info_span!("pass", role = "allocator")).await;
+            // Here too: when there is something to do in every round, `wake` is never come to.
+            if self.tally.due <= Instant::now() {
+                self.tally.write(view.snapshot().revision).await;
+            }
+            let result = self.pass(view.snapshot(), carried).instrument(info_span!("pass", role = "allocator")).await;
             dirty = result.more;
             if result.deposed {
                 return;
@@ -114,19 +137,17 @@ impl<'a> Leader<'a> {
             } else {
                 backoff.reset();
             }
-            self.echo(feed, view, quiet, result.committed, &mut dirty).await;
+            self.echo(feed, view, carried, result.committed, &mut dirty).await;
         }
     }
 
     /// Waits for something to do. Answers whether a pass is due.
-    async fn wake(&mut self, feed: &mut Feed, view: &mut View, quiet: &mut Quiet) -> bool {
-        let quiet_ends = quiet.until(view.snapshot()).filter(|until| *until > Instant::now());
+    async fn wake(&mut self, feed: &mut Feed, view: &mut View, carried: &mut Carried) -> bool {
+        let quiet_ends = carried.quiet.until(view.snapshot()).filter(|until| *until > Instant::now());
         tokio::select! {
             biased;
             update = feed.next() => {
-                let noticed = view.apply(update);
-                quiet.noticed(noticed);
-                noticed != Noticed::Nothing
+                carried.apply(view, update) != Noticed::Nothing
             }
             () = tokio::time::sleep_until(self.tally.due) => {
                 self.tally.write(view.snapshot().revision).await;
@@ -141,14 +162,12 @@ impl<'a> Leader<'a> {
     }
 
     /// Own writes come back through the view before the next plan: otherwise it would plan from the past and lose.
-    async fn echo(&self, feed: &mut Feed, view: &mut View, quiet: &mut Quiet, upto: Revision, dirty: &mut bool) {
+    async fn echo(&self, feed: &mut Feed, view: &mut View, carried: &mut Carried, upto: Revision, dirty: &mut bool) {
         let deadline = Instant::now() + ECHO_MAX;
         while view.snapshot().revision < upto {
             match tokio::time::timeout_at(deadline, feed.next()).await {
                 Ok(update) => {
-                    let noticed = view.apply(update);
-                    quiet.noticed(noticed);
-                    *dirty |= noticed != Noticed::Nothing;
+                    *dirty |= carried.apply(view, update) != Noticed::Nothing;
                 }
                 Err(_) => {
                     debug!(rev = %upto, "own writes have not come back in the view yet");
@@ -158,11 +177,11 @@ impl<'a> Leader<'a> {
         }
     }
 
-    async fn pass(&mut self, snapshot: &Snapshot, quiet: &Quiet) -> Passed {
+    async fn pass(&mut self, snapshot: &Snapshot, carried: &mut Carried) -> Passed {
         let started = Instant::now();
         let pass = Pass {
-            release_budget: self.budget.available(snapshot),
-            held_only: quiet.until(snapshot).is_some_and(|until| Instant::now() < until),
+            release_budget: carried.budget.available(snapshot),
+            held_only: carried.quiet.until(snapshot).is_some_and(|until| Instant::now() < until),
             now_text: self.context.wall.now(),
             forget_s: self.forget.as_secs(),
         };
@@ -177,7 +196,7 @@ impl<'a> Leader<'a> {
         let outcomes = self.commit(&plan.changes).await;
         let mut passed = Passed { more, ..Passed::default() };
         for (change, outcome) in plan.changes.iter().zip(outcomes) {
-            self.settle(change, outcome, plan.brake.is_on(), &mut passed);
+            self.settle(change, outcome, &mut passed);
         }
         let elapsed = started.elapsed();
         debug!(changes = plan.changes.len(), elapsed_ms = elapsed.as_millis() as u64, rev = %snapshot.revision, "pass done");
@@ -214,14 +233,11 @@ impl<'a> Leader<'a> {
         outcomes
     }
 
-    fn settle(&mut self, change: &Change, outcome: Outcome, brake_on: bool, passed: &mut Passed) {
+    fn settle(&mut self, change: &Change, outcome: Outcome, passed: &mut Passed) {
         match outcome {
             Outcome::Committed(revision) => {
                 passed.committed = passed.committed.max(revision);
                 self.tally.count(action_counter(change.action));
-                if brake_on && change.action == Action::Release {
-                    self.budget.spend();
-                }
                 self.say(change);
             }
             Outcome::Lost(_) => {
@@ -299,8 +315,9 @@ fn action_counter(action: Action) -> &'static str {
     }
 }
 
-/// How many extended holds may be released while the brake is on: a share of the bound nodes a minute.
-#[derive(Debug)]
+/// How many extended holds may be released while the brake is on: a share of the bound nodes a minute. What counts is what
+/// the view shows, not what this instance did: another may have led a moment ago.
+#[derive(Debug, Default)]
 struct Budget {
     spent: Vec<Instant>,
 }
@@ -308,17 +325,18 @@ struct Budget {
 impl Budget {
     const WINDOW: Duration = Duration::from_secs(60);
 
-    fn new() -> Self {
-        Budget { spent: Vec::new() }
+    fn forget_old(&mut self) {
+        self.spent.retain(|at| at.elapsed() < Self::WINDOW);
     }
 
     fn available(&mut self, snapshot: &Snapshot) -> usize {
-        self.spent.retain(|at| at.elapsed() < Self::WINDOW);
+        self.forget_old();
         let bound = crate::plan::brake::Brake::of(snapshot).bound;
         (bound * RELEASE_PERCENT_PER_MINUTE / 100).max(1).saturating_sub(self.spent.len())
     }
 
-    fn spend(&mut self) {
-        self.spent.push(Instant::now());
+    fn spend(&mut self, releases: usize) {
+        self.forget_old();
+        self.spent.extend(std::iter::repeat_n(Instant::now(), releases));
     }
 }

@@ -22,6 +22,8 @@ use crate::store::keys::Role;
 pub use view::View;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 /// Settings of the allocator.
@@ -64,7 +66,7 @@ pub fn scope(site: &Site) -> Scope {
 pub async fn run(site: Site, settings: AllocatorSettings, context: Context) -> Result<()> {
     let mut feed = Feed::open(site.store.clone(), scope(&site), FeedSettings::default(), context.rng("allocator-feed"));
     let mut view = View::new(site.prefix.clone());
-    let mut quiet = lead::Quiet::new(&settings);
+    let mut carried = lead::Carried::new(&settings);
     while !context.shutdown.is_cancelled() {
         let campaign = election::campaign(&site, Role::Allocator, settings.leader_ttl, &context);
         tokio::pin!(campaign);
@@ -72,7 +74,7 @@ pub async fn run(site: Site, settings: AllocatorSettings, context: Context) -> R
             tokio::select! {
                 biased;
                 won = &mut campaign => break won,
-                update = feed.next() => quiet.noticed(view.apply(update)),
+                update = feed.next() => drop(carried.apply(&mut view, update)),
             }
         };
         let Some(mut leadership) = won else { break };
@@ -81,7 +83,7 @@ pub async fn run(site: Site, settings: AllocatorSettings, context: Context) -> R
             biased;
             () = context.shutdown.cancelled() => {}
             () = leadership.lost() => info!(role = "allocator", "leads no more"),
-            () = leader.run(&mut feed, &mut view, &mut quiet) => info!(role = "allocator", "leads no more"),
+            () = leader.run(&mut feed, &mut view, &mut carried) => info!(role = "allocator", "leads no more"),
         }
         leadership.resign(&site.store).await;
     }

@@ -32,7 +32,10 @@ fn context(name: &str, shutdown: &CancellationToken) -> Context {
 
 impl Bench {
     async fn new(cidr: &str) -> Self {
-        let etcd = MemoryEtcd::new();
+        Self::over(MemoryEtcd::new(), cidr).await
+    }
+
+    async fn over(etcd: MemoryEtcd, cidr: &str) -> Self {
         let bench = Bench { store: etcd.store(), etcd, prefix: Prefix::default() };
         let mut pool = Pool::named("eu".parse::<PoolName>().unwrap(), "default".parse().unwrap());
         pool.cidrs = vec![cidr.parse().unwrap()];
@@ -59,6 +62,10 @@ impl Bench {
 
     /// What an agent writes when it joins.
     async fn join(&self, id: &str) -> LeaseId {
+        self.join_for(id, &["main".into()]).await
+    }
+
+    async fn join_for(&self, id: &str, ports: &[String]) -> LeaseId {
         let node: NodeId = id.parse().unwrap();
         let (lease, _) = self.store.grant(1_000_000).await.unwrap();
         let label = Label {
@@ -70,7 +77,7 @@ impl Bench {
             variables: Default::default(),
             description: String::new(),
             since: String::new(),
-            ports: vec!["main".parse().unwrap()],
+            ports: ports.iter().map(|port| port.parse().unwrap()).collect(),
             want: Want::default(),
             holding: None,
             ephemeral: false,
@@ -176,10 +183,123 @@ async fn a_leader_whose_view_is_not_complete_waits_for_it() {
     let leadership = election::campaign(&plain, Role::Allocator, Duration::from_secs(10), &context).await.unwrap();
     let mut feed = Feed::open(slow.store(), scope(&plain), FeedSettings::default(), context.rng("feed"));
     let mut view = View::new(plain.prefix.clone());
-    let mut quiet = lead::Quiet::new(&AllocatorSettings::default());
+    let mut carried = lead::Carried::new(&AllocatorSettings::default());
     let leader = lead::Leader::new(&plain, &context, &leadership, Duration::from_secs(1));
-    let led = tokio::time::timeout(Duration::from_secs(60), leader.run(&mut feed, &mut view, &mut quiet));
+    let led = tokio::time::timeout(Duration::from_secs(60), leader.run(&mut feed, &mut view, &mut carried));
     // Without a wait inside, the time-out would never be looked at.
     assert!(led.await.is_err());
     assert!(!view.is_complete());
+}
+
+fn kv(key: &str, value: &[u8], revision: i64) -> crate::store::api::KeyValue {
+    let revision = Revision(revision);
+    crate::store::api::KeyValue {
+        key: key.into(),
+        value: value.to_vec().into(),
+        create_revision: revision,
+        mod_revision: revision,
+        version: 1,
+        lease: LeaseId::NONE,
+    }
+}
+
+#[test]
+fn a_key_under_an_address_that_is_no_port_is_in_the_picture_until_it_goes() {
+    use crate::store::api::Event;
+    use crate::store::feed::Update;
+    let mut view = View::new(Prefix::default());
+    let keys = ["/enlist/claims/default/10.0.0.1/x", "/enlist/claims/default/10.0.0.1/080", "/enlist/claims/x"];
+    view.apply(Update::Events { revision: Revision(2), events: keys.iter().map(|key| Event::Put(kv(key, b"", 2))).collect() });
+    let strays = |view: &View| view.snapshot().strays.iter().map(|(key, ip)| format!("{key} {ip}")).collect::<Vec<_>>();
+    let both = ["claims/default/10.0.0.1/080 default/10.0.0.1", "claims/default/10.0.0.1/x default/10.0.0.1"];
+    assert_eq!(strays(&view), both);
+    let gone = Event::Delete { key: keys[0].into(), mod_revision: Revision(3) };
+    view.apply(Update::Events { revision: Revision(3), events: vec![gone] });
+    assert_eq!(strays(&view), both[..1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_label_that_breaks_a_rule_waits_with_that_reason() {
+    let bench = Bench::new("10.0.0.0/24").await;
+    let (shutdown, task) = bench.start("a");
+    bench.join("good").await;
+    bench.join_for("bad", &(0..17).map(|n| format!("p{n}")).collect::<Vec<_>>()).await;
+    bench
+        .until("told why it waits", |s| {
+            use crate::model::assignment::{Answer, Reason};
+            let bad = s.nodes.get(&"bad".parse::<NodeId>().unwrap());
+            let assignment = bad.and_then(|record| record.assignment.as_ref()?.ok());
+            matches!(assignment.map(|a| &a.answer), Some(Answer::Waiting(w)) if w.reason == Reason::LabelInvalid && w.message.contains("at most 16"))
+        })
+        .await;
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+}
+
+/// Deletes the key of whoever leads: he is deposed, campaigns again and leads no more until it is his turn.
+async fn depose(bench: &Bench) {
+    let leaders = bench.store.read_all(bench.prefix.leaders(Role::Allocator), None).await.unwrap().kvs;
+    if let Some(oldest) = leaders.iter().min_by_key(|kv| kv.create_revision) {
+        bench.write(vec![Op::delete(oldest.key.clone())]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_brake_releases_no_faster_when_leaders_change_every_few_seconds() {
+    let bench = Bench::new("10.0.0.0/24").await;
+    let allocators = [bench.start("a"), bench.start("b")];
+    let mut leases = Vec::new();
+    for n in 0..20 {
+        leases.push(bench.join(&format!("n{n}")).await);
+    }
+    bench.until("assigned", |s| (0..20).all(|n| bound(s, &format!("n{n}")).is_some())).await;
+    for lease in leases.drain(..10) {
+        bench.store.revoke(lease).await.unwrap();
+    }
+    let holds = |s: &crate::plan::snapshot::Snapshot, extended| {
+        s.nodes.values().filter(|r| r.hold.as_ref().and_then(|h| h.ok()).is_some_and(|h| h.extended == extended)).count()
+    };
+    bench.until("all are extended", |s| holds(s, true) == 10).await;
+    tokio::time::sleep(Duration::from_secs(3590)).await;
+    let mut released = vec![0; 8];
+    while released.last().is_none_or(|count| *count < 10) {
+        assert!(released.len() < 100, "the brake does not end: {released:?}");
+        depose(&bench).await;
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        let snapshot = bench.snapshot().await;
+        released.push((0..20).filter(|n| bound(&snapshot, &format!("n{n}")).is_none()).count());
+    }
+    // 15 % of 20 in any minute, until it is over and the rest goes at once.
+    let too_fast = released.windows(8).filter(|minute| minute[7] <= 7).any(|minute| minute[7] - minute[0] > 3);
+    assert!(!too_fast, "{released:?}");
+    for (shutdown, task) in allocators {
+        shutdown.cancel();
+        task.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_node_whose_writes_are_always_refused_keeps_nobody_waiting_and_no_report_back() {
+    let options = crate::store::memory::MemoryOptions { request_bytes_max: 2_500, ..Default::default() };
+    let bench = Bench::over(MemoryEtcd::with_options(options), "10.0.0.0/24").await;
+    let (shutdown, task) = bench.start("a");
+    bench.join_for("large", &(0..16).map(|n| format!("p{n}")).collect::<Vec<_>>()).await;
+    for n in 0..5 {
+        bench.join(&format!("n{n}")).await;
+        let asked = Instant::now();
+        bench.until("assigned", |s| bound(s, &format!("n{n}")).is_some()).await;
+        assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let kvs = bench.store.read_all(KeyRange::one(bench.prefix.role(Role::Allocator)), None).await.unwrap().kvs;
+        let report = kvs.first().and_then(|kv| crate::store::wire::RoleReport::decode(&kv.value).ok());
+        if report.is_some_and(|report| report.counters.get("refused").is_some_and(|count| *count > 0)) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the report does not tell of the refused writes");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
 }

@@ -16,6 +16,7 @@ pub struct View {
     prefix: Prefix,
     snapshot: Snapshot,
     complete: bool,
+    silent_releases: usize,
 }
 
 /// What an update was.
@@ -32,7 +33,7 @@ pub enum Noticed {
 impl View {
     /// An empty picture, not complete yet.
     pub fn new(prefix: Prefix) -> Self {
-        View { prefix, snapshot: Snapshot::default(), complete: false }
+        View { prefix, snapshot: Snapshot::default(), complete: false, silent_releases: 0 }
     }
 
     /// What is known. Only to be planned from when [`View::is_complete`].
@@ -43,6 +44,11 @@ impl View {
     /// Whether everything was read once.
     pub fn is_complete(&self) -> bool {
         self.complete
+    }
+
+    /// How many silent nodes' claims were seen to be released since the view was made, whoever did it.
+    pub(super) fn silent_releases(&self) -> usize {
+        self.silent_releases
     }
 
     /// Takes an update in.
@@ -72,10 +78,10 @@ impl View {
     }
 
     /// A picture of a listing, for commands.
-    pub fn of(prefix: Prefix, revision: Revision, kvs: &[KeyValue]) -> Snapshot {
+    pub fn of<'a>(prefix: Prefix, revision: Revision, kvs: impl IntoIterator<Item = &'a KeyValue>) -> Snapshot {
         let mut view = View::new(prefix);
         view.snapshot.revision = revision;
-        kvs.iter().for_each(|kv| view.put(kv));
+        kvs.into_iter().for_each(|kv| view.put(kv));
         view.snapshot
     }
 
@@ -99,16 +105,26 @@ impl View {
                 self.snapshot.pools.insert(name, with_revisions(kv, value));
             }
             ParsedKey::Brake(Role::Allocator) => self.snapshot.brake_released = kv.mod_revision,
+            ParsedKey::Foreign => {
+                if let Some(address) = self.prefix.stray_under(&kv.key) {
+                    self.snapshot.strays.insert(self.prefix.relative(&kv.key), address);
+                }
+            }
             _ => {}
         }
     }
 
     fn delete(&mut self, key: &Key) {
         match self.prefix.parse(key) {
-            ParsedKey::Node(node, part) => forget(&mut self.snapshot.nodes, &node, part),
+            ParsedKey::Node(node, part) => {
+                let is_silent = self.snapshot.nodes.get(&node).is_some_and(NodeRecord::is_silent);
+                self.silent_releases += usize::from(is_silent && part == NodePart::Assignment);
+                forget(&mut self.snapshot.nodes, &node, part);
+            }
             ParsedKey::Claim(key) => drop(self.snapshot.claims.remove(&key)),
             ParsedKey::Pool(name) => drop(self.snapshot.pools.remove(&name)),
             ParsedKey::Brake(Role::Allocator) => self.snapshot.brake_released = Revision::NONE,
+            ParsedKey::Foreign => drop(self.snapshot.strays.remove(&self.prefix.relative(key))),
             _ => {}
         }
     }

@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 
+use crate::allocator::View;
 use crate::model::documents::{self, StoredError};
 use crate::model::group::Group;
-use crate::model::names::{GroupName, NodeId, PoolName, Revision};
-use crate::model::pool::Pool;
+use crate::model::names::{GroupName, NodeId, Revision};
 use crate::plan::snapshot::{NodeRecord, Snapshot, Stored, Unreadable};
 use crate::reconcile::Site;
 use crate::store::api::{Event, Key, KeyRange, KeyValue, LeaseId, RangeResponse};
 use crate::store::feed::Update;
-use crate::store::keys::{NodePart, ParsedKey, Prefix, Role};
+use crate::store::keys::{ParsedKey, Prefix};
 use crate::store::wire;
 
 /// Keys with their values at one revision.
@@ -108,38 +108,13 @@ impl Content {
 
     /// What the planner sees of it.
     pub fn snapshot(&self) -> Snapshot {
-        let mut snapshot = Snapshot { revision: self.revision, ..Snapshot::default() };
-        for (key, kv) in self.parsed() {
-            match key {
-                ParsedKey::Pool(name) => drop(snapshot.pools.insert(name.clone(), pool(&name, kv))),
-                ParsedKey::Claim(claim) => drop(snapshot.claims.insert(claim, stored(kv))),
-                ParsedKey::Brake(Role::Allocator) => snapshot.brake_released = kv.mod_revision,
-                ParsedKey::Node(node, part) => set_part(snapshot.nodes.entry(node).or_default(), part, kv),
-                _ => {}
-            }
-        }
-        snapshot
-    }
-}
-
-fn set_part(record: &mut NodeRecord, part: NodePart, kv: &KeyValue) {
-    match part {
-        NodePart::Label => record.label = Some(stored(kv)),
-        NodePart::Status => record.status = Some(stored(kv)),
-        NodePart::Assignment => record.assignment = Some(stored(kv)),
-        NodePart::Hold => record.hold = Some(stored(kv)),
-        NodePart::Clock => record.clock = Some(stored(kv)),
+        View::of(self.prefix.clone(), self.revision, self.kvs.values())
     }
 }
 
 /// A key's value with what compares need.
 pub fn stored<T: wire::Stored>(kv: &KeyValue) -> Stored<T> {
     with_revisions(kv, T::decode(&kv.value))
-}
-
-/// A pool's definition.
-pub fn pool(name: &PoolName, kv: &KeyValue) -> Stored<Pool> {
-    with_revisions(kv, documents::stored_pool(name, &kv.value).map_err(unreadable))
 }
 
 /// A group's definition.

@@ -63,6 +63,14 @@ impl Label {
         if families.len() != self.want.addresses.len() {
             return Some("want.addresses: at most one of each family".into());
         }
+        // One address has one spelling, or a host's port could be claimed under both.
+        let mapped = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+        if mapped(&self.temporary.ip()) {
+            return Some(format!("temporary.ip: {} is IPv4 written as IPv6", self.temporary.ip()));
+        }
+        if let Some(ip) = self.want.addresses.iter().find(|ip| mapped(ip)) {
+            return Some(format!("want.addresses: {ip} is IPv4 written as IPv6"));
+        }
         None
     }
 }
@@ -140,6 +148,14 @@ mod tests {
         check(
             |l| l.want.addresses = vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()],
             Some("want.addresses: at most one of each family"),
+        );
+        check(
+            |l| l.temporary = "[::ffff:192.0.2.17]:49311".parse().unwrap(),
+            Some("temporary.ip: ::ffff:192.0.2.17 is IPv4 written as IPv6"),
+        );
+        check(
+            |l| l.want.addresses = vec!["::ffff:10.0.0.1".parse().unwrap()],
+            Some("want.addresses: ::ffff:10.0.0.1 is IPv4 written as IPv6"),
         );
     }
 }

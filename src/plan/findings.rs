@@ -43,7 +43,11 @@ pub fn unreadable(snapshot: &Snapshot) -> Vec<Finding> {
         ]
     });
     let claims = snapshot.claims.iter().map(|(key, stored)| about("claim-unreadable", || claim_key(key), Some(stored)));
-    nodes.chain(claims).flatten().collect()
+    let strays = snapshot.strays.keys().map(|key| {
+        let message = "it is no claim of a port, but keeps others from claiming the address: delete it if nobody needs it";
+        Some(Finding::about("claim-unreadable", key.clone(), message))
+    });
+    nodes.chain(claims).chain(strays).flatten().collect()
 }
 
 /// A key of a node, relative to the prefix.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use crate::model::assignment::Terms;
 use crate::model::finding::Finding;
 use crate::model::names::{DomainName, NodeId, PoolName};
-use crate::model::pool::{OnIsolation, Pool, Sharing};
+use crate::model::pool::{OnIsolation, Pool, Sharing, TERM_MAX};
 use crate::plan::snapshot::Snapshot;
 use crate::plan::space::family::{self, Family};
 use crate::plan::space::ranges::Ranges;
@@ -154,14 +154,17 @@ impl<'a> Pools<'a> {
         self.get(name).is_some_and(|view| view.pool.on_isolation == OnIsolation::Keep)
     }
 
-    /// The hold that counts now: the longer of the assignment's and its pool's.
+    /// The hold that counts now: the longer of the assignment's and its pool's. Never longer than a pool may say: etcd
+    /// grants no longer lease than some hundred years, and a node would then never be released.
     pub fn hold_s(&self, terms: &Terms) -> u64 {
-        terms.hold_s.max(self.get(&terms.pool).map_or(0, |view| view.pool.hold.as_secs()))
+        let hold_s = terms.hold_s.max(self.get(&terms.pool).map_or(0, |view| view.pool.hold.as_secs()));
+        hold_s.min(TERM_MAX.as_secs())
     }
 
     /// The cooldown that counts now: the longer of the assignment's and its pool's.
     pub fn cooldown_s(&self, terms: &Terms) -> u64 {
-        terms.cooldown_s.max(self.get(&terms.pool).map_or(0, |view| view.pool.cooldown.as_secs()))
+        let cooldown_s = terms.cooldown_s.max(self.get(&terms.pool).map_or(0, |view| view.pool.cooldown.as_secs()));
+        cooldown_s.min(TERM_MAX.as_secs())
     }
 }
 

@@ -14,6 +14,10 @@ use crate::plan::change::{Action, Change, Compare, Note, Subject, Write};
 use crate::plan::snapshot::NodeRecord;
 use crate::plan::world::{World, created, modified};
 
+/// At most so many claims of one node are given up in one change: with the compares of what may be missing beside them it
+/// must fit a transaction of 128. The rest is found again next time.
+const ORPHANS_MAX: usize = 16;
+
 /// What can be repaired, and what cannot.
 #[derive(Debug, Default)]
 pub struct Repairs {
@@ -112,6 +116,10 @@ impl<'a> Repair<'a> {
         };
         let address = ClaimKey { port: None, ..key.clone() };
         let foreign = |key: &ClaimKey| mine(key) == Some(false);
+        let stray = || world.snapshot.strays.iter().find(|(_, under)| key.port.is_none() && *under == key);
+        if let Some((stray, _)) = stray() {
+            return Some(Finding::about("claim-unreadable", stray.clone(), format!("{} should have {key} whole", self.node)));
+        }
         let by = if foreign(key) {
             key.clone()
         } else if key.port.is_none() {
@@ -136,7 +144,7 @@ impl<'a> Repair<'a> {
 
     /// Bound claims that the assignment does not list cool: whoever wrote them, the node may use them.
     fn orphans(&mut self, world: &World<'_>, orphans: &[&ClaimKey]) {
-        for key in orphans.iter().copied() {
+        for key in orphans.iter().copied().take(ORPHANS_MAX) {
             let Some(stored) = world.snapshot.claims.get(key) else { continue };
             let Some(claim) = stored.ok() else { continue };
             self.compare(Compare::Modified(Subject::Claim(key.clone()), stored.mod_revision));

@@ -21,6 +21,9 @@ pub struct Snapshot {
     pub nodes: BTreeMap<NodeId, NodeRecord>,
     /// Who has what.
     pub claims: BTreeMap<ClaimKey, Stored<Claim>>,
+    /// Keys under an address that are no claim of a port, relative to the prefix, and the address. Race: whoever claims
+    /// an address whole compares that *nothing* is under it, so these stand in the way of that like a claim.
+    pub strays: BTreeMap<String, ClaimKey>,
     /// mod_revision of `brakes/allocator`, [`Revision::NONE`] if absent: holds older than this get no extension.
     pub brake_released: Revision,
 }

@@ -58,6 +58,8 @@ impl Taken {
     pub fn new(snapshot: &Snapshot, audit: &Audit<'_>) -> Self {
         let mut taken = Taken::default();
         snapshot.claims.keys().for_each(|key| taken.add(key));
+        // No port has the number 0: it stands for whatever is under the address.
+        snapshot.strays.values().for_each(|address| taken.add(&ClaimKey { port: Some(0), ..address.clone() }));
         audit.missing.values().flatten().for_each(|key| taken.add(key));
         taken
     }

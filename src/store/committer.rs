@@ -110,8 +110,11 @@ async fn work(store: Store, fence: Fence, mut incoming: mpsc::UnboundedReceiver<
             biased;
             Some(lower) = in_flight.next(), if !in_flight.is_empty() => {
                 if let Some(lower) = lower {
-                    warn!(batch = lower.units, "the server takes smaller transactions only: the batch size was lowered");
-                    limits = lower;
+                    // Larger batches may still have been in flight when an earlier one taught us better.
+                    if lower.units < limits.units {
+                        warn!(batch = lower.units, "the server takes smaller transactions only: the batch size was lowered");
+                        limits = lower;
+                    }
                 }
             }
             units = incoming.recv() => match units {
@@ -167,11 +170,11 @@ impl Sender<'_> {
         let second = batch.split_off(units / 2);
         let (passed_a, passed_b) = (Passed::default(), Passed::default());
         let (first, second) = (passed_a.watch(batch), passed_b.watch(second));
-        self.send(first).await;
-        self.send(second).await;
+        let learned = [self.send(first).await, self.send(second).await];
         let both = passed_a.all().await && passed_b.all().await;
         let about_size = matches!(error, StoreError::TooManyOps | StoreError::TooLarge | StoreError::Other(_));
-        (both && about_size).then(|| Limits { units: (units / 2).max(1), ..Limits::default() })
+        let halves = learned.iter().flatten().map(|limits| limits.units).min().unwrap_or((units / 2).max(1));
+        (both && about_size).then(|| Limits { units: halves, ..Limits::default() })
     }
 
     fn answer(&self, batch: Vec<Waiting>, response: &TxnResponse) {

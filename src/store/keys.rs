@@ -257,6 +257,18 @@ impl Prefix {
         text.strip_prefix(&self.0).and_then(|rest| rest.strip_prefix('/')).unwrap_or(&text).to_owned()
     }
 
+    /// The address under which a key stands that is no claim of a port: [`ParsedKey::Foreign`], but in the range that
+    /// [`Prefix::claims_under`] is.
+    pub fn stray_under(&self, key: &Key) -> Option<ClaimKey> {
+        let relative = self.relative(key);
+        let (domain, rest) = relative.strip_prefix("claims/")?.split_once('/')?;
+        let (ip, _) = rest.split_once('/')?;
+        match parse_relative(&relative) {
+            Some(_) => None,
+            None => parse_claim(&format!("{domain}/{ip}")),
+        }
+    }
+
     /// Takes a key apart. What is not of a known form is [`ParsedKey::Foreign`].
     pub fn parse(&self, key: &Key) -> ParsedKey {
         key.as_str()
@@ -348,6 +360,20 @@ mod tests {
             assert_eq!(prefix.parse(&prefix.role(role)), ParsedKey::Role(role));
             assert_eq!(prefix.parse(&prefix.brake(role)), ParsedKey::Brake(role));
         }
+    }
+
+    #[test]
+    fn what_stands_under_an_address_and_is_no_port_is_told_with_the_address() {
+        let stray = |text: &[u8]| Prefix::default().stray_under(&Key::from(text.to_vec())).map(|key| key.to_string());
+        for text in ["x", "080", "0", "", "65536", "80/x", "\u{e4}"] {
+            let key = format!("/enlist/claims/default/fd00::1/{text}");
+            assert_eq!(stray(key.as_bytes()).as_deref(), Some("default/fd00::1"), "{text}");
+        }
+        assert_eq!(stray(b"/enlist/claims/default/10.0.0.1/\xff").as_deref(), Some("default/10.0.0.1"));
+        for text in ["default/10.0.0.1/80", "default/10.0.0.1", "default/FD00::1/x", "Default/10.0.0.1/x", "x"] {
+            assert_eq!(stray(format!("/enlist/claims/{text}").as_bytes()), None, "{text}");
+        }
+        assert_eq!(stray(b"/other/claims/default/10.0.0.1/x"), None);
     }
 
     #[test]

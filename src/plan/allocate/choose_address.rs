@@ -82,6 +82,8 @@ impl Attempt<'_, '_> {
             let message = format!("pool {} is {}: it serves only labels that ask for a port", view.pool.name, view.pool.sharing);
             return Err(Refusal::new(Reason::NoPorts, message));
         }
+        // No address can help with these, and a shared pool may have more addresses than can ever be looked at.
+        self.check_port_range(view)?;
         match view.pool.sharing {
             Sharing::Exclusive | Sharing::Shared if families.is_empty() => {
                 Err(Refusal::new(Reason::PoolInvalid, format!("pool {} lists no addresses", view.pool.name)))

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use crate::model::assignment::{Assignment, Bound, Reason};
 use crate::model::names::PortName;
+use crate::model::pool::Pool;
 use crate::plan::pools::PoolView;
 
 use super::asker::{Attempt, Refusal, Standing, port_key};
@@ -111,6 +112,22 @@ impl Attempt<'_, '_> {
         count
     }
 
+    /// The rules of a pool's port range, which are the same on every address.
+    ///
+    /// # Errors
+    /// `port-taken` when a wanted port is outside of it, `ports-full` when it is smaller than what is asked for.
+    pub fn check_port_range(&self, view: &PoolView<'_>) -> Result<(), Refusal> {
+        let (label, pool) = (self.asker.label, view.pool);
+        if let Some((name, port)) = label.want.ports.iter().find(|(_, port)| !pool.ports.contains(**port)) {
+            return Err(Refusal::new(Reason::PortTaken, outside_of_range(name, *port, pool)));
+        }
+        if label.ports.len() > usize::try_from(pool.ports.count()).unwrap_or(usize::MAX) {
+            let message = format!("{} ports are asked for, pool {} has {}", label.ports.len(), pool.name, pool.ports);
+            return Err(Refusal::new(Reason::PortsFull, message));
+        }
+        Ok(())
+    }
+
     fn check_wanted(&self, place: Place<'_>, name: &PortName, port: u16) -> Result<(), Refusal> {
         if self.is_usable(place, port) {
             return Ok(());
@@ -120,7 +137,7 @@ impl Attempt<'_, '_> {
         let message = if refused {
             format!("port {port} wanted for {name} is used by something else on its host")
         } else if !pool.ports.contains(port) {
-            format!("port {port} wanted for {name} is outside of {} of pool {}", pool.ports, pool.name)
+            outside_of_range(name, port, pool)
         } else {
             format!("port {port} wanted for {name} is taken in pool {}", pool.name)
         };
@@ -192,6 +209,10 @@ impl Attempt<'_, '_> {
             }
         }
     }
+}
+
+fn outside_of_range(name: &PortName, port: u16, pool: &Pool) -> String {
+    format!("port {port} wanted for {name} is outside of {} of pool {}", pool.ports, pool.name)
 }
 
 fn ports_full(place: Place<'_>) -> Refusal {

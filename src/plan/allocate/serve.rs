@@ -188,10 +188,14 @@ fn refused_now(asker: &Asker<'_>, bound: &Bound) -> Vec<Refused> {
     refused.filter(concerns).collect()
 }
 
-/// Whether what was found is what the node uses already.
+/// Whether what was found is what the node uses already. On an address that is shared every port must be: another one may
+/// be in use by somebody who has not asked it back yet.
 fn is_held(asker: &Asker<'_>, pick: &Pick) -> bool {
     asker.holding.is_some_and(|holding| {
-        holding.addresses.len() == pick.addresses.len() && holding.addresses.iter().all(|ip| pick.addresses.contains(ip))
+        let same_place =
+            holding.addresses.len() == pick.addresses.len() && holding.addresses.iter().all(|ip| pick.addresses.contains(ip));
+        let held = |port: &u16| holding.ports.values().any(|held| held == port);
+        same_place && (pick.terms.sharing.claims_address() || pick.ports.values().all(held))
     })
 }
 

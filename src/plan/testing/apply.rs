@@ -44,7 +44,8 @@ fn holds(snapshot: &Snapshot, compare: &Compare) -> bool {
         Compare::Created(subject, revision) => revisions(snapshot, subject).0 == *revision,
         Compare::NoPortsClaimed(domain, ip) => {
             let key = |port| ClaimKey { domain: domain.clone(), ip: *ip, port: Some(port) };
-            snapshot.claims.range(key(0)..=key(u16::MAX)).next().is_none()
+            let is_under = |address: &ClaimKey| address.domain == *domain && address.ip == *ip;
+            snapshot.claims.range(key(0)..=key(u16::MAX)).next().is_none() && !snapshot.strays.values().any(is_under)
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Nodes that stop, leave, die and come back.
 
+use crate::model::assignment::Answer;
 use crate::model::label::Label;
 use crate::model::pool::{OnIsolation, Pool};
-use crate::plan::change::Action;
+use crate::plan::change::{Action, Write};
 use crate::plan::check::check;
 use crate::plan::testing::apply::apply;
 use crate::plan::testing::lab::Lab;
@@ -223,4 +224,32 @@ fn an_unreadable_status_counts_as_live() {
     });
     assert_eq!(lab.run(), []);
     assert_eq!(lab.findings("status-unreadable").len(), 1);
+}
+
+#[test]
+fn terms_longer_than_any_lease_are_cut_to_the_longest_that_a_pool_may_say() {
+    let mut lab = Lab::new([pool("eu", &["10.0.0.1/32"])]);
+    let longest = crate::model::pool::TERM_MAX.as_secs();
+    lab.join(label("long"));
+    lab.run();
+    lab.edit("long", |record, revision| {
+        let stored = record.assignment.as_mut().unwrap();
+        stored.mod_revision = revision;
+        if let Ok(Answer::Bound(bound)) = stored.value.as_mut().map(|assignment| &mut assignment.answer) {
+            (bound.terms.hold_s, bound.terms.cooldown_s) = (u64::MAX, u64::MAX);
+        }
+    });
+    lab.die("long");
+    let mut seconds = Vec::new();
+    for _ in 0..3 {
+        for write in lab.step().changes.iter().flat_map(|change| &change.writes) {
+            match write {
+                Write::Clock(_, clock) => seconds.push(*clock),
+                Write::Cool(_, _, cooling) => seconds.push(*cooling),
+                _ => {}
+            }
+        }
+        lab.edit("long", |record, _| record.clock = None);
+    }
+    assert_eq!(seconds[..2], [longest, longest]);
 }

@@ -5,6 +5,7 @@ mod assign;
 mod want;
 mod pools;
 mod change;
+mod compares;
 mod refused;
 mod away;
 mod brake;

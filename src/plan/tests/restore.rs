@@ -191,3 +191,27 @@ fn of_two_that_hold_one_address_the_later_generation_has_it() {
     assert_eq!(lab.addresses("b"), "10.0.0.9");
     assert_ne!(lab.addresses("a"), "10.0.0.9");
 }
+
+#[test]
+fn while_others_may_still_use_them_no_shared_port_is_given_that_was_not_held() {
+    let mut lab = Lab::new([shared("sh", &["10.0.0.1/32"], "30000-30001")]);
+    // The backup says that the port is a live node's, who was told so after the holder had it.
+    lab.join(label("b"));
+    lab.run();
+    let port: u16 = lab.ports("b").trim_start_matches("main=").parse().unwrap();
+    lab.pass.held_only = true;
+    lab.join(holding("a", 500, "10.0.0.1", port));
+    lab.run();
+    // The other port is free in the store, but whoever uses it may not have asked it back yet.
+    assert!(lab.has_no_answer("a"), "{:?}", lab.assignment("a"));
+    // Nor does one come with the ports that are held.
+    lab.join(Label {
+        ports: vec!["main".parse().unwrap(), "more".parse().unwrap()],
+        ..holding("c", 501, "10.0.0.1", 30001 - (port - 30000))
+    });
+    lab.run();
+    assert!(lab.has_no_answer("c"), "{:?}", lab.assignment("c"));
+    lab.pass.held_only = false;
+    lab.run();
+    assert!(lab.snapshot.nodes.values().all(|record| record.assignment.is_some()));
+}

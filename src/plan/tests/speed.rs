@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::model::assignment::Reason;
+use crate::model::label::{Label, Want};
 use crate::plan::testing::lab::Lab;
 use crate::plan::testing::make::*;
 
@@ -42,4 +44,20 @@ fn a_full_shared_pool_is_searched_once_and_not_for_every_node() {
     });
     assert_eq!((0..3000).filter(|n| lab.reason(&format!("n{n}")).is_none()).count(), 2046);
     assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn ports_that_no_address_of_a_huge_pool_can_have_are_refused_at_once() {
+    let mut lab = Lab::new([shared("sh", &["fd00::/64"], "30000-30001")]);
+    let wanting = |node: &str, port: u16| Label {
+        want: Want { addresses: Vec::new(), ports: [("main".parse().unwrap(), port)].into() },
+        ..label(node)
+    };
+    lab.join(wanting("a", 80));
+    lab.join(label_with_ports("b", &["x", "y", "z"]));
+    lab.join(label("c"));
+    lab.run();
+    assert_eq!(lab.reason("a"), Some(Reason::PortTaken));
+    assert_eq!(lab.reason("b"), Some(Reason::PortsFull));
+    assert_eq!(lab.reason("c"), None);
 }

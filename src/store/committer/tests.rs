@@ -79,3 +79,74 @@ async fn a_unit_larger_than_a_request_is_refused_and_the_others_pass() {
     assert_eq!(outcomes[0], Outcome::Refused(StoreError::TooLarge));
     assert!(outcomes[1..].iter().all(|outcome| matches!(outcome, Outcome::Committed(_))), "{outcomes:?}");
 }
+
+/// Revisions that a commit of so many units took, which is its requests: each of them writes.
+async fn requests(etcd: &MemoryEtcd, committer: &Committer, from: usize, units: usize) -> i64 {
+    let before = etcd.revision();
+    let outcomes = committer.commit((from..from + units).map(|i| put_if_absent(&format!("/k/{i}"))).collect()).await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Committed(_))), "{outcomes:?}");
+    etcd.revision().0 - before.0
+}
+
+async fn small_server(max_txn_ops: usize) -> (MemoryEtcd, Store, Fence) {
+    let options = crate::store::memory::MemoryOptions { max_txn_ops, ..Default::default() };
+    let etcd = MemoryEtcd::with_options(options);
+    let store = etcd.store();
+    let fence = fenced(&store).await;
+    (etcd, store, fence)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_less_is_found_out_once_and_the_lower_limit_is_remembered() {
+    // 16 operations a level leave room for 8 units beside their own compare and put, with a power of two of them in a batch.
+    let (etcd, store, fence) = small_server(16).await;
+    let committer = Committer::new(store.clone(), fence);
+    assert_eq!(requests(&etcd, &committer, 0, 64).await, 8);
+    // Whether larger ones are still tried shows in what the server refuses: here none, so every batch is a whole one.
+    let refused = etcd.refused();
+    assert_eq!(requests(&etcd, &committer, 100, 64).await, 8);
+    assert_eq!(etcd.refused(), refused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_no_nesting_gets_flat_transactions_under_the_same_fence() {
+    let (etcd, store, fence) = small_server(2).await;
+    let committer = Committer::new(store.clone(), fence);
+    assert_eq!(requests(&etcd, &committer, 0, 10).await, 10);
+    store.txn(Txn { then: vec![Op::delete("/leader")], ..Txn::default() }).await.unwrap();
+    let outcomes = committer.commit((20..25).map(|i| put_if_absent(&format!("/k/{i}"))).collect()).await;
+    assert_eq!(outcomes, vec![Outcome::Deposed; 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bad_unit_does_not_shrink_the_batches_of_the_others() {
+    let etcd = MemoryEtcd::new();
+    let store = etcd.store();
+    let committer = Committer::new(store.clone(), fenced(&store).await);
+    for bad in [vec![Op::put("/big", vec![b'x'; 2_000_000])], vec![Op::put("/twice", "1"), Op::put("/twice", "2")]] {
+        let mut units: Vec<_> = (0..40).map(|i| put_if_absent(&format!("/bad/{}/{i}", bad.len()))).collect();
+        units[7].writes = bad;
+        let outcomes = committer.commit(units).await;
+        // An error in words that are not known counts as an outcome that is not known.
+        assert!(matches!(outcomes[7], Outcome::Refused(_) | Outcome::Unknown(_)), "{:?}", outcomes[7]);
+        assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Committed(_))).count(), 39);
+    }
+    assert_eq!(requests(&etcd, &committer, 0, 64).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_lost_after_the_write_is_unknown_and_not_tried_again() {
+    use crate::store::memory::faults::{FaultPlan, Faults};
+    let etcd = MemoryEtcd::new();
+    let fence = fenced(&etcd.store()).await;
+    let faults = Faults::new(1, FaultPlan::default());
+    let client = faults.client(etcd.store());
+    let committer = Committer::new(client.store(), fence);
+    client.cut_answers();
+    let before = etcd.revision();
+    let outcomes = committer.commit(vec![put_if_absent("/a"), put_if_absent("/b")]).await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Unknown(_))), "{outcomes:?}");
+    assert_eq!(etcd.revision().0, before.0 + 1);
+    client.heal();
+    assert!(matches!(committer.commit(vec![put_if_absent("/a")]).await[..], [Outcome::Lost(_)]));
+}

@@ -132,6 +132,11 @@ impl MemoryEtcd {
         Store::new(Arc::new(client::MemoryClient::new(self.0.clone())))
     }
 
+    /// How many transactions were refused for their form (too wide, too large, a key twice) until now.
+    pub fn refused(&self) -> u64 {
+        self.0.with(|state, _| state.refused)
+    }
+
     /// The revision of the last write.
     pub fn revision(&self) -> Revision {
         self.0.with(|state, _| Revision(state.mvcc.revision))

@@ -30,6 +30,8 @@ pub(super) struct State {
     pub(super) cluster_id: u64,
     /// Out of space: nothing may grow.
     pub(super) full: bool,
+    /// How many transactions were refused for their form.
+    pub(super) refused: u64,
     next_lease: i64,
 }
 
@@ -42,6 +44,7 @@ impl State {
             watchers: Watchers::default(),
             cluster_id: 0x00c1,
             full: false,
+            refused: 0,
             next_lease: 0x1ea5_e000_0001,
         }
     }
@@ -132,7 +135,9 @@ impl State {
     }
 
     pub(super) fn txn(&mut self, txn: &Txn) -> Result<TxnResponse, StoreError> {
-        check::check(txn, self.options.max_txn_ops, self.options.request_bytes_max)?;
+        let allowed = check::check(txn, self.options.max_txn_ops, self.options.request_bytes_max);
+        self.refused += u64::from(allowed.is_err());
+        allowed?;
         if self.full && check::puts(txn) {
             return Err(StoreError::NoSpace);
         }

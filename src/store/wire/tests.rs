@@ -81,6 +81,12 @@ fn claims_holds_and_members_round_trip() {
 }
 
 #[test]
+fn a_label_that_breaks_a_rule_can_be_read_and_says_so() {
+    let label = Label::decode(LABEL.replace("\"metrics\"]", "\"http\"]").as_bytes()).unwrap();
+    assert!(label.fault().unwrap().contains("twice"));
+}
+
+#[test]
 fn a_newer_version_is_said_and_what_does_not_parse_says_where() {
     assert_eq!(Label::decode(br#"{"v":2,"new":[]}"#), Err(Unreadable::Newer(2)));
     for (bad, word) in [
@@ -91,7 +97,6 @@ fn a_newer_version_is_said_and_what_does_not_parse_says_where() {
         (r#"{"v":1}"#, "id"),
         (&LABEL.replace("edge-7", "Edge 7"), "id"),
         (&LABEL.replace("eu-1", "e u"), "variables"),
-        (&LABEL.replace("\"metrics\"]", "\"http\"]"), "twice"),
         (&LABEL.replace("8080", "0"), "port"),
         (&LABEL.replace("video cache", &"x".repeat(70_000)), "at most"),
     ] {
