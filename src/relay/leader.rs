@@ -249,7 +249,9 @@ impl Leader {
 
     fn write(&mut self, part: Part) {
         self.brake.clear();
-        if let Some(why) = guard::restored(&self.mirror).filter(|_| part.checkpoint.partial.is_none()) {
+        // At the first part: it writes the new cluster's id already.
+        let first = self.mirror.stored_checkpoint().is_some_and(|stored| stored.partial.is_none());
+        if let Some(why) = guard::restored(&self.mirror).filter(|_| first) {
             warn!(
                 reason = why,
                 rev = %self.mirror.source_revision(),

@@ -47,7 +47,7 @@ impl Backoff {
 
     fn delay_up_to(&mut self, cap: Duration) -> Duration {
         let step = self.first.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(cap);
-        self.failures = (self.failures + 1).min(31);
+        self.failures = self.failures.saturating_add(1);
         step / 2 + step.mul_f64(self.rng.f64() / 2.0)
     }
 
@@ -56,7 +56,7 @@ impl Backoff {
         self.failures.is_power_of_two()
     }
 
-    /// How often it failed in a row (at most 31).
+    /// How often it failed in a row.
     pub fn failures(&self) -> u32 {
         self.failures
     }
@@ -84,6 +84,13 @@ mod tests {
         let refused = backoff.delay_after(&StoreError::Refused(String::new()));
         assert!(refused >= Duration::from_secs(15) && refused <= Duration::from_secs(30), "{refused:?}");
         assert!(backoff.delay_after(&StoreError::Timeout { milliseconds: 1 }) <= Duration::from_secs(5));
+        // An outage of hours is told again, ever more rarely.
+        let mut told = Vec::new();
+        for _ in 0..1_000 {
+            backoff.next_delay();
+            told.extend(Some(backoff.failures()).filter(|_| backoff.is_news()));
+        }
+        assert_eq!(told, [128, 256, 512, 1024]);
         backoff.reset();
         assert!(backoff.next_delay() <= Duration::from_millis(100));
         assert!(backoff.delay_after(&StoreError::Refused(String::new())) <= Duration::from_millis(200));
