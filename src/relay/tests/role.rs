@@ -328,13 +328,17 @@ async fn a_destination_restored_to_before_a_write_that_was_not_seen_yet_is_compl
     let faults = Faults::new(1, FaultPlan::default());
     let relay = rig.start_on(rig.source.store(), faults.client(rig.destination.store()).store());
     rig.equal().await;
-    // From now on the destination's events take longer than what follows.
+    // Its view has all of that; from now on the destination's events take longer than what follows.
+    tokio::time::sleep(SOON).await;
     faults.set_plan(FaultPlan { watch_delay_max: Duration::from_secs(100_000), ..FaultPlan::default() });
+    // (All but the first: the watch waits for that one by the former plan.)
+    rig.meddle(Op::put("/d/manager/nodes/n000/note", "foreign")).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
     for other in 0..50 {
         rig.meddle(Op::put("/other", other.to_string())).await;
     }
     let backup = rig.destination.snapshot();
-    for other in 0..50 {
+    for other in 0..2_000 {
         rig.meddle(Op::put("/other", other.to_string())).await;
     }
     rig.put("n000/label", "2").await;
