@@ -166,6 +166,27 @@ async fn an_expired_token_is_renewed_for_calls_watches_and_beats() {
     }
 }
 
+/// Every change of a user makes all tokens old. A client with many calls under way logs in once for all of them: each login costs
+/// etcd a password hash of some 50 ms, and calls have a time-out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_calls_with_an_old_token_log_in_once() {
+    for version in EtcdVersion::ALL {
+        let etcd = with_users(version);
+        let store = Store::connect(login(&etcd, "root:secret")).await.unwrap();
+        let name = r#"grpc_server_handled_total{grpc_code="OK",grpc_method="Authenticate",grpc_service="etcdserverpb.Auth",grpc_type="unary"}"#;
+        let logins = || etcd.metric(name);
+        etcd.etcdctl(&["--user", "root:secret", "user", "add", "later:x"]).unwrap();
+        let before = logins();
+        assert!(before > 0.0, "the metric is there");
+        let calls = (0..60).map(|call| store.txn(put(&format!("k{call}"))));
+        for answer in futures::future::join_all(calls).await {
+            answer.unwrap();
+        }
+        let more = logins() - before;
+        assert!(more <= 3.0, "{more} logins");
+    }
+}
+
 #[tokio::test]
 async fn authentication_that_is_switched_on_later_is_taken_up() {
     let etcd = Etcd::start(EtcdVersion::V3_5);

@@ -249,9 +249,25 @@ impl Etcd {
         Pid::from_raw(i32::try_from(self.child.as_ref().unwrap().id()).unwrap())
     }
 
-    /// SIGSTOP: connections stay, nothing answers.
+    /// SIGSTOP: connections stay, nothing answers. Returns when all its threads stand still: on a busy machine they go on for a
+    /// moment, and would answer one call more.
     pub(crate) fn pause(&self) {
         kill(self.pid(), Signal::SIGSTOP).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.stands_still() {
+            assert!(Instant::now() < deadline, "it does not stop");
+            std::thread::yield_now();
+        }
+    }
+
+    fn stands_still(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        // "pid (name) T …"
+        let state = |stat: String| stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat"));
+            stat.map(|stat| state(stat) == Some('T')).unwrap_or(true)
+        })
     }
 
     /// SIGCONT.

@@ -32,6 +32,8 @@ pub struct Copies {
     /// The source revision of the last complete state.
     source_revision: Revision,
     nodes: BTreeMap<NodeId, NodeRecord>,
+    /// What [`Brake::of`] would count over `nodes`, kept up to date: a change costs what changed.
+    brake: Brake,
 }
 
 impl Copies {
@@ -45,6 +47,7 @@ impl Copies {
             complete_at: Revision::NONE,
             source_revision: Revision::NONE,
             nodes: BTreeMap::new(),
+            brake: Brake::default(),
         }
     }
 
@@ -125,12 +128,16 @@ impl Copies {
     fn take_over(&mut self, id: &CopyId) {
         let kv = self.raw.get(id);
         let record = self.nodes.entry(id.0.clone()).or_default();
+        self.brake.bound -= usize::from(record.has_claims());
+        self.brake.silent -= usize::from(record.is_silent());
         match id.1 {
             NodePart::Label => record.label = kv.map(seen),
             NodePart::Status => record.status = kv.map(seen),
             NodePart::Assignment => record.assignment = kv.map(seen),
             NodePart::Hold | NodePart::Clock => {}
         }
+        self.brake.bound += usize::from(record.has_claims());
+        self.brake.silent += usize::from(record.is_silent());
         if record.is_empty() {
             self.nodes.remove(&id.0);
         }
@@ -158,11 +165,7 @@ impl Copies {
 
     /// The brake, by the same rule as the allocator's.
     pub fn brake(&self) -> Brake {
-        let bound = self.nodes.values().filter(|record| record.has_claims());
-        bound.fold(Brake::default(), |brake, record| Brake {
-            bound: brake.bound + 1,
-            silent: brake.silent + usize::from(record.is_silent()),
-        })
+        self.brake
     }
 
     /// What cannot be read, key by key.

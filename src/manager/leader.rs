@@ -2,7 +2,7 @@
 //!
 //! It must never plan on a view that is older than its own last write: it waits until the feed has shown that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -27,6 +27,10 @@ use crate::store::wire::{RoleReport, VERSION};
 const OWN_WRITE_SEEN_WITHIN: Duration = Duration::from_secs(10);
 /// After so many passes in a row that lost a compare the view is not what is stored: it is read anew.
 const LOST_IN_A_ROW: u32 = 4;
+/// Updates of one feed that are taken before the next look.
+const BURST_MAX: usize = 256;
+/// So many new findings are told one by one at a time; a variable with a value of its own on each node makes thousands.
+const TOLD_MAX: usize = 20;
 
 /// What people may want to count.
 #[derive(Debug, Default)]
@@ -48,11 +52,13 @@ pub(super) struct Leader {
     /// The revision of our last write: nothing is planned before the view has it.
     awaited: Revision,
     awaited_since: Instant,
+    /// `manager/` is being read anew: what the view holds is not to be planned from.
+    listing: bool,
     /// The revision at which nothing was left to write.
     clean_at: Revision,
     retry_at: Option<Instant>,
     backoff: Backoff,
-    findings: Vec<Finding>,
+    findings: BTreeSet<Finding>,
     last_pass: String,
     counters: Counters,
     context: Context,
@@ -71,10 +77,11 @@ impl Leader {
             job: None,
             awaited: Revision::NONE,
             awaited_since: Instant::now(),
+            listing: false,
             clean_at: Revision::NONE,
             retry_at: None,
             backoff: Backoff::new(context.rng("manager-backoff"), Duration::from_millis(100), Duration::from_secs(30)),
-            findings: Vec::new(),
+            findings: BTreeSet::new(),
             last_pass: String::new(),
             counters: Counters::default(),
             context: context.clone(),
@@ -117,41 +124,47 @@ impl Leader {
                     }
                 }
                 update = manager.next() => self.take_manager(update),
-                update = groups.next() => self.take_groups(update),
+                update = groups.next() => self.view.apply_groups(update),
                 update = brakes.next() => self.view.apply_brake(update),
             }
+            self.take_burst();
+        }
+    }
+
+    /// A burst is one pass, but a bounded one, and of all feeds: one that changes without a pause must keep neither the others
+    /// nor what is under way from being looked at.
+    fn take_burst(&mut self) {
+        for _ in 0..BURST_MAX {
+            let (manager, groups, brakes) = (self.manager.try_next(), self.groups.try_next(), self.brakes.try_next());
+            if manager.is_none() && groups.is_none() && brakes.is_none() {
+                return;
+            }
+            manager.into_iter().for_each(|update| self.take_manager(update));
+            groups.into_iter().for_each(|update| self.view.apply_groups(update));
+            brakes.into_iter().for_each(|update| self.view.apply_brake(update));
         }
     }
 
     fn take_manager(&mut self, update: Update) {
-        let mut next = Some(update);
-        // A burst is one pass.
-        while let Some(update) = next {
-            if let Update::Reset { stepped_back: true, .. } = &update {
-                // Our own last write may be one of those that the restore took back.
-                self.awaited = Revision::NONE;
-            }
-            self.view.apply_manager(update);
-            next = self.manager.try_next();
+        if let Update::Reset { stepped_back: true, .. } = &update {
+            // Our own last write may be one of those that the restore took back.
+            self.awaited = Revision::NONE;
         }
+        self.listing &= !matches!(update, Update::Reset { .. });
+        self.view.apply_manager(update);
     }
 
-    fn take_groups(&mut self, update: Update) {
-        let mut next = Some(update);
-        while let Some(update) = next {
-            self.view.apply_groups(update);
-            next = self.groups.try_next();
-        }
-    }
-
+    /// A new read is newer than every write that was answered, so nothing needs to be awaited: in a restored store the
+    /// revision of such a write may never come.
     fn list_again(&mut self) {
         self.manager = open_manager(&self.site, &self.context);
-        self.awaited_since = Instant::now();
+        self.listing = true;
+        self.awaited = Revision::NONE;
     }
 
     /// Starts a commit, if there is something to write.
     fn pass(&mut self) {
-        if self.job.is_some() || self.retry_at.is_some() || self.view.revision() < self.awaited {
+        if self.job.is_some() || self.listing || self.retry_at.is_some() || self.view.revision() < self.awaited {
             return;
         }
         if !self.view.is_marked() {
@@ -159,7 +172,6 @@ impl Leader {
             return;
         }
         let changes = self.view.plan();
-        self.tell_findings();
         if changes.is_empty() {
             return;
         }
@@ -211,15 +223,21 @@ impl Leader {
         true
     }
 
+    /// For people only, so with the report and not in each pass: it looks at everything.
     fn tell_findings(&mut self) {
-        let findings = self.view.findings();
-        for finding in findings.iter().filter(|finding| !self.findings.contains(finding)) {
+        let findings: BTreeSet<Finding> = self.view.findings().into_iter().collect();
+        for finding in findings.difference(&self.findings).take(TOLD_MAX) {
             warn!(role = %Role::Manager, %finding, "a stored thing is not in order");
+        }
+        let more = findings.difference(&self.findings).count().saturating_sub(TOLD_MAX);
+        if more > 0 {
+            warn!(role = %Role::Manager, changes = more, "more stored things are not in order, see `enlist check`");
         }
         self.findings = findings;
     }
 
     fn report(&mut self) -> Option<BoxFuture<'static, ()>> {
+        self.tell_findings();
         let lag = if self.view.is_marked() { self.view.revision().0 - self.clean_at.0 } else { 0 };
         let brake = self.view.brake();
         let counters: BTreeMap<String, u64> = [

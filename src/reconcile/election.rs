@@ -64,7 +64,7 @@ pub async fn campaign(site: &Site, role: Role, ttl: Duration, context: &Context)
             }
             Ok(None) => backoff.reset(),
             Err(error) => {
-                let delay = backoff.next_delay();
+                let delay = backoff.delay_after(&error);
                 if backoff.is_news() {
                     warn!(role = %role, %error, "cannot stand for election, trying again");
                 }

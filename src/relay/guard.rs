@@ -1,6 +1,7 @@
 //! What keeps a relay from doing harm: loops, a second source, mass loss by a faulty read. Pure.
 
 use crate::model::names::Revision;
+use crate::plan::snapshot::Unreadable;
 use crate::relay::diff::{Mirror, Proof};
 use crate::store::api::KeyRange;
 use crate::store::keys::Prefix;
@@ -34,6 +35,9 @@ pub enum Refusal {
         /// The setting.
         mine: String,
     },
+    /// What a newer relay wrote is not understood, so it must not be overwritten either.
+    #[error("the destination's checkpoint has format v{0}, which is newer than this relay writes: upgrade it")]
+    Newer(u64),
 }
 
 /// Refuses a destination that lies inside what is mirrored, or the reverse. `same_cluster` = both sites are one cluster.
@@ -54,13 +58,15 @@ fn overlap(a: &KeyRange, b: &KeyRange) -> bool {
     a.contains(&b.start) || b.contains(&a.start)
 }
 
-/// Refuses a destination that holds another source's copies. A checkpoint that cannot be read names no source.
+/// Refuses a destination that holds another source's copies, or those of a newer relay. A checkpoint that does not parse names
+/// no source.
 ///
 /// # Errors
-/// [`Refusal::OtherSource`].
-pub fn same_source(stored: Option<&Checkpoint>, mine: &str, adopt: bool) -> Result<(), Refusal> {
+/// [`Refusal::OtherSource`], [`Refusal::Newer`].
+pub fn same_source(stored: Option<&Result<Checkpoint, Unreadable>>, mine: &str, adopt: bool) -> Result<(), Refusal> {
     match stored {
-        Some(stored) if stored.source != mine && !adopt => {
+        Some(Err(Unreadable::Newer(version))) => Err(Refusal::Newer(*version)),
+        Some(Ok(stored)) if stored.source != mine && !adopt => {
             Err(Refusal::OtherSource { stored: stored.source.clone(), mine: mine.to_owned() })
         }
         _ => Ok(()),

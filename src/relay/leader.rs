@@ -18,7 +18,7 @@ use crate::relay::RelaySettings;
 use crate::relay::cut::{self, Limits, Part};
 use crate::relay::diff::Mirror;
 use crate::relay::guard::{self, Refusal, Verdict};
-use crate::store::api::{KeyRange, OpResult, RangeResponse, StoreError, TxnResponse};
+use crate::store::api::{KeyRange, OpResult, RangeRequest, RangeResponse, StoreError, TxnResponse};
 use crate::store::backoff::Backoff;
 use crate::store::committer::Fence;
 use crate::store::feed::{Feed, FeedSettings, Scope, Update};
@@ -29,6 +29,10 @@ use crate::store::wire::RoleReport;
 const OWN_WRITE_SEEN_WITHIN: Duration = Duration::from_secs(10);
 /// How often `brakes/relay` is looked at while the brake is on.
 const RELEASE_EVERY: Duration = Duration::from_secs(2);
+/// A source that did not answer for so long makes the copies late, whatever the view says. (Two ticks and a time-out.)
+const UNHEARD_MIN: Duration = Duration::from_secs(15);
+/// Updates of one side that are taken before the next look.
+const BURST_MAX: usize = 256;
 
 /// A job's end.
 enum Done {
@@ -77,6 +81,8 @@ pub(super) struct Leader {
     /// Why nothing is taken away; empty = the brake is off.
     brake: String,
     behind_since: Option<Instant>,
+    /// When the source last answered: a view that hears nothing does not know what it lacks.
+    heard: Instant,
     last_pass: String,
     counters: Counters,
     reporter: Reporter,
@@ -106,6 +112,7 @@ impl Leader {
             released: Revision::NONE,
             brake: String::new(),
             behind_since: None,
+            heard: Instant::now(),
             last_pass: String::new(),
             counters: Counters::default(),
             reporter: Reporter::new(destination, Role::Relay, leadership),
@@ -121,6 +128,7 @@ impl Leader {
         let mut ticker = tokio::time::interval(report::EVERY);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reporting: Option<BoxFuture<'static, ()>> = None;
+        let mut asking: Option<BoxFuture<'static, bool>> = None;
         loop {
             self.plan()?;
             if reporting.is_none() && self.reporter.is_urgent(&self.brake) {
@@ -139,9 +147,15 @@ impl Leader {
                     }
                 }
                 () = report::finish(&mut reporting) => {}
+                answered = report::finish(&mut asking) => if answered {
+                    self.heard = Instant::now();
+                },
                 () = report::sleep_until(*retry_at) => self.retry_at = None,
                 _ = ticker.tick() => {
                     self.nudge();
+                    if asking.is_none() {
+                        asking = Some(ask(&self.source));
+                    }
                     if reporting.is_none() {
                         reporting = self.report();
                     }
@@ -149,32 +163,41 @@ impl Leader {
                 update = source_feed.next() => self.take_source(update),
                 update = destination_feed.next() => self.take_destination(update),
             }
+            self.take_burst();
+        }
+    }
+
+    /// A burst is one pass, but a bounded one, and of both feeds: a side that changes without a pause must keep neither the other
+    /// side nor what is under way from being looked at.
+    fn take_burst(&mut self) {
+        for _ in 0..BURST_MAX {
+            let (source, destination) = (self.source_feed.try_next(), self.destination_feed.try_next());
+            if source.is_none() && destination.is_none() {
+                return;
+            }
+            if let Some(update) = source {
+                self.take_source(update);
+            }
+            if let Some(update) = destination {
+                self.take_destination(update);
+            }
         }
     }
 
     fn take_source(&mut self, update: Update) {
-        let mut next = Some(update);
-        // A burst is one pass.
-        while let Some(update) = next {
-            self.counters.rereads += u64::from(matches!(update, Update::Reset { .. }));
-            self.mirror.apply_source(update);
-            next = self.source_feed.try_next();
-        }
+        self.counters.rereads += u64::from(matches!(update, Update::Reset { .. }));
+        self.mirror.apply_source(update);
     }
 
     fn take_destination(&mut self, update: Update) {
-        let mut next = Some(update);
-        while let Some(update) = next {
-            if let Update::Reset { stepped_back: true, .. } = &update {
-                // Our own last write may be one of those that the restore took back.
-                self.awaited = Revision::NONE;
-            }
-            let drift = self.mirror.drift();
-            self.mirror.apply_destination(update);
-            if self.mirror.drift() > drift {
-                warn!(changes = self.mirror.drift() - drift, "copies were changed by somebody else and are put right");
-            }
-            next = self.destination_feed.try_next();
+        if let Update::Reset { stepped_back: true, .. } = &update {
+            // Our own last write may be one of those that the restore took back.
+            self.awaited = Revision::NONE;
+        }
+        let drift = self.mirror.drift();
+        self.mirror.apply_destination(update);
+        if self.mirror.drift() > drift {
+            warn!(changes = self.mirror.drift() - drift, "copies were changed by somebody else and are put right");
         }
     }
 
@@ -187,10 +210,12 @@ impl Leader {
         }
     }
 
+    /// A new read is newer than every write that was answered, so nothing needs to be awaited: in a restored store the
+    /// revision of such a write may never come.
     fn list_destination_again(&mut self) {
         self.mirror.forget_destination();
         self.destination_feed = open_destination(&self.destination, &self.context);
-        self.awaited_since = Instant::now();
+        self.awaited = Revision::NONE;
     }
 
     fn await_own(&mut self, revision: Revision) {
@@ -212,7 +237,8 @@ impl Leader {
         if self.retry_at.is_some() {
             return Ok(());
         }
-        guard::same_source(self.mirror.stored_checkpoint(), &self.settings.source_name, self.settings.adopt)?;
+        let stored = self.mirror.checkpoint().map(|seen| &seen.value);
+        guard::same_source(stored, &self.settings.source_name, self.settings.adopt)?;
         match guard::judge(&self.mirror, self.settings.allow_empty, self.released) {
             Verdict::Go => self.write(part),
             Verdict::SecondRead => self.read_again(),
@@ -223,7 +249,9 @@ impl Leader {
 
     fn write(&mut self, part: Part) {
         self.brake.clear();
-        if let Some(why) = guard::restored(&self.mirror).filter(|_| part.checkpoint.partial.is_none()) {
+        // At the first part: it writes the new cluster's id already.
+        let first = self.mirror.stored_checkpoint().is_some_and(|stored| stored.partial.is_none());
+        if let Some(why) = guard::restored(&self.mirror).filter(|_| first) {
             warn!(
                 reason = why,
                 rev = %self.mirror.source_revision(),
@@ -367,7 +395,8 @@ impl Leader {
     fn report(&mut self) -> Option<BoxFuture<'static, ()>> {
         let revision = self.mirror.source_revision();
         let stored = self.mirror.stored_checkpoint().map_or(Revision::NONE, |checkpoint| checkpoint.revision);
-        let behind = self.behind_since.map(|since| since.elapsed());
+        let unheard = Some(self.heard.elapsed()).filter(|unheard| *unheard > UNHEARD_MIN);
+        let behind = self.behind_since.map(|since| since.elapsed()).max(unheard);
         let mut counters: std::collections::BTreeMap<String, u64> = [
             ("cuts", self.counters.cuts),
             ("parts", self.counters.parts),
@@ -395,6 +424,13 @@ impl Leader {
             counters,
         })
     }
+}
+
+/// Asks the source anything at all; whether it answered. (The feed's silence proves nothing: a quiet prefix is silent.)
+fn ask(source: &Site) -> BoxFuture<'static, bool> {
+    let request = RangeRequest { limit: 1, keys_only: true, ..RangeRequest::all(source.prefix.folder("nodes")) };
+    let store = source.store.clone();
+    Box::pin(async move { store.range(request).await.is_ok() })
 }
 
 fn open_source(source: &Site, context: &Context) -> Feed {

@@ -113,6 +113,6 @@ fn refuse(
     checkpoint: Option<KeyValue>,
 ) -> Result<(), Refusal> {
     guard::no_loop(&source.prefix, &destination.prefix, same_cluster)?;
-    let stored = checkpoint.and_then(|kv| Checkpoint::decode(&kv.value).ok());
+    let stored = checkpoint.map(|kv| Checkpoint::decode(&kv.value));
     guard::same_source(stored.as_ref(), &settings.source_name, settings.adopt)
 }

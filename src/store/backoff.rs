@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use crate::store::api::StoreError;
+
+/// The longest delay after a refusal: asking often lets nobody in, and each new login costs etcd a password hash.
+const REFUSED_CAP: Duration = Duration::from_secs(30);
+
 /// Delays between attempts.
 #[derive(Debug, Clone)]
 pub struct Backoff {
@@ -29,8 +34,20 @@ impl Backoff {
 
     /// Something failed: how long to wait before the next attempt (half of the step, plus up to the other half).
     pub fn next_delay(&mut self) -> Duration {
-        let step = self.first.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(self.cap);
-        self.failures = (self.failures + 1).min(31);
+        self.delay_up_to(self.cap)
+    }
+
+    /// The same, up to 30 s if it was a refusal.
+    pub fn delay_after(&mut self, error: &StoreError) -> Duration {
+        match error {
+            StoreError::Refused(_) => self.delay_up_to(self.cap.max(REFUSED_CAP)),
+            _ => self.next_delay(),
+        }
+    }
+
+    fn delay_up_to(&mut self, cap: Duration) -> Duration {
+        let step = self.first.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(cap);
+        self.failures = self.failures.saturating_add(1);
         step / 2 + step.mul_f64(self.rng.f64() / 2.0)
     }
 
@@ -39,7 +56,7 @@ impl Backoff {
         self.failures.is_power_of_two()
     }
 
-    /// How often it failed in a row (at most 31).
+    /// How often it failed in a row.
     pub fn failures(&self) -> u32 {
         self.failures
     }
@@ -64,7 +81,18 @@ mod tests {
         }
         let delay = backoff.next_delay();
         assert!(delay >= Duration::from_millis(2500) && delay <= Duration::from_secs(5));
+        let refused = backoff.delay_after(&StoreError::Refused(String::new()));
+        assert!(refused >= Duration::from_secs(15) && refused <= Duration::from_secs(30), "{refused:?}");
+        assert!(backoff.delay_after(&StoreError::Timeout { milliseconds: 1 }) <= Duration::from_secs(5));
+        // An outage of hours is told again, ever more rarely.
+        let mut told = Vec::new();
+        for _ in 0..1_000 {
+            backoff.next_delay();
+            told.extend(Some(backoff.failures()).filter(|_| backoff.is_news()));
+        }
+        assert_eq!(told, [128, 256, 512, 1024]);
         backoff.reset();
         assert!(backoff.next_delay() <= Duration::from_millis(100));
+        assert!(backoff.delay_after(&StoreError::Refused(String::new())) <= Duration::from_millis(200));
     }
 }

@@ -14,12 +14,14 @@ use tracing::{debug, info, warn};
 use crate::model::names::Revision;
 use crate::store::api::{Event, KeyRange, KeyValue, RangeRequest, RangeResponse, Store, StoreError, Watch, WatchRequest};
 use crate::store::backoff::Backoff;
-use crate::store::watch::{Reread, Verdict, WatchMachine, progress_is_barrier};
+use crate::store::watch::{Reread, Verdict, WatchMachine, Witness, progress_is_barrier};
 
 /// Updates that may wait for a slow consumer. Beyond it the feed stops reading and etcd counts it as a slow watcher.
 const QUEUE: usize = 256;
 /// A stream that was asked for progress so often without any word is dead.
 const SILENT_ASKS: u32 = 5;
+/// A stream that lived so long was no failure: the next attempt comes soon.
+const WORKED: Duration = Duration::from_secs(10);
 
 /// What a feed follows: one or more ranges, seen in one total order through one watch over all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +108,7 @@ impl Feed {
             backoff: Backoff::reconnect(rng.clone()),
             store,
             scope,
+            verify_at: Instant::now() + settings.verify,
             settings,
             rng,
             sender,
@@ -114,22 +117,23 @@ impl Feed {
     }
 
     /// The next update. Cancel-safe. Never ends: what goes wrong is retried for ever inside.
+    ///
+    /// # Panics
+    /// If the following task did: a role without its view must not stand there for ever as if nothing happened.
     pub async fn next(&mut self) -> Update {
-        match self.updates.recv().await {
-            Some(update) => update,
+        if let Some(update) = self.updates.recv().await {
+            return update;
+        }
+        match (&mut self.task).await {
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // The task only ends when the receiver is gone, or the runtime is shutting down.
-            None => std::future::pending().await,
+            _ => std::future::pending().await,
         }
     }
 
     /// The next update if one is there already: a burst becomes one pass.
     pub fn try_next(&mut self) -> Option<Update> {
         self.updates.try_recv().ok()
-    }
-
-    /// Whether the following task is still there (it always is, unless it panicked).
-    pub fn is_running(&self) -> bool {
-        !self.task.is_finished()
     }
 }
 
@@ -139,6 +143,8 @@ struct Follower {
     store: Store,
     scope: Scope,
     settings: FeedSettings,
+    /// Counted from the last whole read, not from the last connection: streams that end early must not put it off for ever.
+    verify_at: Instant,
     rng: fastrand::Rng,
     sender: mpsc::Sender<Update>,
 }
@@ -150,6 +156,7 @@ impl Follower {
     async fn run(mut self) {
         let mut reread = Some(Reread::Start);
         while !self.sender.is_closed() {
+            let began = Instant::now();
             let step = match reread {
                 Some(why) => self.reread(why).await.map(|result| result.map(|()| None)),
                 None => self.follow().await,
@@ -161,6 +168,10 @@ impl Follower {
                     reread = next;
                 }
                 Ok(Err(error)) => {
+                    // A stream that lived for a while worked, even if nothing happened on it.
+                    if reread.is_none() && began.elapsed() >= WORKED {
+                        self.backoff.reset();
+                    }
                     self.pause(&error).await;
                     // After a gap the store may be another one: only a witness makes a resumed watch sound.
                     if reread.is_none() {
@@ -172,7 +183,7 @@ impl Follower {
     }
 
     async fn pause(&mut self, error: &StoreError) {
-        let delay = self.backoff.next_delay();
+        let delay = self.backoff.delay_after(error);
         if self.backoff.is_news() {
             warn!(%error, failures = self.backoff.failures(), "a view cannot follow etcd, trying again");
         } else {
@@ -188,6 +199,7 @@ impl Follower {
             Err(error) => return Ok(Err(error)),
         };
         let stepped_back = self.machine.reread(&listing) || why == Reread::SteppedBack;
+        self.verify_at = Instant::now() + self.settings.verify.mul_f64(0.8 + 0.4 * self.rng.f64());
         if stepped_back {
             warn!(rev = %listing.header.revision, "the store is another one or stepped back (a restored backup?): everything was read again");
         } else if why != Reread::Start && why != Reread::Verify {
@@ -203,22 +215,28 @@ impl Follower {
         Ok(Ok(()))
     }
 
-    /// Whether the store is still the one that was followed: asks for the witness as of its revision.
+    /// Whether the store is still the one that was followed: asks for the witnesses as of their revisions.
     async fn resume_fault(&mut self) -> Option<Reread> {
-        loop {
-            let Some(witness) = self.machine.witness().cloned() else { return Some(Reread::SteppedBack) };
+        let witnesses: Vec<Witness> = self.machine.witnesses().cloned().collect();
+        if witnesses.is_empty() {
+            return Some(Reread::Unsure);
+        }
+        for witness in witnesses {
             let request =
                 RangeRequest { revision: Some(witness.revision), ..RangeRequest::all(KeyRange::one(witness.key.clone())) };
-            match self.store.range(request).await {
-                Ok(response) if witness.agrees(response.kvs.first()) => return None,
-                Ok(_) | Err(StoreError::Future) => return Some(Reread::SteppedBack),
-                Err(StoreError::Compacted(_)) => return Some(Reread::Compacted),
-                Err(error) => self.pause(&error).await,
-            }
-            if self.sender.is_closed() {
-                return None;
+            loop {
+                match self.store.range(request.clone()).await {
+                    Ok(response) if self.machine.recognises(&witness, &response) => break,
+                    Ok(_) | Err(StoreError::Future) => return Some(Reread::SteppedBack),
+                    Err(StoreError::Compacted(_)) => return Some(Reread::Compacted),
+                    Err(error) => self.pause(&error).await,
+                }
+                if self.sender.is_closed() {
+                    return None;
+                }
             }
         }
+        None
     }
 
     /// Follows events until something is wrong. `Ok(Ok(Some(why)))` = read again.
@@ -235,14 +253,13 @@ impl Follower {
             let barrier = progress_is_barrier(&member.version);
             self.machine.trust_progress_of(barrier.then_some(member.header.member_id));
         }
-        let verify_at = Instant::now() + self.settings.verify.mul_f64(0.8 + 0.4 * self.rng.f64());
         let mut asked = 0;
         loop {
             let ask = self.settings.progress.map(|every| Instant::now() + every);
             let message = tokio::select! {
                 biased;
                 message = watch.next() => message,
-                () = tokio::time::sleep_until(verify_at) => return Ok(Ok(Some(Reread::Verify))),
+                () = tokio::time::sleep_until(self.verify_at) => return Ok(Ok(Some(Reread::Verify))),
                 () = sleep_until(ask) => {
                     asked += 1;
                     if asked > SILENT_ASKS {
@@ -263,6 +280,11 @@ impl Follower {
                         self.sender.send(Update::Events { revision, events }).await.map_err(|_| Closed)?;
                     }
                     Verdict::Reread(why) => return Ok(Ok(Some(why))),
+                    Verdict::Doubt => {
+                        if let Some(why) = self.resume_fault().await {
+                            return Ok(Ok(Some(why)));
+                        }
+                    }
                     Verdict::Reconnect(reason) => return Ok(Err(StoreError::Broken(reason))),
                 },
             }
@@ -295,3 +317,6 @@ async fn list(store: &Store, scope: &Scope) -> Result<RangeResponse, StoreError>
     }
     Ok(whole.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

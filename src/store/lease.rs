@@ -108,7 +108,9 @@ impl Beater {
                     return;
                 }
                 Err(error) => {
-                    let delay = self.backoff.next_delay();
+                    // While the lease may still be saved no refusal slows it down.
+                    let doomed = self.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > self.ttl;
+                    let delay = if doomed { self.backoff.delay_after(&error) } else { self.backoff.next_delay() };
                     if self.backoff.is_news() && self.backoff.failures() > 1 {
                         warn!(%error, "a lease's keep-alive is not answered, trying again");
                     } else {

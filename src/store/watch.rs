@@ -3,12 +3,16 @@
 //! It owns the resume point. It never talks to a store: [`crate::store::feed`] feeds it and does what it says. Every rule
 //! here is the answer to a fault in somebody's watch code or in etcd itself.
 
+use std::collections::BTreeSet;
+
 use crate::model::names::Revision;
 use crate::store::api::{Event, Header, Key, KeyRange, KeyValue, RangeResponse, WatchMessage};
 
 /// A watcher that is further behind than this drops its watch and reads again: etcd serves a lagging watcher about 8,000
 /// revisions a second and suffers from it, while a read of 5,000 keys takes 10 ms.
 pub const BEHIND_MAX: i64 = 20_000;
+/// So many told revisions of a stream are remembered, to tell a repeated event from one that comes too late.
+const TOLD_MAX: usize = 4_096;
 
 /// Why everything is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +23,8 @@ pub enum Reread {
     Compacted,
     /// The store is another one, or went back: a backup was restored.
     SteppedBack,
+    /// Nothing was seen yet by which the store could be recognised.
+    Unsure,
     /// Too far behind to follow.
     Behind,
     /// Events came out of order.
@@ -34,6 +40,7 @@ impl Reread {
             Reread::Start => "start",
             Reread::Compacted => "compacted",
             Reread::SteppedBack => "stepped-back",
+            Reread::Unsure => "unsure",
             Reread::Behind => "behind",
             Reread::Disorder => "disorder",
             Reread::Verify => "verify",
@@ -50,6 +57,8 @@ pub enum Verdict {
     Apply(Revision, Vec<Event>),
     /// Drop the watch and read everything again.
     Reread(Reread),
+    /// The member that serves the watch is behind what was seen: ask the store whether it is the one that it was.
+    Doubt,
     /// Drop the watch and resume from [`WatchMachine::resume`].
     Reconnect(String),
 }
@@ -61,17 +70,20 @@ pub struct Witness {
     pub key: Key,
     /// When it was written or deleted.
     pub revision: Revision,
-    /// Whether it was written (else deleted).
-    pub written: bool,
+    /// What was written; `None` = it was deleted. The value counts too: what writes into a restored store is what wrote
+    /// before, so the same key may well be written at the same revision again.
+    pub held: Option<KeyValue>,
 }
 
 impl Witness {
+    fn of(event: &Event) -> Self {
+        let held = if let Event::Put(kv) = event { Some(kv.clone()) } else { None };
+        Witness { key: event.key().clone(), revision: event.revision(), held }
+    }
+
     /// Whether the key, read as of the witness' revision, is what was seen.
     pub fn agrees(&self, read: Option<&KeyValue>) -> bool {
-        match read {
-            Some(kv) => self.written && kv.mod_revision == self.revision,
-            None => !self.written,
-        }
+        read == self.held.as_ref()
     }
 }
 
@@ -82,8 +94,14 @@ pub struct WatchMachine {
     cluster_id: u64,
     /// Everything up to and including this revision was told.
     seen: Revision,
-    witness: Option<Witness>,
+    /// The last write seen.
+    written: Option<Witness>,
+    /// The last deletion seen, if it came after that write. Alone it proves little: a restored store may never have had the key.
+    deleted: Option<Witness>,
     fragments: Vec<Event>,
+    /// The revisions after `told_after` whose events were told.
+    told: BTreeSet<Revision>,
+    told_after: Revision,
     /// The member whose progress answers are barriers.
     trusted_member: Option<u64>,
 }
@@ -91,7 +109,17 @@ pub struct WatchMachine {
 impl WatchMachine {
     /// A machine that has seen nothing.
     pub fn new(ranges: Vec<KeyRange>) -> Self {
-        WatchMachine { ranges, cluster_id: 0, seen: Revision::NONE, witness: None, fragments: Vec::new(), trusted_member: None }
+        WatchMachine {
+            ranges,
+            cluster_id: 0,
+            seen: Revision::NONE,
+            written: None,
+            deleted: None,
+            fragments: Vec::new(),
+            told: BTreeSet::new(),
+            told_after: Revision::NONE,
+            trusted_member: None,
+        }
     }
 
     /// The revision to watch from.
@@ -104,9 +132,14 @@ impl WatchMachine {
         self.seen
     }
 
-    /// What to ask the store before a watch is resumed; `None` = nothing was ever seen: read again.
-    pub fn witness(&self) -> Option<&Witness> {
-        self.witness.as_ref()
+    /// What to ask the store before a watch is resumed; none = nothing was ever seen: read again.
+    pub fn witnesses(&self) -> impl Iterator<Item = &Witness> {
+        self.written.iter().chain(&self.deleted)
+    }
+
+    /// Whether a linearizable read of a witness, as of its revision, is of the store that was followed.
+    pub fn recognises(&self, witness: &Witness, read: &RangeResponse) -> bool {
+        read.header.cluster_id == self.cluster_id && read.header.revision >= self.seen && witness.agrees(read.kvs.first())
     }
 
     /// The progress answers of this member are barriers (servers ≥ 3.4.25 / 3.5.8). Older ones answer with the store's
@@ -118,23 +151,31 @@ impl WatchMachine {
 
     /// Everything was read whole. Answers whether the store stepped back.
     pub fn reread(&mut self, listing: &RangeResponse) -> bool {
-        let stepped_back =
-            self.cluster_id != 0 && (listing.header.cluster_id != self.cluster_id || listing.header.revision < self.seen);
+        // A key is never older than it was; if it is gone that proves nothing.
+        let older = |kv: &KeyValue| self.written.as_ref().is_some_and(|w| w.key == kv.key && kv.mod_revision < w.revision);
+        let stepped_back = self.cluster_id != 0
+            && (listing.header.cluster_id != self.cluster_id
+                || listing.header.revision < self.seen
+                || listing.kvs.iter().any(older));
         self.cluster_id = listing.header.cluster_id;
         self.seen = listing.header.revision;
-        self.fragments.clear();
-        self.witness = listing.kvs.iter().max_by_key(|kv| kv.mod_revision).map(|kv| Witness {
-            key: kv.key.clone(),
-            revision: kv.mod_revision,
-            written: true,
-        });
+        self.restart();
+        let newest = listing.kvs.iter().max_by_key(|kv| kv.mod_revision);
+        self.written = newest.map(|kv| Witness { key: kv.key.clone(), revision: kv.mod_revision, held: Some(kv.clone()) });
+        self.deleted = None;
         stepped_back
     }
 
     /// A new watch stream is opened: what a former one left unfinished is thrown away and will come again.
     pub fn reopened(&mut self) {
-        self.fragments.clear();
+        self.restart();
         self.trusted_member = None;
+    }
+
+    fn restart(&mut self) {
+        self.fragments.clear();
+        self.told.clear();
+        self.told_after = self.seen;
     }
 
     /// Takes a message of the stream.
@@ -148,13 +189,13 @@ impl WatchMachine {
         }
     }
 
-    /// A start in the future would be silence for ever.
+    /// A start in the future would be silence for ever, in a store that stepped back. But the header is one member's: a
+    /// follower that lags, or has just been restarted, is behind as well, and will deliver.
     fn created(&mut self, header: Header) -> Verdict {
-        let other_cluster = header.cluster_id != 0 && header.cluster_id != self.cluster_id;
-        if other_cluster || header.revision < self.seen {
+        if header.cluster_id != 0 && header.cluster_id != self.cluster_id {
             return Verdict::Reread(Reread::SteppedBack);
         }
-        Verdict::Nothing
+        if header.revision < self.seen { Verdict::Doubt } else { Verdict::Nothing }
     }
 
     fn events(&mut self, header: Header, events: Vec<Event>, fragment: bool) -> Verdict {
@@ -171,19 +212,36 @@ impl WatchMachine {
         if header.revision.0.saturating_sub(upto.0) > BEHIND_MAX {
             return Verdict::Reread(Reread::Behind);
         }
-        let seen = self.seen;
+        // Old events are usual (see etcd's list of faults), repeated ones too; one that was never told comes too late.
+        let (seen, after) = (self.seen, self.told_after);
+        let is_late = |at: Revision| at <= seen && at > after && !self.told.contains(&at);
+        if events.iter().any(|event| is_late(event.revision())) {
+            return Verdict::Reread(Reread::Disorder);
+        }
         if upto <= seen {
             return Verdict::Nothing; // duplicates of a resumed watch (servers before 3.4.24 / 3.5.8)
         }
         events.retain(|event| event.revision() > seen);
         self.seen = upto;
+        self.remember(&events);
         let ranges = &self.ranges;
         events.retain(|event| ranges.iter().any(|range| range.contains(event.key())));
-        if let Some(event) = events.last() {
-            self.witness =
-                Some(Witness { key: event.key().clone(), revision: event.revision(), written: matches!(event, Event::Put(_)) });
+        if let Some(write) = events.iter().rfind(|event| matches!(event, Event::Put(_))) {
+            (self.written, self.deleted) = (Some(Witness::of(write)), None);
+        }
+        if let Some(delete) = events.last().filter(|event| matches!(event, Event::Delete { .. })) {
+            self.deleted = Some(Witness::of(delete));
         }
         Verdict::Apply(upto, events)
+    }
+
+    fn remember(&mut self, events: &[Event]) {
+        self.told.extend(events.iter().map(Event::revision));
+        while self.told.len() > TOLD_MAX
+            && let Some(oldest) = self.told.pop_first()
+        {
+            self.told_after = oldest;
+        }
     }
 
     fn progress(&mut self, header: Header) -> Verdict {

@@ -196,6 +196,23 @@ async fn a_brake_is_reported_and_ends() {
     rig.settled().await;
 }
 
+/// A variable with a value of its own on each node: 3,000 groups are wanted.
+#[tokio::test(start_paused = true)]
+async fn a_group_for_each_node_keeps_a_thousand_and_counts_the_rest() {
+    let mut rig = Rig::one();
+    let _roles = (rig.relay(), rig.manager());
+    rig.define("hosts", Some(group("hosts", "", r#","keyed_by":["host"]"#))).await;
+    for node in 0..3_000 {
+        let name = format!("n{node}");
+        rig.node(&format!("{name}/label"), Some(label(&name, &[("host", &name)]))).await;
+        rig.node(&format!("{name}/status"), Some(status("joining", 0))).await;
+    }
+    let report =
+        |rig: &Rig| Rig::read(&rig.destination, "roles/manager").kvs.pop().map(|kv| RoleReport::decode(&kv.value).unwrap());
+    until("they are counted", SOON, || report(&rig).is_some_and(|report| report.findings == 2_000)).await;
+    until("a thousand are kept", SOON, || rig.lines().len() == 2_000).await;
+}
+
 /// Random life with kills, lost answers, duplicates, compactions and restores of the destination: in the end all is right.
 #[tokio::test(start_paused = true)]
 async fn faults_and_kills_from_many_seeds() {

@@ -68,12 +68,15 @@ fn loops_are_refused() {
 fn a_second_source_is_refused_until_it_adopts() {
     let mut world = World::new();
     world.run();
-    let stored = world.mirror.stored_checkpoint();
+    let stored = world.mirror.checkpoint().map(|seen| &seen.value);
     assert_eq!(same_source(stored, "edge", false), Ok(()));
     assert_eq!(same_source(None, "core", false), Ok(()));
     let refusal = Refusal::OtherSource { stored: "edge".into(), mine: "core".into() };
     assert_eq!(same_source(stored, "core", false), Err(refusal));
     assert_eq!(same_source(stored, "core", true), Ok(()));
+    assert_eq!(same_source(Some(&Checkpoint::decode(b"{")), "core", false), Ok(()), "put right");
+    let newer = Checkpoint::decode(br#"{"v":2}"#);
+    assert_eq!(same_source(Some(&newer), "edge", true), Err(Refusal::Newer(2)), "left alone");
     world.name = "core".into();
     assert_eq!(world.run().len(), 1);
     assert_eq!(world.checkpoint().unwrap().source, "core");

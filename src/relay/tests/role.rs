@@ -319,6 +319,54 @@ async fn a_restored_emptied_or_full_destination_is_complete_again() {
     assert!(rig.writes() - before <= 2, "many updates while it was full leave one pending write");
 }
 
+/// The view never saw the relay's last write, and the restored store is past what the view saw: nothing says that it stepped
+/// back, and the revision that is waited for does not come.
+#[tokio::test(start_paused = true)]
+async fn a_destination_restored_to_before_a_write_that_was_not_seen_yet_is_complete_again() {
+    let mut rig = Rig::new();
+    rig.fill(5).await;
+    let faults = Faults::new(1, FaultPlan::default());
+    let relay = rig.start_on(rig.source.store(), faults.client(rig.destination.store()).store());
+    rig.equal().await;
+    // Its view has all of that; from now on the destination's events take longer than what follows.
+    tokio::time::sleep(SOON).await;
+    faults.set_plan(FaultPlan { watch_delay_max: Duration::from_secs(100_000), ..FaultPlan::default() });
+    // (All but the first: the watch waits for that one by the former plan.)
+    rig.meddle(Op::put("/d/manager/nodes/n000/note", "foreign")).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    for other in 0..50 {
+        rig.meddle(Op::put("/other", other.to_string())).await;
+    }
+    let backup = rig.destination.snapshot();
+    for other in 0..2_000 {
+        rig.meddle(Op::put("/other", other.to_string())).await;
+    }
+    rig.put("n000/label", "2").await;
+    rig.equal().await;
+    rig.destination.restore(backup);
+    faults.calm();
+    let began = tokio::time::Instant::now();
+    rig.equal().await;
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    drop(relay);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_away_shows_as_lag_in_seconds() {
+    let mut rig = Rig::new();
+    rig.fill(2).await;
+    let faults = Faults::new(1, FaultPlan::default());
+    let client = faults.client(rig.source.store());
+    let _relay = rig.start_on(client.store(), rig.destination.store());
+    rig.equal().await;
+    let lag = |rig: &Rig| rig.report().map(|report| (report.lag, report.counters["lag_s"]));
+    until("no lag", SOON, || lag(&rig) == Some((0, 0))).await;
+    client.cut();
+    until("a lag of a minute", Duration::from_secs(90), || lag(&rig).is_some_and(|(lag, lag_s)| lag > 0 && lag_s >= 60)).await;
+    client.heal();
+    until("no lag", SOON, || lag(&rig) == Some((0, 0))).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn changes_by_another_hand_are_put_right_and_counted() {
     let mut rig = Rig::new();

@@ -49,7 +49,10 @@ impl EtcdKeepAlive {
             },
         };
         let limit = self.pool.settings().command_timeout;
-        let failure = match timeout(limit, exchange(&mut stream)).await {
+        let suspicion = self.pool.suspect(stream.endpoint);
+        let answer = timeout(limit, exchange(&mut stream)).await;
+        suspicion.dispel();
+        let failure = match answer {
             Ok(Ok(Some(ttl))) => {
                 self.pool.good(stream.endpoint);
                 self.stream = Some(stream);

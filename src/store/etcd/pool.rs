@@ -3,7 +3,7 @@
 //! A call stays with the endpoint that answered last. One that fails is left alone for a while (doubling from 50 ms to 1 s,
 //! forgotten at its first answer), and the next one is tried: see [`turns`](super::turns).
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub(super) const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 /// … and after many, or a quarter of the command time-out if that is less: a call which finds all endpoints left alone waits
 /// for one of them, and must have time left for it.
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+/// A call whose caller gave up after so long says something about its endpoint.
+const SUSPECT_AFTER: Duration = Duration::from_millis(500);
 
 /// The endpoints of a cluster.
 #[derive(Debug)]
@@ -31,14 +33,22 @@ pub(super) struct Pool {
     /// The endpoint that answered last.
     current: AtomicUsize,
     version_asked: AtomicBool,
+    /// How many shared clients were made.
+    made: AtomicU64,
 }
 
 /// One endpoint.
 struct Slot {
     address: Address,
     /// Made at the first call; made anew when its credentials are no longer taken.
-    client: tokio::sync::Mutex<Option<Client>>,
+    client: tokio::sync::Mutex<Option<Numbered>>,
     health: Mutex<Health>,
+}
+
+/// A shared client and its number, of all that were ever made.
+struct Numbered {
+    client: Client,
+    number: u64,
 }
 
 /// What calls returned.
@@ -67,7 +77,8 @@ impl Pool {
         }
         // Thousands of agents have the same list: they must not all begin with the first.
         let current = AtomicUsize::new(fastrand::usize(..slots.len()));
-        Ok(Pool { settings: Arc::new(settings), slots, current, version_asked: AtomicBool::new(false) })
+        let (version_asked, made) = (AtomicBool::new(false), AtomicU64::new(0));
+        Ok(Pool { settings: Arc::new(settings), slots, current, version_asked, made })
     }
 
     /// How many endpoints there are; at least one.
@@ -93,12 +104,16 @@ impl Pool {
         loop {
             let turn = turns.next().await?;
             let slot = self.slot(turn.index);
+            let used = AtomicU64::new(0);
             let attempt = async {
-                let client = slot.client(&self.settings, turn.fresh).await?;
+                let (client, number) = slot.client(self, turn.stale).await?;
+                used.store(number, Ordering::Relaxed);
                 request(client).await.map_err(|error| classify(error, &slot.address.authority()))
             };
+            let suspicion = self.suspect(turn.index);
             let outcome = timeout_at(turn.until, attempt).await;
-            if let Some(answer) = turns.settle(&turn, outcome)? {
+            suspicion.dispel();
+            if let Some(answer) = turns.settle(&turn, used.into_inner(), outcome)? {
                 return Ok((answer, turn.index));
             }
         }
@@ -116,8 +131,10 @@ impl Pool {
             let slot = self.slot(turn.index);
             let endpoint = slot.address.authority();
             let attempt = async { request(slot.connect(&self.settings).await?, endpoint).await };
+            let suspicion = self.suspect(turn.index);
             let outcome = timeout_at(turn.until, attempt).await;
-            if let Some(answer) = turns.settle(&turn, outcome)? {
+            suspicion.dispel();
+            if let Some(answer) = turns.settle(&turn, 0, outcome)? {
                 return Ok((answer, turn.index));
             }
         }
@@ -153,8 +170,15 @@ impl Pool {
         self.current.store(index, Ordering::Relaxed);
     }
 
-    /// An endpoint failed.
+    /// From now on a caller that gives up has waited for this endpoint.
+    pub(super) fn suspect(&self, index: usize) -> Suspicion<'_> {
+        Suspicion { pool: self, index, began: Instant::now(), holds: true }
+    }
+
+    /// An endpoint failed. The next call begins with another one, also when this one's time is over by then.
     pub(super) fn bad(&self, index: usize) {
+        let next = (index + 1) % self.slots.len();
+        let _ = self.current.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
         let now = Instant::now();
         let longest = BACK_OFF_MAX.min(self.settings.command_timeout / 4);
         self.set_health(index, |health| {
@@ -198,17 +222,46 @@ impl Pool {
     }
 }
 
+/// A call under way at an endpoint. Dropped before its end, after a while, it counts as a fault of the endpoint: who limits a
+/// call more tightly than the pool does (a keep-alive by its TTL) would else go back to the same dead endpoint for ever.
+pub(super) struct Suspicion<'a> {
+    pool: &'a Pool,
+    index: usize,
+    began: Instant,
+    holds: bool,
+}
+
+impl Suspicion<'_> {
+    /// The call came to an end by itself.
+    pub(super) fn dispel(mut self) {
+        self.holds = false;
+    }
+}
+
+impl Drop for Suspicion<'_> {
+    fn drop(&mut self) {
+        if self.holds && self.began.elapsed() >= SUSPECT_AFTER {
+            self.pool.bad(self.index);
+        }
+    }
+}
+
 impl Slot {
-    /// The shared client. `fresh`: with a new token.
-    async fn client(&self, settings: &Arc<StoreSettings>, fresh: bool) -> Result<Client, Failure> {
+    /// The shared client with its number. `stale`: not the one of this number, its token is no longer taken. Of many calls that
+    /// find that out together the first makes a new one: each login costs etcd a password hash.
+    async fn client(&self, pool: &Pool, stale: Option<u64>) -> Result<(Client, u64), Failure> {
         let mut shared = self.client.lock().await;
-        if fresh {
+        if shared.as_ref().is_some_and(|shared| Some(shared.number) == stale) {
             *shared = None;
         }
-        match &*shared {
-            Some(client) => Ok(client.clone()),
-            None => Ok(shared.insert(self.connect(settings).await?).clone()),
-        }
+        let Numbered { client, number } = match &*shared {
+            Some(numbered) => numbered,
+            None => {
+                let client = self.connect(&pool.settings).await?;
+                shared.insert(Numbered { client, number: pool.made.fetch_add(1, Ordering::Relaxed) + 1 })
+            }
+        };
+        Ok((client.clone(), *number))
     }
 
     /// A new client. With a user it authenticates, which is a call; without it nothing is sent.

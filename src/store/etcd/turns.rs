@@ -30,7 +30,7 @@ pub(super) struct Turns<'a> {
     attempts: usize,
     /// A member answered that it cannot serve just now.
     soon: bool,
-    fresh: bool,
+    stale: Option<u64>,
     last: Option<StoreError>,
 }
 
@@ -38,8 +38,8 @@ pub(super) struct Turns<'a> {
 pub(super) struct Turn {
     /// The endpoint.
     pub(super) index: usize,
-    /// With a new token.
-    pub(super) fresh: bool,
+    /// Not with the client of this number: its token is no longer taken.
+    pub(super) stale: Option<u64>,
     /// When it must be over.
     pub(super) until: Instant,
     began: Instant,
@@ -50,7 +50,7 @@ impl<'a> Turns<'a> {
     pub(super) fn new(pool: &'a Pool, kind: Kind) -> Self {
         let deadline = Instant::now() + pool.settings().command_timeout;
         let tried = vec![false; pool.len()];
-        Turns { pool, kind, deadline, tried, attempts: 0, soon: false, fresh: false, last: None }
+        Turns { pool, kind, deadline, tried, attempts: 0, soon: false, stale: None, last: None }
     }
 
     /// The next attempt, after a wait if all endpoints are left alone; the last error if time is over before it.
@@ -68,13 +68,14 @@ impl<'a> Turns<'a> {
             Kind::Read if others => began + self.deadline.saturating_duration_since(began) / 2,
             _ => self.deadline,
         };
-        Ok(Turn { index, fresh: self.fresh, began, until })
+        Ok(Turn { index, stale: self.stale, began, until })
     }
 
-    /// What an attempt came to: an answer, another turn (`None`), or the end.
+    /// What an attempt came to: an answer, another turn (`None`), or the end. `client`: the number of the one it used.
     pub(super) fn settle<T>(
         &mut self,
         turn: &Turn,
+        client: u64,
         outcome: Result<Result<T, Failure>, Elapsed>,
     ) -> Result<Option<T>, StoreError> {
         let failure = match outcome {
@@ -86,8 +87,8 @@ impl<'a> Turns<'a> {
             Err(_) => Failure::timeout(u64::try_from(turn.began.elapsed().as_millis()).unwrap_or(u64::MAX)),
         };
         tracing::debug!(endpoint = self.pool.endpoint(turn.index), error = %failure.error, "a call failed");
-        if failure.token && !turn.fresh {
-            self.fresh = true;
+        if failure.token && turn.stale.is_none() {
+            self.stale = Some(client);
             return Ok(None);
         }
         if !failure.endpoint {

@@ -51,7 +51,9 @@ fn machine() -> WatchMachine {
 #[test]
 fn it_watches_from_the_revision_after_the_read() {
     assert_eq!(machine().resume(), Revision(11));
-    assert_eq!(machine().witness().unwrap().revision, Revision(4));
+    let machine = machine();
+    let witnesses: Vec<&Witness> = machine.witnesses().collect();
+    assert_eq!(witnesses, [&Witness { key: "/n/a".into(), revision: Revision(4), held: Some(kv("/n/a", 4)) }]);
 }
 
 #[test]
@@ -98,7 +100,35 @@ fn old_and_duplicate_events_are_dropped() {
         Verdict::Apply(Revision(11), vec![delete("/n/a", 11)])
     );
     assert_eq!(machine.message(events(12, vec![delete("/n/a", 11)])), Verdict::Nothing);
-    assert_eq!(machine.witness(), Some(&Witness { key: "/n/a".into(), revision: Revision(11), written: false }));
+    let deleted = Witness { key: "/n/a".into(), revision: Revision(11), held: None };
+    assert_eq!(machine.witnesses().last(), Some(&deleted));
+    // The last write stays a witness beside the deletion: a restored store may well lack a key that was deleted.
+    assert_eq!(machine.witnesses().count(), 2);
+    machine.message(events(13, vec![put("/n/b", 12)]));
+    assert_eq!(machine.witnesses().map(|witness| witness.revision).collect::<Vec<_>>(), [Revision(12)]);
+}
+
+#[test]
+fn an_event_that_was_never_told_and_comes_late_forces_a_reread() {
+    let mut machine = machine();
+    machine.message(events(15, vec![put("/n/a", 11), put("/n/a", 13), put("/n/a", 15)]));
+    assert_eq!(machine.message(events(15, vec![put("/n/a", 13), put("/n/a", 15)])), Verdict::Nothing, "told before");
+    assert_eq!(machine.message(events(15, vec![put("/n/b", 12)])), Verdict::Reread(Reread::Disorder));
+    assert_eq!(machine.message(events(16, vec![put("/n/b", 12), put("/n/a", 16)])), Verdict::Reread(Reread::Disorder));
+    // Of a new stream everything up to the resume point is merely old.
+    machine.reopened();
+    assert_eq!(machine.message(events(16, vec![put("/n/b", 12)])), Verdict::Nothing);
+    // A barrier that was none.
+    machine.trust_progress_of(Some(1));
+    machine.message(WatchMessage::Progress(header(20)));
+    assert_eq!(machine.message(events(21, vec![put("/n/b", 18)])), Verdict::Reread(Reread::Disorder));
+    // What is remembered is bounded; what is older than it counts as told.
+    let mut machine = self::machine();
+    for revision in 0..3 * i64::try_from(TOLD_MAX).unwrap() {
+        machine.message(events(0, vec![put("/n/a", 12 + 2 * revision)]));
+    }
+    assert_eq!(machine.told.len(), TOLD_MAX);
+    assert_eq!(machine.message(events(0, vec![put("/n/b", 13)])), Verdict::Nothing);
 }
 
 #[test]
@@ -114,7 +144,8 @@ fn disorder_compaction_and_lag_force_a_reread() {
 
 #[test]
 fn a_restored_or_another_store_is_noticed_at_once() {
-    assert_eq!(machine().message(WatchMessage::Created(header(9))), Verdict::Reread(Reread::SteppedBack));
+    // One member's word: it may only lag. The store itself is asked.
+    assert_eq!(machine().message(WatchMessage::Created(header(9))), Verdict::Doubt);
     assert_eq!(machine().message(WatchMessage::Created(header(10))), Verdict::Nothing);
     let other = Header { cluster_id: 8, ..header(99) };
     assert_eq!(machine().message(WatchMessage::Created(other)), Verdict::Reread(Reread::SteppedBack));
@@ -125,13 +156,20 @@ fn a_restored_or_another_store_is_noticed_at_once() {
 
 #[test]
 fn a_restore_whose_revision_is_past_ours_again_is_found_by_the_witness() {
-    let machine = machine();
-    let witness = machine.witness().unwrap();
-    assert!(witness.agrees(Some(&kv("/n/a", 4))));
-    assert!(!witness.agrees(Some(&kv("/n/a", 3))));
-    assert!(!witness.agrees(None));
-    let gone = Witness { key: "/n/a".into(), revision: Revision(9), written: false };
+    let mut machine = machine();
+    let witness = machine.witnesses().next().unwrap().clone();
+    let read = |at: i64, kvs: Vec<KeyValue>| RangeResponse { header: header(at), kvs, ..Default::default() };
+    assert!(machine.recognises(&witness, &read(20, vec![kv("/n/a", 4)])));
+    assert!(!machine.recognises(&witness, &read(20, vec![kv("/n/a", 3)])));
+    assert!(!machine.recognises(&witness, &read(20, vec![])));
+    assert!(!machine.recognises(&witness, &read(9, vec![kv("/n/a", 4)])), "the store is behind what was seen");
+    let other_value = KeyValue { value: "y".into(), ..kv("/n/a", 4) };
+    assert!(!machine.recognises(&witness, &read(20, vec![other_value])), "written again at the same revision");
+    let gone = Witness { key: "/n/a".into(), revision: Revision(9), held: None };
     assert!(gone.agrees(None) && !gone.agrees(Some(&kv("/n/a", 4))));
+    // Compacted meanwhile: the listing itself tells, if it holds an older version of what was seen.
+    assert!(machine.clone().reread(&read(20, vec![kv("/n/a", 3)])));
+    assert!(!machine.reread(&read(20, vec![kv("/n/b", 3)])), "deleted since");
 }
 
 #[test]
@@ -173,7 +211,7 @@ fn versions_whose_progress_lies_are_known() {
 fn events_outside_the_wanted_ranges_move_the_point_and_are_dropped() {
     let mut machine = WatchMachine::new(vec![KeyRange::prefix("/n/"), KeyRange::prefix("/p/")]);
     machine.reread(&RangeResponse { header: header(10), ..Default::default() });
-    assert_eq!(machine.witness(), None);
+    assert_eq!(machine.witnesses().count(), 0);
     assert_eq!(
         machine.message(events(12, vec![put("/m/x", 11), put("/p/x", 12)])),
         Verdict::Apply(Revision(12), vec![put("/p/x", 12)])

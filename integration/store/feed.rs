@@ -1,0 +1,143 @@
+//! Feeds on real etcds: what they tell adds up to what is stored, whatever happens to their watches.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use enlist::Store;
+use enlist::model::names::Revision;
+use enlist::store::api::{Event, Key, KeyRange, KeyValue, Op, Txn};
+use enlist::store::feed::{Feed, FeedSettings, Scope, Update};
+use enlist::store::memory::faults::{FaultPlan, Faults};
+
+use super::subject::LIMIT;
+use crate::support::etcd::{Etcd, EtcdVersion};
+use crate::support::wait::until;
+
+/// A feed on `n/`, and what it told put together.
+struct Follower {
+    feed: Feed,
+    content: BTreeMap<Key, KeyValue>,
+    revision: Revision,
+    resets: usize,
+    stepped_back: usize,
+}
+
+impl Follower {
+    fn open(store: &Store) -> Follower {
+        let settings = FeedSettings { progress: Some(Duration::from_millis(50)), verify: Duration::from_secs(3_600) };
+        let feed = Feed::open(store.clone(), Scope::one(KeyRange::prefix("n/")), settings, fastrand::Rng::with_seed(1));
+        Follower { feed, content: BTreeMap::new(), revision: Revision::NONE, resets: 0, stepped_back: 0 }
+    }
+
+    async fn take(&mut self) {
+        match tokio::time::timeout(LIMIT, self.feed.next()).await.expect("the feed is silent") {
+            Update::Reset { revision, kvs, stepped_back, .. } => {
+                self.content = kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+                self.revision = revision;
+                self.resets += 1;
+                self.stepped_back += usize::from(stepped_back);
+            }
+            Update::Events { revision, events } => {
+                assert!(revision > self.revision, "{revision} after {}", self.revision);
+                self.revision = revision;
+                for event in events {
+                    match event {
+                        Event::Put(kv) => drop(self.content.insert(kv.key.clone(), kv)),
+                        Event::Delete { key, .. } => drop(self.content.remove(&key)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what comes until it is what is stored.
+    async fn settle(&mut self, store: &Store) {
+        let stored = store.read_all(KeyRange::prefix("n/"), None).await.unwrap();
+        let last = stored.kvs.iter().map(|kv| kv.mod_revision).max();
+        let stored: BTreeMap<Key, KeyValue> = stored.kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+        while self.resets == 0 || self.content != stored {
+            assert!(last.is_none_or(|last| self.revision <= last) || self.content == stored, "something was lost");
+            self.take().await;
+        }
+    }
+}
+
+/// So many writes of `n/…`, each of a revision of its own, with deletions among them.
+async fn write(store: &Store, from: usize, count: usize) {
+    for chunk in (from..from + count).collect::<Vec<_>>().chunks(64) {
+        let writes = chunk.iter().map(|at| {
+            let key = format!("n/{:03}", at % 499);
+            let op = if at % 7 == 3 { Op::delete(key) } else { Op::put(key, at.to_string()) };
+            store.txn(Txn { then: vec![op], ..Txn::default() })
+        });
+        for answer in futures::future::join_all(writes).await {
+            answer.unwrap();
+        }
+    }
+}
+
+async fn awake(store: &Store) {
+    until("it serves", LIMIT, || async { store.txn(Txn { then: vec![Op::put("awake", "x")], ..Txn::default() }).await.ok() })
+        .await;
+}
+
+/// 3.4.23 answers progress at once, with the store's revision, while events are still owed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_catch_up_of_twelve_thousand_events_that_is_cut_again_and_again_loses_nothing() {
+    for version in EtcdVersion::ALL {
+        let etcd = Etcd::start(version);
+        let store = etcd.store();
+        write(&store, 0, 500).await;
+        let faults = Faults::new(1, FaultPlan::default());
+        let client = faults.client(store.clone());
+        let mut follower = Follower::open(&client.store());
+        follower.settle(&store).await;
+        // Cut off for longer than a connection lives; then its watches break in the middle of what they owe.
+        faults.set_plan(FaultPlan {
+            silence_max: Duration::from_millis(50),
+            timeout: Duration::from_millis(50),
+            ..FaultPlan::default()
+        });
+        client.cut();
+        write(&store, 500, 12_000).await;
+        faults.set_plan(FaultPlan { watch_broken: 0.3, ..FaultPlan::default() });
+        client.heal();
+        follower.settle(&store).await;
+        faults.calm();
+        assert!(faults.counts().watches_broken >= 3, "{:?}", faults.counts());
+        assert_eq!((follower.resets, follower.stepped_back), (1, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarts_and_compactions_are_followed_and_a_restored_backup_is_noticed() {
+    for version in EtcdVersion::ALL {
+        let mut etcd = Etcd::start(version);
+        let store = etcd.store();
+        write(&store, 0, 100).await;
+        let mut follower = Follower::open(&store);
+        follower.settle(&store).await;
+        let backup = etcd.backup();
+        for round in 0..3 {
+            etcd.kill();
+            etcd.restart();
+            awake(&store).await;
+            let revision = store.get("n/").await.unwrap().0.revision;
+            // What a feed may need in order to resume is gone.
+            if round > 0 {
+                write(&store, 100 * round, 50).await;
+                let compacted = store.get("n/").await.unwrap().0.revision;
+                etcd.etcdctl(&["compaction", &compacted.to_string()]).unwrap();
+            }
+            write(&store, 1_000 * round, 50).await;
+            assert!(store.get("n/").await.unwrap().0.revision > revision);
+            follower.settle(&store).await;
+        }
+        assert_eq!(follower.stepped_back, 0);
+        etcd.restore(&backup);
+        awake(&store).await;
+        write(&store, 7, 400).await;
+        follower.settle(&store).await;
+        assert_eq!(follower.stepped_back, 1);
+    }
+}
