@@ -10,3 +10,4 @@ mod relay;
 mod sim;
 mod store;
 mod support;
+mod whole;

@@ -20,10 +20,18 @@ use super::world::World;
 
 /// Walks both histories. Answers what is wrong, first things first.
 pub(crate) fn history(world: &World, pools_change: bool) -> Result<u64, String> {
+    let revisions = walk(world.source.history(), pools_change)?;
+    copies(world)?;
+    Ok(revisions)
+}
+
+/// Walks the whole history of a source below the default prefix: nothing is wrong at any revision, nobody moves or is released
+/// without a reason. Answers how many revisions there were.
+pub(crate) fn walk(history: impl IntoIterator<Item = (Revision, Vec<Event>)>, pools_change: bool) -> Result<u64, String> {
     let mut view = View::new(World::prefix());
     view.apply(Update::Reset { revision: Revision(1), cluster_id: 0, kvs: Vec::new(), stepped_back: false });
     let mut revisions = 0;
-    for (revision, events) in world.source.history() {
+    for (revision, events) in history {
         let before: Vec<(NodeId, NodeRecord)> = touched(&events, view.snapshot());
         view.apply(Update::Events { revision, events });
         let findings: Vec<_> = check(view.snapshot()).into_iter().map(|finding| finding.to_string()).collect();
@@ -36,7 +44,6 @@ pub(crate) fn history(world: &World, pools_change: bool) -> Result<u64, String> 
         }
         revisions += 1;
     }
-    copies(world)?;
     Ok(revisions)
 }
 

@@ -5,7 +5,7 @@ mod cases;
 mod differential;
 mod endpoints;
 mod secured;
-mod subject;
+pub(crate) mod subject;
 
 use std::time::Instant;
 

@@ -2,5 +2,6 @@
 
 pub(crate) mod certs;
 pub(crate) mod etcd;
+pub(crate) mod process;
 pub(crate) mod roles;
 pub(crate) mod wait;
