@@ -4,6 +4,7 @@
 mod cases;
 mod differential;
 mod endpoints;
+mod feed;
 mod secured;
 pub(crate) mod subject;
 

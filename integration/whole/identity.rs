@@ -9,6 +9,17 @@ async fn fleet() -> (Fleet, Process) {
     (fleet, roles)
 }
 
+/// The binary, as it would run after another boot of the machine.
+fn other_boot(fleet: &Fleet) -> Command {
+    let boot = fleet.path("boot");
+    std::fs::write(&boot, "11111111-2222-3333-4444-555555555555\n").unwrap();
+    let binary = env!("CARGO_BIN_EXE_enlist");
+    let script = format!("mount --bind {} /proc/sys/kernel/random/boot_id && exec {binary} \"$@\"", boot.display());
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script, "sh"]);
+    command
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_host_and_a_cloned_machine_are_refused_and_the_first_keeps_everything() {
     let (fleet, _roles) = fleet().await;
@@ -24,18 +35,9 @@ async fn a_second_host_and_a_cloned_machine_are_refused_and_the_first_keeps_ever
     assert!(second.log().contains(&format!("id a is held by 127.0.0.1:{holder}")), "{}", second.log());
 
     // A clone: all that is on the disk, and another boot.
-    let boot = fleet.path("boot");
-    std::fs::write(&boot, "11111111-2222-3333-4444-555555555555\n").unwrap();
     let copied = std::process::Command::new("cp").arg("-a").arg(fleet.path("a")).arg(fleet.path("clone")).status().unwrap();
     assert!(copied.success());
-    let mut elsewhere = Command::new("unshare");
-    let script = format!(
-        "mount --bind {} /proc/sys/kernel/random/boot_id && exec {} \"$@\"",
-        boot.display(),
-        env!("CARGO_BIN_EXE_enlist")
-    );
-    elsewhere.args(["--mount", "sh", "-c", &script, "sh"]);
-    let mut clone = fleet.agent_in(elsewhere, "a", "clone", &[]);
+    let mut clone = fleet.agent_in(other_boot(&fleet), "a", "clone", &[]);
     assert_eq!(clone.end().await, 5, "{}", clone.log());
     assert!(clone.log().contains("remove the state directory"), "{}", clone.log());
 
@@ -69,4 +71,23 @@ async fn a_reinstalled_host_waits_for_the_hold_of_one_that_may_only_be_cut_off()
     assert!(theirs["generation"].as_i64() > given["generation"].as_i64(), "the first one's was released: {theirs}");
     fleet.sound().await;
     drop(new);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebooted_host_does_not_take_itself_for_the_holder() {
+    let (fleet, _roles) = fleet().await;
+    // The same endpoint after the boot as before it: the label names this agent's own.
+    let listen = format!("127.0.0.1:{}", free_port());
+    let flags = ["--temporary-listen", listen.as_str()];
+    let agent = fleet.agent("a", &flags);
+    let given = fleet.registered("a").await;
+    agent.kill().await;
+    let mut again = fleet.agent_in(other_boot(&fleet), "a", "a", &flags);
+    fleet.until_said(&again, &format!("id a has a live status of {listen}, which does not answer")).await;
+    let status = fleet.json("nodes/a/status").await;
+    let mine = |now: &Json| now["phase"] == "registered" && now["boot"] != status["boot"];
+    fleet.until_json("nodes/a/status", "registered after the boot", mine).await;
+    assert_eq!(fleet.registered("a").await, given);
+    assert_eq!(again.stop().await, 0);
+    fleet.sound().await;
 }
