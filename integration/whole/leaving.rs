@@ -14,7 +14,7 @@ async fn fleet() -> Fleet {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_a_stop_and_a_quick_return_from_death_keep_the_answer() {
     let fleet = fleet().await;
-    let _roles = fleet.run(&[]);
+    let roles = fleet.run(&[]);
     let (mut agent, file) = fleet.agent_with_child("a", &[]);
     let given = fleet.registered("a").await;
     let child = child_in(&file).await;
@@ -28,9 +28,17 @@ async fn a_restart_a_stop_and_a_quick_return_from_death_keep_the_answer() {
     let (agent, file) = fleet.agent_with_child("a", &[]);
     assert_eq!(fleet.registered("a").await, given);
     fleet.until_gone("nodes/a/hold").await;
+    // Agent and roles die together, and come back in either order.
     let child = child_in(&file).await;
+    roles.kill().await;
     agent.kill().await;
     until_gone(child).await;
+    let (agent, file) = fleet.agent_with_child("a", &[]);
+    child_in(&file).await;
+    assert_eq!(fleet.registered("a").await, given, "with what it had, and no role there");
+    let _roles = fleet.run(&[]);
+    fleet.until_members("all", &["a"]).await;
+    agent.kill().await;
     let (mut agent, file) = fleet.agent_with_child("a", &[]);
     child_in(&file).await;
     assert_eq!(fleet.registered("a").await, given);

@@ -4,6 +4,7 @@
 //! Every test has an etcd of its own and ends with [`Fleet::sound`]: nothing was wrong at any revision of its history.
 //! Needs: etcd. `identity` needs root and `unshare` (util-linux).
 
+mod brake;
 mod change;
 mod failover;
 mod foreign;
@@ -11,6 +12,7 @@ mod identity;
 mod leaving;
 mod outage;
 mod pools;
+mod restored;
 mod thread;
 mod two_stores;
 
@@ -71,7 +73,8 @@ impl Fleet {
         if let Some((manager, _)) = &self.manager {
             command.args(["--manager-endpoints", &manager.endpoint, "--manager-prefix", "/core"]);
         }
-        command.args(rest).env("ENLIST__ROLES__LEADER_TTL", "2s").stdin(Stdio::null());
+        command.args(rest).stdin(Stdio::null());
+        command.env("ENLIST__ROLES__LEADER_TTL", "2s").env("ENLIST__ALLOCATOR__RESTORE_QUIET", "4s");
         command
     }
 

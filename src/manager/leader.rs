@@ -127,8 +127,11 @@ impl Leader {
         let mut next = Some(update);
         // A burst is one pass.
         while let Some(update) = next {
-            if let Update::Reset { stepped_back: true, .. } = &update {
-                // Our own last write may be one of those that the restore took back.
+            if let Update::Reset { stepped_back, revision, .. } = &update
+                && (*stepped_back || *revision < self.awaited)
+            {
+                // Our own last write may be one of those that a restore took back. A feed that was opened anew cannot say that
+                // the store stepped back, but its listing began after that write. (One that began before it costs a lost compare.)
                 self.awaited = Revision::NONE;
             }
             self.view.apply_manager(update);
