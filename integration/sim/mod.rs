@@ -4,6 +4,7 @@
 //! `SIM_SEED=17` runs that seed alone and shows its script, `SIM_SEEDS=1000` as many seeds.
 
 pub(crate) mod checker;
+mod refused;
 mod script;
 mod world;
 

@@ -3,146 +3,21 @@
 //! On the model and on both etcds, because the order of catch-up, compaction and progress is the server's.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use enlist::Store;
 use enlist::model::names::Revision;
-use enlist::store::api::{
-    Backend, Event, KeepAlive, Key, KeyRange, LeaseId, MemberInfo, Op, RangeRequest, RangeResponse, StoreError, Txn, TxnResponse,
-    Watch, WatchMessage, WatchRequest,
-};
+use enlist::store::api::{Event, Key, KeyRange, Op, Txn};
 use enlist::store::feed::{Feed, FeedSettings, Scope, Update};
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use tokio::sync::watch;
 
 use super::subject::{LIMIT, Subject};
 use crate::support::etcd::{Etcd, EtcdVersion};
+use crate::support::gate::Gate;
 use crate::support::wait::until;
 
-/// A way to a store on which later pages of reads and watches can be made to fail.
-#[derive(Debug, Clone)]
-struct Gate(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    store: Store,
-    /// Reads that go on from an earlier page fail.
-    pages_fail: AtomicBool,
-    failed: AtomicUsize,
-    /// No new watch.
-    closed: AtomicBool,
-    /// Each change breaks the watches that are open.
-    breaks: watch::Sender<u64>,
-}
-
-impl Gate {
-    fn before(store: &Store) -> Gate {
-        Gate(Arc::new(Inner {
-            store: store.clone(),
-            pages_fail: AtomicBool::new(false),
-            failed: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
-            breaks: watch::Sender::new(0),
-        }))
-    }
-
-    fn feed(&self, prefix: &str, progress: Duration) -> Feed {
-        let settings = FeedSettings { progress: Some(progress), ..FeedSettings::default() };
-        let rng = fastrand::Rng::with_seed(7);
-        Feed::open(Store::new(Arc::new(self.clone())), Scope::one(KeyRange::prefix(prefix)), settings, rng)
-    }
-
-    fn break_watches(&self) {
-        self.0.breaks.send_modify(|breaks| *breaks += 1);
-    }
-
-    /// Closed: watches break, and none is opened.
-    fn close(&self, closed: bool) {
-        self.0.closed.store(closed, Ordering::Relaxed);
-        if closed {
-            self.break_watches();
-        }
-    }
-
-    fn failed(&self) -> usize {
-        self.0.failed.load(Ordering::Relaxed)
-    }
-}
-
-fn unreachable<T: Send + 'static>() -> BoxFuture<'static, Result<T, StoreError>> {
-    let error = StoreError::Unreachable { endpoints: "the gate".into(), reason: "it is closed".into() };
-    std::future::ready(Err(error)).boxed()
-}
-
-impl Backend for Gate {
-    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
-        // A later page starts right behind a key: with a NUL at its end.
-        let is_later = request.range.start.as_bytes().last() == Some(&0);
-        if is_later && self.0.pages_fail.load(Ordering::Relaxed) {
-            self.0.failed.fetch_add(1, Ordering::Relaxed);
-            return unreachable();
-        }
-        self.0.store.range(request).boxed()
-    }
-
-    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
-        self.0.store.txn(txn).boxed()
-    }
-
-    fn grant(&self, ttl_s: u64) -> BoxFuture<'_, Result<(LeaseId, u64), StoreError>> {
-        self.0.store.grant(ttl_s).boxed()
-    }
-
-    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.0.store.revoke(lease).boxed()
-    }
-
-    fn time_to_live(&self, lease: LeaseId) -> BoxFuture<'_, Result<(i64, i64), StoreError>> {
-        self.0.store.time_to_live(lease).boxed()
-    }
-
-    fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {
-        self.0.store.keep_alive(lease).boxed()
-    }
-
-    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
-        if self.0.closed.load(Ordering::Relaxed) {
-            return unreachable();
-        }
-        let breaks = self.0.breaks.subscribe();
-        let open = self.0.store.watch(request);
-        async move { Ok(Box::new(Gated { watch: open.await?, breaks }) as Box<dyn Watch>) }.boxed()
-    }
-
-    fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
-        self.0.store.member().boxed()
-    }
-}
-
-/// A watch that can be broken.
-struct Gated {
-    watch: Box<dyn Watch>,
-    breaks: watch::Receiver<u64>,
-}
-
-impl Watch for Gated {
-    fn next(&mut self) -> BoxFuture<'_, Option<Result<WatchMessage, StoreError>>> {
-        async {
-            tokio::select! {
-                biased;
-                _ = self.breaks.changed() => Some(Err(StoreError::Broken("at the gate".into()))),
-                message = self.watch.next() => message,
-            }
-        }
-        .boxed()
-    }
-
-    fn request_progress(&mut self) -> BoxFuture<'_, ()> {
-        self.watch.request_progress()
-    }
+fn feed(gate: &Gate, prefix: &str, progress: Duration) -> Feed {
+    let settings = FeedSettings { progress: Some(progress), ..FeedSettings::default() };
+    Feed::open(gate.store(), Scope::one(KeyRange::prefix(prefix)), settings, fastrand::Rng::with_seed(7))
 }
 
 /// What a feed told so far, added up.
@@ -203,22 +78,22 @@ async fn a_read_whose_second_page_fails_tells_nothing_and_the_next_one_forgets_n
         subject.commit(chunk.chunks(64).map(inner).collect()).await;
     }
     let gate = Gate::before(&subject.store);
-    gate.0.pages_fail.store(true, Ordering::Relaxed);
-    let mut feed = gate.feed("k/", Duration::from_secs(1));
+    gate.fail_pages(true);
+    let mut feed = feed(&gate, "k/", Duration::from_secs(1));
     let tries = |count: usize| {
         let gate = gate.clone();
         async move { (gate.failed() >= count).then_some(()) }
     };
     // At the start: an incomplete read is never taken for all there is.
     until("two reads failed", LIMIT, || tries(2)).await;
-    gate.0.pages_fail.store(false, Ordering::Relaxed);
+    gate.fail_pages(false);
     let mut told = Told::default();
     told.take(&mut feed).await;
     assert_eq!(told.content.len(), 11_000);
 
     // Later: deletions before and between two reads of which the first is cut short.
     gate.close(true);
-    gate.0.pages_fail.store(true, Ordering::Relaxed);
+    gate.fail_pages(true);
     subject.commit(vec![Op::Delete(KeyRange::between("k/00100", "k/06000"))]).await;
     let compacted = subject.put("k/00000", "new").await;
     subject.compact(compacted);
@@ -226,7 +101,7 @@ async fn a_read_whose_second_page_fails_tells_nothing_and_the_next_one_forgets_n
     gate.close(false);
     until("two more reads failed", LIMIT, || tries(before + 2)).await;
     subject.commit(vec![Op::Delete(KeyRange::between("k/00050", "k/00060")), Op::Delete(KeyRange::one("k/10999"))]).await;
-    gate.0.pages_fail.store(false, Ordering::Relaxed);
+    gate.fail_pages(false);
     told.take(&mut feed).await;
     assert_eq!((told.resets, told.content.len()), (2, 11_000 - 5_900 - 11));
     assert_eq!(told.content, content(&subject.store, "k/").await);
@@ -237,7 +112,7 @@ async fn compactions_under_a_slow_reader_lose_nothing_and_a_dropped_feed_leaves_
     for subject in subjects().await {
         let gate = Gate::before(&subject.store);
         subject.put("k/0", "x").await;
-        let mut feed = gate.feed("k/", Duration::from_millis(200));
+        let mut feed = feed(&gate, "k/", Duration::from_millis(200));
         let mut told = Told::default();
         for round in 0..6 {
             gate.close(true);
@@ -270,7 +145,7 @@ async fn a_feed_that_reconnects_within_a_catch_up_loses_nothing_although_progres
         let gate = Gate::before(&subject.store);
         subject.put("k/0", "x").await;
         // It asks for progress all the time: 3.4.23 answers with a revision whose events it still owes.
-        let mut feed = gate.feed("k/", Duration::from_millis(5));
+        let mut feed = feed(&gate, "k/", Duration::from_millis(5));
         let mut told = Told::default();
         told.take(&mut feed).await;
         gate.close(true);
