@@ -29,7 +29,7 @@ async fn extended(fleet: &Fleet) -> usize {
 async fn the_brake_outlives_its_leader_and_ends_by_an_operators_word() {
     let fleet = Fleet::on(EtcdVersion::V3_5);
     let first = fleet.run(&[]);
-    fleet.apply(&(pool("eu", "127.70.10.0/24", "") + "{kind: Group, name: all, selector: ''}")).await;
+    fleet.apply(&(pool("eu", "127.70.10.0/24", SHORT, "") + "{kind: Group, name: all, selector: ''}")).await;
     let mut agents: Vec<Process> = IDS.iter().map(|id| fleet.agent(id, &[])).collect();
     for id in IDS {
         fleet.registered(id).await;

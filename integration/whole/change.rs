@@ -8,8 +8,8 @@ async fn other_variables_are_other_groups_and_another_pool() {
     let _roles = fleet.run(&[]);
     let groups = "{kind: Group, name: web, selector: role=web}\n---\n{kind: Group, name: db, selector: role=db}\n---\n\
                   {kind: Group, name: zones, selector: '', keyed_by: [zone]}\n";
-    let pools = pool("eu-1", "127.70.4.0/28", ", selector: zone=eu-1, on_mismatch: move")
-        + &pool("eu-2", "127.70.4.16/28", ", selector: zone=eu-2, on_mismatch: keep");
+    let pools = pool("eu-1", "127.70.4.0/28", LONG, ", selector: zone=eu-1, on_mismatch: move")
+        + &pool("eu-2", "127.70.4.16/28", LONG, ", selector: zone=eu-2, on_mismatch: keep");
     fleet.apply(&(pools + groups)).await;
     let flags = |zone: &'static str, role: &'static str| ["--var", zone, "--var", role];
 
@@ -50,9 +50,10 @@ async fn other_variables_are_other_groups_and_another_pool() {
     let mut agent = fleet.agent("a", &flags("zone=eu-1", "role=db"));
     fleet.until_members("zones%2Fzone%3Deu-1", &["a"]).await;
     assert_eq!(fleet.registered("a").await["addresses"], third["addresses"]);
-    agent.stop().await;
-    // A zone for which there is no pool: it waits once it was released, and says why.
-    fleet.until_json("nodes/a/assignment", "released", Json::is_null).await;
+    fleet.ok(&["leave", "--state-dir", fleet.path("a").to_str().unwrap()]).await;
+    agent.end().await;
+    // A zone for which there is no pool: it waits, and says why.
+    fleet.until_gone("nodes/a/label").await;
     let agent = fleet.agent("a", &flags("zone=eu-3", "role=db"));
     fleet.until_waiting("a", "no-pool-matches").await;
     let unpublished = |member: &Json| member["state"] == "joining" && member["published"] == false;

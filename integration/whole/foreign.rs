@@ -23,7 +23,7 @@ async fn foreign_keys_beside_ours_are_neither_read_nor_in_the_way() {
     let stop = Arc::new(AtomicBool::new(false));
     let busy = tokio::spawn(rewrite(fleet.etcd.store(), stop.clone()));
     let _roles = fleet.run(&[]);
-    fleet.apply(&(pool("eu", "127.70.9.0/24", "") + "{kind: Group, name: all, selector: ''}")).await;
+    fleet.apply(&(pool("eu", "127.70.9.0/24", LONG, "") + "{kind: Group, name: all, selector: ''}")).await;
     let mut agent = fleet.agent("a", &[]);
     fleet.registered("a").await;
     fleet.until_members("all", &["a"]).await;

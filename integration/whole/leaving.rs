@@ -5,15 +5,15 @@ use crate::agent::until_gone;
 
 const ADDRESS: &str = "claims/default/127.70.2.1";
 
-async fn fleet() -> Fleet {
+async fn fleet(hold: &str) -> Fleet {
     let fleet = Fleet::on(EtcdVersion::V3_5);
-    fleet.apply(&(pool("one", "127.70.2.1/32", "") + "{kind: Group, name: all, selector: ''}")).await;
+    fleet.apply(&(pool("one", "127.70.2.1/32", hold, "") + "{kind: Group, name: all, selector: ''}")).await;
     fleet
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_a_stop_and_a_quick_return_from_death_keep_the_answer() {
-    let fleet = fleet().await;
+    let fleet = fleet(LONG).await;
     let roles = fleet.run(&[]);
     let (mut agent, file) = fleet.agent_with_child("a", &[]);
     let given = fleet.registered("a").await;
@@ -49,7 +49,7 @@ async fn a_restart_a_stop_and_a_quick_return_from_death_keep_the_answer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leave_frees_the_address_at_once_and_leaves_no_trace() {
-    let fleet = fleet().await;
+    let fleet = fleet(LONG).await;
     let _roles = fleet.run(&[]);
     let mut agent = fleet.agent("a", &[]);
     fleet.registered("a").await;
@@ -71,7 +71,7 @@ async fn a_leave_frees_the_address_at_once_and_leaves_no_trace() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_node_is_silent_held_released_and_its_address_cools_before_the_next_gets_it() {
-    let fleet = fleet().await;
+    let fleet = fleet(SHORT).await;
     let _roles = fleet.run(&[]);
     let agent = fleet.agent("a", &[]);
     let given = fleet.registered("a").await;

@@ -229,10 +229,15 @@ impl Fleet {
     }
 }
 
-/// A pool of these addresses, with a hold and a cooldown that a test can wait for.
-fn pool(name: &str, cidr: &str, more: &str) -> String {
-    format!("{{kind: Pool, name: {name}, cidrs: [{cidr}], hold: 2s, cooldown: 2s{more}}}\n---\n")
+/// A pool of these addresses, with a cooldown that a test can wait for.
+fn pool(name: &str, cidr: &str, hold: &str, more: &str) -> String {
+    format!("{{kind: Pool, name: {name}, cidrs: [{cidr}], hold: {hold}, cooldown: 2s{more}}}\n---\n")
 }
+
+/// A hold that a test can wait for.
+const SHORT: &str = "2s";
+/// A hold that no restart misses, however busy the machine is.
+const LONG: &str = "60s";
 
 /// The process id that a child left in a file, which is then removed for the next one.
 async fn child_in(file: &std::path::Path) -> i32 {

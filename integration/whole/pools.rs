@@ -6,7 +6,7 @@ use super::*;
 async fn waiting_nodes_are_woken_in_turn_by_a_leave_and_together_by_a_larger_pool() {
     let fleet = Fleet::on(EtcdVersion::V3_4);
     let _roles = fleet.run(&[]);
-    fleet.apply(&pool("eu", "127.70.5.0/30", "")).await;
+    fleet.apply(&pool("eu", "127.70.5.0/30", LONG, "")).await;
     let mut served = Vec::new();
     for id in ["a", "b"] {
         served.push(fleet.agent(id, &[]));
@@ -34,7 +34,7 @@ async fn waiting_nodes_are_woken_in_turn_by_a_leave_and_together_by_a_larger_poo
     fleet.until_waiting("e", "pool-full").await;
     assert_eq!(fleet.json("nodes/a/assignment").await, Json::Null);
     // The pool grows: all that fit are served.
-    fleet.apply(&pool("eu", "127.70.5.0/29", "")).await;
+    fleet.apply(&pool("eu", "127.70.5.0/29", LONG, "")).await;
     fleet.registered("d").await;
     fleet.registered("e").await;
     let pools: Json = serde_json::from_str(&fleet.ok(&["get", "pools", "-o", "json"]).await).unwrap();

@@ -17,7 +17,7 @@ fn place(answer: &Json) -> (&Json, &Json) {
 async fn a_backup_from_before_a_swap_a_newcomer_and_a_leave_changes_nothing_in_use() {
     let mut fleet = Fleet::on(EtcdVersion::V3_5);
     let roles = fleet.run(&[]);
-    fleet.apply(&(pool("eu", "127.70.11.0/29", "") + "{kind: Group, name: all, selector: ''}")).await;
+    fleet.apply(&(pool("eu", "127.70.11.0/29", SHORT, "") + "{kind: Group, name: all, selector: ''}")).await;
     let want = |id: &'static str, host: u8| {
         let address = format!("127.70.11.{host}");
         fleet.agent_with_child(id, &["--address", &address])

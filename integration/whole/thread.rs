@@ -25,7 +25,7 @@ async fn joins(version: EtcdVersion) {
     let _roles = fleet.run(&[]);
     let groups = "{kind: Group, name: web, selector: 'role in (web,api),zone', port: http}\n---\n\
                   {kind: Group, name: zones, selector: '', keyed_by: [zone]}\n---\n{kind: Group, name: db, selector: role=db}\n";
-    fleet.apply(&(pool("eu", "127.70.1.0/24", ", selector: zone=eu-1") + groups)).await;
+    fleet.apply(&(pool("eu", "127.70.1.0/24", LONG, ", selector: zone=eu-1") + groups)).await;
     let flags = ["--var", "zone=eu-1", "--var", "role=web", "--describe", "video cache", "--", "sleep", "600"];
     let mut agent = fleet.agent("edge-7", &flags);
 

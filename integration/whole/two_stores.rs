@@ -9,7 +9,7 @@ async fn groups_in_a_second_etcd_follow_over_restarts_of_its_roles_and_of_itself
     let relay = fleet.run(&["relay"]);
     let manager = fleet.run(&["manager"]);
     let group = "{kind: Group, name: web, selector: role=web, port: http}\n---\n{kind: Group, name: all, selector: ''}\n";
-    fleet.apply(&(pool("eu", "127.70.6.0/24", "") + group)).await;
+    fleet.apply(&(pool("eu", "127.70.6.0/24", LONG, "") + group)).await;
     let web = ["--var", "role=web"];
     let mut agents = vec![fleet.agent("a", &web)];
     fleet.until_members("web", &["a"]).await;
