@@ -2,9 +2,10 @@
 
 use super::*;
 
-async fn fleet(hold: &str) -> (Fleet, Process) {
+/// With a network of its own: the same id gets the same address in the same pool, and agents look whether they can bind it.
+async fn fleet(network: &str, hold: &str) -> (Fleet, Process) {
     let fleet = Fleet::on(EtcdVersion::V3_4);
-    fleet.apply(&pool("eu", "127.70.3.0/24", hold, "")).await;
+    fleet.apply(&pool("eu", network, hold, "")).await;
     let roles = fleet.run(&[]);
     (fleet, roles)
 }
@@ -22,7 +23,7 @@ fn other_boot(fleet: &Fleet) -> Command {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_host_and_a_cloned_machine_are_refused_and_the_first_keeps_everything() {
-    let (fleet, _roles) = fleet(LONG).await;
+    let (fleet, _roles) = fleet("127.70.3.0/24", LONG).await;
     let (mut first, file) = fleet.agent_with_child("a", &[]);
     let given = fleet.registered("a").await;
     let child = child_in(&file).await;
@@ -56,7 +57,7 @@ async fn a_second_host_and_a_cloned_machine_are_refused_and_the_first_keeps_ever
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reinstalled_host_waits_for_the_hold_of_one_that_may_only_be_cut_off() {
-    let (fleet, _roles) = fleet(SHORT).await;
+    let (fleet, _roles) = fleet("127.70.14.0/24", SHORT).await;
     let first = fleet.agent("a", &[]);
     let given = fleet.registered("a").await;
     first.kill().await;
@@ -75,7 +76,7 @@ async fn a_reinstalled_host_waits_for_the_hold_of_one_that_may_only_be_cut_off()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rebooted_host_does_not_take_itself_for_the_holder() {
-    let (fleet, _roles) = fleet(LONG).await;
+    let (fleet, _roles) = fleet("127.70.13.0/24", LONG).await;
     // The same endpoint after the boot as before it: the label names this agent's own.
     let listen = format!("127.0.0.1:{}", free_port());
     let flags = ["--temporary-listen", listen.as_str()];

@@ -3,17 +3,16 @@
 use super::*;
 use crate::agent::until_gone;
 
-const ADDRESS: &str = "claims/default/127.70.2.1";
-
-async fn fleet(hold: &str) -> Fleet {
+/// A fleet with one address, which no other test uses: agents look whether they can bind their ports.
+async fn fleet(address: &str, hold: &str) -> Fleet {
     let fleet = Fleet::on(EtcdVersion::V3_5);
-    fleet.apply(&(pool("one", "127.70.2.1/32", hold, "") + "{kind: Group, name: all, selector: ''}")).await;
+    fleet.apply(&(pool("one", &format!("{address}/32"), hold, "") + "{kind: Group, name: all, selector: ''}")).await;
     fleet
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_a_stop_and_a_quick_return_from_death_keep_the_answer() {
-    let fleet = fleet(LONG).await;
+    let fleet = fleet("127.70.2.1", LONG).await;
     let roles = fleet.run(&[]);
     let (mut agent, file) = fleet.agent_with_child("a", &[]);
     let given = fleet.registered("a").await;
@@ -49,15 +48,16 @@ async fn a_restart_a_stop_and_a_quick_return_from_death_keep_the_answer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leave_frees_the_address_at_once_and_leaves_no_trace() {
-    let fleet = fleet(LONG).await;
+    const CLAIM: &str = "claims/default/127.70.2.2";
+    let fleet = fleet("127.70.2.2", LONG).await;
     let _roles = fleet.run(&[]);
     let mut agent = fleet.agent("a", &[]);
     fleet.registered("a").await;
     fleet.until_members("all", &["a"]).await;
     fleet.ok(&["leave", "--state-dir", fleet.path("a").to_str().unwrap()]).await;
     assert_eq!(agent.end().await, 0);
-    fleet.until_json(ADDRESS, "cooling", |claim| claim["state"] == "cooling").await;
-    fleet.until_gone(ADDRESS).await;
+    fleet.until_json(CLAIM, "cooling", |claim| claim["state"] == "cooling").await;
+    fleet.until_gone(CLAIM).await;
     fleet.until_members("all", &[]).await;
     until("no trace", LIMIT, || async { read(&fleet.store, "/enlist/nodes/").await.is_empty().then_some(()) }).await;
     // An ephemeral node's stop is a leave as well.
@@ -65,13 +65,15 @@ async fn a_leave_frees_the_address_at_once_and_leaves_no_trace() {
     fleet.registered("b").await;
     assert_eq!(agent.stop().await, 0);
     until("no trace", LIMIT, || async { read(&fleet.store, "/enlist/nodes/").await.is_empty().then_some(()) }).await;
-    fleet.until_gone(ADDRESS).await;
+    fleet.until_gone(CLAIM).await;
     fleet.sound().await;
 }
 
+const KILLED: &str = "claims/default/127.70.2.3";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_node_is_silent_held_released_and_its_address_cools_before_the_next_gets_it() {
-    let fleet = fleet(SHORT).await;
+    let fleet = fleet("127.70.2.3", SHORT).await;
     let _roles = fleet.run(&[]);
     let agent = fleet.agent("a", &[]);
     let given = fleet.registered("a").await;
@@ -84,7 +86,7 @@ async fn a_killed_node_is_silent_held_released_and_its_address_cools_before_the_
     let answer = fleet.until_waiting("a", "pool-full").await;
     assert!(answer["generation"].as_i64() > given["generation"].as_i64(), "{answer}");
     fleet.until_said(&late, "pool one is full").await;
-    assert_eq!(fleet.json(ADDRESS).await["node"], "b");
+    assert_eq!(fleet.json(KILLED).await["node"], "b");
     fleet.sound().await;
     drop((next, late));
 }
@@ -112,10 +114,10 @@ fn told(event: &Event) -> Option<String> {
         Event::Delete { .. } => match key {
             "nodes/a/status" => Some("silent".to_owned()),
             "nodes/a/hold/clock" => Some("the time is over".to_owned()),
-            ADDRESS => Some("free".to_owned()),
+            KILLED => Some("free".to_owned()),
             _ => None,
         },
-        Event::Put(kv) if ["nodes/a/hold", ADDRESS].contains(&key) => {
+        Event::Put(kv) if ["nodes/a/hold", KILLED].contains(&key) => {
             let value: Json = serde_json::from_slice(&kv.value).unwrap();
             let node = value["node"].as_str().map(|node| format!(" {node}")).unwrap_or_default();
             Some(format!("{}{node}", value["state"].as_str().unwrap()))

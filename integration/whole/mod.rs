@@ -103,12 +103,16 @@ impl Fleet {
         self.start(self.with_stores(command, &[&fixed[..], flags].concat()))
     }
 
-    /// An agent with a child; answers the file in which each child leaves its process id.
-    fn agent_with_child(&self, id: &str, flags: &[&str]) -> (Process, PathBuf) {
+    /// An agent with a child that listens nowhere; answers the file in which each child leaves its process id.
+    fn agent_with_deaf_child(&self, id: &str, flags: &[&str]) -> (Process, PathBuf) {
         let file = self.path(&format!("pid-{}", free_port()));
         let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 600", file.display());
-        let all = [flags, &["--no-ready-check", "--", "sh", "-c", &script]].concat();
-        (self.agent(id, &all), file)
+        (self.agent(id, &[flags, &["--", "sh", "-c", &script]].concat()), file)
+    }
+
+    /// The same, and the agent does not mind.
+    fn agent_with_child(&self, id: &str, flags: &[&str]) -> (Process, PathBuf) {
+        self.agent_with_deaf_child(id, &[flags, &["--no-ready-check"]].concat())
     }
 
     /// Runs a command to its end.
