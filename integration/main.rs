@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod agent;
+mod behaviours;
 mod cli;
 mod layers;
 mod manager;
@@ -10,3 +11,4 @@ mod relay;
 mod sim;
 mod store;
 mod support;
+mod whole;

@@ -11,7 +11,6 @@ mod store;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use enlist::model::asked::Asked;
@@ -23,11 +22,10 @@ use enlist::model::status::{Phase, Status};
 use enlist::store::api::{KeyRange, Op, Store, Txn};
 use enlist::store::keys::{NodePart, Prefix};
 use enlist::store::wire::Stored;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use crate::support::etcd::{Etcd, EtcdVersion};
+pub(crate) use crate::support::process::{Process as Agent, is_alive};
 use crate::support::wait::until;
 
 /// Everything must happen within this; a loaded machine is slow.
@@ -41,51 +39,6 @@ pub(crate) struct Lab {
     pub(crate) id: NodeId,
     pub(crate) terms: Terms,
     pub(crate) dir: tempfile::TempDir,
-}
-
-/// A running agent process. It is killed when this is dropped.
-pub(crate) struct Agent {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Agent {
-    pub(crate) fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap())
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill(self.pid(), signal).unwrap();
-    }
-
-    /// Waits for its end: the exit code; −1 = killed.
-    pub(crate) async fn end(&mut self) -> i32 {
-        match tokio::time::timeout(SOON, self.child.wait()).await {
-            Ok(status) => status.unwrap().code().unwrap_or(-1),
-            Err(_) => panic!("the agent did not end:\n{}", self.log()),
-        }
-    }
-
-    /// SIGTERM, and its exit code.
-    pub(crate) async fn stop(&mut self) -> i32 {
-        self.signal(Signal::SIGTERM);
-        self.end().await
-    }
-
-    /// SIGKILL.
-    pub(crate) async fn kill(mut self) {
-        self.signal(Signal::SIGKILL);
-        self.end().await;
-    }
-
-    /// What it said.
-    pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
-    }
 }
 
 impl Lab {
@@ -122,22 +75,14 @@ impl Lab {
     }
 
     pub(crate) fn spawn(&self, mut command: Command, state: &str, flags: &[&str]) -> Agent {
-        let log = self.path(&format!("log-{}", crate::support::etcd::free_port()));
-        let file = std::fs::File::create(&log).unwrap();
-        let child = command
+        command
             .args(["agent", "--endpoints", &self.etcd.endpoint, "--id", self.id.as_str(), "--lease-ttl", "2s", "--port", "http"])
             .arg("--state-dir")
             .arg(self.path(state))
             .args(flags)
             // With the stop time-out at most one TTL, or an agent that must withdraw refuses to start.
-            .env("ENLIST__AGENT__HOOK_TIMEOUT", "1s")
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().unwrap())
-            .stderr(file)
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        Agent { child, log }
+            .env("ENLIST__AGENT__HOOK_TIMEOUT", "1s");
+        Agent::start(command, self.path(&format!("log-{}", crate::support::etcd::free_port())))
     }
 
     async fn read<T: Stored>(&self, part: NodePart) -> Option<T> {
@@ -247,10 +192,4 @@ pub(crate) async fn stays(what: &str, time: Duration, condition: impl Fn() -> bo
         assert!(condition(), "no longer: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// Whether a process is there and no zombie.
-pub(crate) fn is_alive(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-    stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
 }

@@ -20,10 +20,37 @@ use super::world::World;
 
 /// Walks both histories. Answers what is wrong, first things first.
 pub(crate) fn history(world: &World, pools_change: bool) -> Result<u64, String> {
+    let revisions = walk(world.source.history(), pools_change)?;
+    views(world)?;
+    copies(world)?;
+    Ok(revisions)
+}
+
+/// A view that was fed events, from wherever it started, is what a reading of everything gives.
+fn views(world: &World) -> Result<(), String> {
+    let last = world.source.revision();
+    let read = |revision: Revision| world.source_at(revision);
+    for start in [Revision(1), Revision(last.0 / 2)] {
+        let mut view = View::new(World::prefix());
+        view.apply(Update::Reset { revision: start, cluster_id: 0, kvs: read(start), stepped_back: false });
+        for (revision, events) in world.source.history_from(start.next()) {
+            view.apply(Update::Events { revision, events });
+        }
+        let (fed, whole) = (view.snapshot(), View::of(World::prefix(), last, &read(last)));
+        if format!("{fed:?}") != format!("{whole:?}") {
+            return Err(format!("a view from {start:?} differs from what is stored at {last:?}: {fed:?} is not {whole:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Walks the whole history of a source below the default prefix: nothing is wrong at any revision, nobody moves or is released
+/// without a reason. Answers how many revisions there were.
+pub(crate) fn walk(history: impl IntoIterator<Item = (Revision, Vec<Event>)>, pools_change: bool) -> Result<u64, String> {
     let mut view = View::new(World::prefix());
     view.apply(Update::Reset { revision: Revision(1), cluster_id: 0, kvs: Vec::new(), stepped_back: false });
     let mut revisions = 0;
-    for (revision, events) in world.source.history() {
+    for (revision, events) in history {
         let before: Vec<(NodeId, NodeRecord)> = touched(&events, view.snapshot());
         view.apply(Update::Events { revision, events });
         let findings: Vec<_> = check(view.snapshot()).into_iter().map(|finding| finding.to_string()).collect();
@@ -32,11 +59,11 @@ pub(crate) fn history(world: &World, pools_change: bool) -> Result<u64, String> 
         }
         for (node, record) in before {
             let after = view.snapshot().nodes.get(&node).cloned().unwrap_or_default();
-            moved(&node, &record, &after, pools_change).map_err(|why| format!("at {revision:?}: node {node} {why}"))?;
+            let word = view.snapshot().brake_released;
+            moved(&node, &record, &after, (pools_change, word)).map_err(|why| format!("at {revision:?}: node {node} {why}"))?;
         }
         revisions += 1;
     }
-    copies(world)?;
     Ok(revisions)
 }
 
@@ -49,15 +76,17 @@ fn touched(events: &[Event], snapshot: &Snapshot) -> Vec<(NodeId, NodeRecord)> {
 }
 
 /// An assignment that still fits never moves while its node is alive or held, and goes only for a reason.
-fn moved(node: &NodeId, before: &NodeRecord, after: &NodeRecord, pools_change: bool) -> Result<(), String> {
+/// `word`: when an operator released the brake, which ends the holds that are older.
+fn moved(node: &NodeId, before: &NodeRecord, after: &NodeRecord, (pools_change, word): (bool, Revision)) -> Result<(), String> {
     let assignment = |record: &NodeRecord| record.assignment.as_ref().and_then(|stored| stored.ok()).cloned();
     let Some(old) = assignment(before) else { return Ok(()) };
     let Some(bound) = old.bound() else { return Ok(()) };
     let status = before.status.as_ref().and_then(|stored| stored.ok());
     let Some(new) = assignment(after) else {
         let left = status.is_some_and(|status| status.phase == Phase::Left);
-        let held = before.hold.is_some() && before.clock.is_none() && !before.is_live();
-        return if left || held { Ok(()) } else { Err(format!("was released while it is alive or held: {old:?}")) };
+        let is_over = |hold: Revision| before.clock.is_none() || word > hold;
+        let over = before.hold.as_ref().is_some_and(|hold| is_over(hold.mod_revision)) && !before.is_live();
+        return if left || over { Ok(()) } else { Err(format!("was released while it is alive or held: {old:?}")) };
     };
     let same = |new: &Assignment| new.bound().is_some_and(|b| b.addresses == bound.addresses && b.ports == bound.ports);
     let asked_anew = new.asked != old.asked || new.instance != old.instance;

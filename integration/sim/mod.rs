@@ -3,7 +3,8 @@
 //!
 //! `SIM_SEED=17` runs that seed alone and shows its script, `SIM_SEEDS=1000` as many seeds.
 
-mod checker;
+pub(crate) mod checker;
+mod refused;
 mod script;
 mod world;
 

@@ -5,8 +5,9 @@ mod cases;
 mod differential;
 mod endpoints;
 mod feed;
+mod gated_feed;
 mod secured;
-mod subject;
+pub(crate) mod subject;
 
 use std::time::Instant;
 

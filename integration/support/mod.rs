@@ -2,5 +2,7 @@
 
 pub(crate) mod certs;
 pub(crate) mod etcd;
+pub(crate) mod gate;
+pub(crate) mod process;
 pub(crate) mod roles;
 pub(crate) mod wait;

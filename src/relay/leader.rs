@@ -215,6 +215,7 @@ impl Leader {
     fn list_destination_again(&mut self) {
         self.mirror.forget_destination();
         self.destination_feed = open_destination(&self.destination, &self.context);
+        // A listing that begins now has our last write, unless a restore took it back: then it would be waited for for ever.
         self.awaited = Revision::NONE;
     }
 
