@@ -19,7 +19,7 @@ use crate::support::wait::until;
 /// Of paused time.
 const SOON: Duration = Duration::from_secs(120);
 const REFUSED_FOR: Duration = Duration::from_secs(1_200);
-/// Of one process, with all its loops: two in a second, where one that does not back off asks thousands of times.
+/// Of one process, with all its loops: one in three seconds, where each alone asks every thirty and a few start anew.
 const ASKS_MAX: usize = 400;
 
 fn context(identity: &str) -> Context {
