@@ -20,23 +20,18 @@ use crate::telemetry;
 
 /// Mass loss: show whether a role holds back, or let it go on
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
     /// How to show it
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, default_value_t, global = true)]
     output: Format,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// Whether brakes are on, and why (what `enlist brake` alone does too)
-    Status {
-        /// How
-        #[arg(short, long, value_enum, default_value_t)]
-        output: Format,
-    },
+    Status,
     /// They are really gone: what is held now is not held longer (default: every role whose brake is on)
     Release {
         /// allocator, relay or manager
@@ -52,10 +47,10 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     let source = site::connect(loaded.source()?).await?;
     let manager = manager(&loaded, &source).await?;
     let reports = reports(&source, &manager).await?;
-    match args.action.unwrap_or(Action::Status { output: args.output }) {
-        Action::Status { output: Format::Table | Format::Wide } => output::print(&table(&reports).render())?,
-        Action::Status { output } => output::print(&print::all(&reports, output)?)?,
-        Action::Release { roles } => release(&source, &manager, roles, &reports).await?,
+    match (args.action.unwrap_or(Action::Status), args.output) {
+        (Action::Status, Format::Table | Format::Wide) => output::print(&table(&reports).render())?,
+        (Action::Status, output) => output::print(&print::all(&reports, output)?)?,
+        (Action::Release { roles }, _) => release(&source, &manager, roles, &reports).await?,
     }
     Ok(Exit::Ok)
 }

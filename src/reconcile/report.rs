@@ -1,6 +1,8 @@
 //! `roles/<role>`: how a leader says how it is. On its lease and under its fence, so that it goes with the leadership and
 //! a deposed leader says nothing.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -9,7 +11,8 @@ use tracing::debug;
 
 use crate::reconcile::Site;
 use crate::reconcile::election::Leadership;
-use crate::store::api::{LeaseId, Op, Store, Txn};
+use crate::store::api::{LeaseId, Op, StoreError, Txn};
+use crate::store::backoff::REFUSED_CAP;
 use crate::store::committer::Fence;
 use crate::store::keys::Role;
 use crate::store::wire::{RoleReport, Stored};
@@ -27,36 +30,44 @@ pub struct Reporter {
     fence: Fence,
     lease: LeaseId,
     written: Option<(RoleReport, Instant)>,
+    /// The last write was refused: the next one waits as everything that is refused does.
+    refused: Arc<AtomicBool>,
 }
 
 impl Reporter {
     /// For this leadership.
     pub fn new(site: &Site, role: Role, leadership: &Leadership) -> Self {
         let (fence, lease) = (leadership.fence.clone(), leadership.lease.id());
-        Reporter { site: site.clone(), role, fence, lease, written: None }
+        Reporter { site: site.clone(), role, fence, lease, written: None, refused: Arc::default() }
     }
 
     /// Whether the brake's word differs from what was written last: people wait for that, it is written at once.
     pub fn is_urgent(&self, brake: &str) -> bool {
-        self.written.as_ref().is_none_or(|(last, _)| last.brake != brake)
+        self.written.as_ref().is_none_or(|(last, _)| last.brake != brake) && !self.waits()
     }
 
     /// The write of this report; `None` if it is no news. What fails is told again with the next one.
     pub fn write(&mut self, report: RoleReport) -> Option<BoxFuture<'static, ()>> {
         let now = Instant::now();
-        if self.written.as_ref().is_some_and(|(last, at)| *last == report && now.duration_since(*at) < REFRESH) {
+        let is_old_news = |(last, at): &(RoleReport, Instant)| *last == report && now.duration_since(*at) < REFRESH;
+        if self.waits() || self.written.as_ref().is_some_and(is_old_news) {
             return None;
         }
         let put = Op::Put { key: self.site.prefix.role(self.role), value: report.encode(), lease: self.lease };
         let txn = Txn { compares: vec![self.fence.compare()], then: vec![put], otherwise: Vec::new() };
         self.written = Some((report, now));
-        Some(Box::pin(send(self.site.store.clone(), txn, self.role)))
+        let (store, role, refused) = (self.site.store.clone(), self.role, self.refused.clone());
+        Some(Box::pin(async move {
+            let answer = store.txn(txn).await;
+            refused.store(matches!(answer, Err(StoreError::Refused(_))), Ordering::Relaxed);
+            if let Err(error) = answer {
+                debug!(%role, %error, "the role's report was not written");
+            }
+        }))
     }
-}
 
-async fn send(store: Store, txn: Txn, role: Role) {
-    if let Err(error) = store.txn(txn).await {
-        debug!(%role, %error, "the role's report was not written");
+    fn waits(&self) -> bool {
+        self.refused.load(Ordering::Relaxed) && self.written.as_ref().is_some_and(|(_, at)| at.elapsed() < REFUSED_CAP)
     }
 }
 

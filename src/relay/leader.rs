@@ -128,7 +128,8 @@ impl Leader {
         let mut ticker = tokio::time::interval(report::EVERY);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reporting: Option<BoxFuture<'static, ()>> = None;
-        let mut asking: Option<BoxFuture<'static, bool>> = None;
+        let mut asking: Option<BoxFuture<'static, Result<(), StoreError>>> = None;
+        let (mut ask_at, mut asks) = (Instant::now(), Backoff::new(context.rng("relay-ask"), report::EVERY, report::EVERY));
         loop {
             self.plan()?;
             if reporting.is_none() && self.reporter.is_urgent(&self.brake) {
@@ -147,13 +148,17 @@ impl Leader {
                     }
                 }
                 () = report::finish(&mut reporting) => {}
-                answered = report::finish(&mut asking) => if answered {
-                    self.heard = Instant::now();
+                answered = report::finish(&mut asking) => match answered {
+                    Ok(()) => {
+                        self.heard = Instant::now();
+                        asks.reset();
+                    }
+                    Err(error) => ask_at = Instant::now() + asks.delay_after(&error),
                 },
                 () = report::sleep_until(*retry_at) => self.retry_at = None,
                 _ = ticker.tick() => {
                     self.nudge();
-                    if asking.is_none() {
+                    if asking.is_none() && Instant::now() >= ask_at {
                         asking = Some(ask(&self.source));
                     }
                     if reporting.is_none() {
@@ -427,11 +432,11 @@ impl Leader {
     }
 }
 
-/// Asks the source anything at all; whether it answered. (The feed's silence proves nothing: a quiet prefix is silent.)
-fn ask(source: &Site) -> BoxFuture<'static, bool> {
+/// Asks the source anything at all, to hear whether it answers. (The feed's silence proves nothing: a quiet prefix is silent.)
+fn ask(source: &Site) -> BoxFuture<'static, Result<(), StoreError>> {
     let request = RangeRequest { limit: 1, keys_only: true, ..RangeRequest::all(source.prefix.folder("nodes")) };
     let store = source.store.clone();
-    Box::pin(async move { store.range(request).await.is_ok() })
+    Box::pin(async move { store.range(request).await.map(drop) })
 }
 
 fn open_source(source: &Site, context: &Context) -> Feed {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::store::api::StoreError;
 
 /// The longest delay after a refusal: asking often lets nobody in, and each new login costs etcd a password hash.
-const REFUSED_CAP: Duration = Duration::from_secs(30);
+pub const REFUSED_CAP: Duration = Duration::from_secs(30);
 
 /// Delays between attempts.
 #[derive(Debug, Clone)]

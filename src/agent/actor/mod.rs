@@ -93,6 +93,7 @@ pub(crate) async fn run_tied(
         let shutdown = context.shutdown.clone();
         // Opening may wait for a way to etcd.
         let opened = tokio::select! {
+            biased;
             opened = Actor::open(site, settings, context, host, ties) => opened,
             () = shutdown.cancelled() => Err(Ending::Stopped),
         };

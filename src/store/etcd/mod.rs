@@ -65,7 +65,7 @@ impl Store {
                     return Ok(store);
                 }
                 Ok(Err(error @ StoreError::Refused(_))) => return Err(error),
-                Ok(Err(error)) => refusal = error,
+                Ok(Err(error)) => refusal = unwanted(error, &settings),
                 Err(_) => return Err(refusal),
             }
             if Instant::now() + pool::BACK_OFF_MIN >= deadline {
@@ -73,5 +73,17 @@ impl Store {
             }
             sleep(pool::BACK_OFF_MIN).await;
         }
+    }
+}
+
+/// A server that wants a client certificate hangs up right after the handshake. Its alert says so, but is lost if our request
+/// runs into the closed connection first: a connection that always breaks is told as what it most likely is.
+fn unwanted(error: StoreError, settings: &StoreSettings) -> StoreError {
+    match error {
+        StoreError::Broken(reason) if settings.wants_tls() && settings.cert.is_none() => {
+            let hint = "after the TLS handshake; if etcd wants a client certificate, name one (--cert, --key)";
+            StoreError::Refused(format!("{reason} {hint}"))
+        }
+        other => other,
     }
 }
