@@ -1,8 +1,10 @@
 //! `enlist run`: the roles, in one process. Any number of copies may run; one of each role leads, the others stand by.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::task::JoinSet;
 
@@ -122,9 +124,22 @@ pub fn start(roles: &[Role], stores: &Stores, loaded: &Loaded, context: &Context
             Role::Relay => Box::pin(relay::run(source, manager, loaded.relay()?, context)),
             Role::Manager => Box::pin(manager::run(manager, loaded.manager_role()?, context)),
         };
-        tasks.spawn(async move { (role, task.await) });
+        add(&mut tasks, role, task);
     }
     Ok(tasks)
+}
+
+/// A role that panics ends as one that failed: the process must not go on without it, and says which it was.
+fn add(tasks: &mut JoinSet<Ended>, role: Role, task: BoxFuture<'static, anyhow::Result<()>>) {
+    tasks.spawn(async move {
+        let ended = AssertUnwindSafe(task).catch_unwind().await;
+        (role, ended.unwrap_or_else(|panic| Err(anyhow::anyhow!("it panicked: {}", words(&*panic)))))
+    });
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> &str {
+    let owned = || panic.downcast_ref::<String>().map(String::as_str);
+    panic.downcast_ref::<&str>().copied().or_else(owned).unwrap_or("without a word")
 }
 
 /// Waits for the tasks: for ever while they run, and for `patience` once they were asked to stop.
@@ -171,6 +186,14 @@ mod tests {
         tasks.spawn(async { std::future::pending().await });
         let error = supervise(&mut tasks, &Shutdown::default(), Duration::from_secs(1)).await.unwrap_err();
         assert_eq!(error.to_string(), "the relay ended without being asked to");
+    }
+
+    #[tokio::test]
+    async fn a_role_that_panics_ends_all_with_its_name() {
+        let mut tasks = JoinSet::new();
+        add(&mut tasks, Role::Manager, Box::pin(async { panic!("no {}", "way") }));
+        let error = supervise(&mut tasks, &Shutdown::default(), Duration::from_secs(1)).await.unwrap_err();
+        assert_eq!(format!("{error:#}"), "the manager ended: it panicked: no way");
     }
 
     #[tokio::test(start_paused = true)]
