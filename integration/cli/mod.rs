@@ -4,6 +4,7 @@ mod apply;
 mod bad_input;
 mod dev;
 mod exit_codes;
+mod grants;
 mod leave;
 mod output;
 mod purge;
