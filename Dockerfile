@@ -28,11 +28,12 @@ COPY config config
 COPY src src
 # What --version says; without it the commit is "unknown", because .git is not in the build's context.
 ARG ENLIST_COMMIT=
-# cargo goes by times: what was copied may be older than the empty files above.
+# cargo goes by times: what was copied may be older than the empty files above. Without target, this layer is the binary alone.
 RUN touch build.rs src/main.rs src/lib.rs \
     && cargo build --locked --profile "$PROFILE" --bin enlist \
     && mkdir /out \
-    && cp "target/$(echo "$PROFILE" | sed 's/^dev$/debug/')/enlist" /out/
+    && cp "target/$(echo "$PROFILE" | sed 's/^dev$/debug/')/enlist" /out/ \
+    && rm -rf target
 
 FROM debian:bookworm-slim
 # For an etcd whose certificate a public authority signed; another one's is given with --cacert.
