@@ -1,5 +1,5 @@
-//! The grants that the README tells an operator to give are enough, and the least: they are read out of it and given, word
-//! for word, on real etcds with authentication.
+//! The grants that the README tells an operator to give are enough, and let nothing else through: they are read out of it
+//! and given, word for word, on real etcds with authentication.
 //!
 //! Needs: etcd.
 
@@ -242,7 +242,7 @@ fn purged(place: &Place) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_readmes_grants_are_enough_and_the_least() {
+async fn the_readmes_grants_are_enough_and_nothing_else_is_let_through() {
     for (version, two) in [(EtcdVersion::V3_4, true), (EtcdVersion::V3_5, false)] {
         let place = Place::start(version, two);
         a_life(&place).await;
