@@ -13,7 +13,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 
-# release is what one deploys; dev builds in a third of the time (no optimisation across crates).
+# release is what one deploys; dev builds faster (no optimisation of the whole).
 ARG PROFILE=release
 
 # The dependencies, as a layer of their own: it is built again only when one of these two files changes.

@@ -4,6 +4,9 @@ use strict;
 use warnings;
 use IO::Socket::INET;
 
+# Whoever asked may have gone before the answer.
+$SIG{PIPE} = 'IGNORE';
+
 my ($id, $ip, $port) = @ENV{qw(ENLIST_ID ENLIST_IP ENLIST_PORT)};
 my $listener = IO::Socket::INET->new(LocalAddr => $ip, LocalPort => $port, Listen => 64, ReuseAddr => 1)
     or die "cannot listen on $ip:$port: $!\n";
