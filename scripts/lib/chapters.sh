@@ -63,6 +63,7 @@ docker stop "$(node 1)" >/dev/null
 holds "a node stops" has_phase node-1 stopped
 docker start "$(node 1)" >/dev/null
 holds "and is registered again, as all others are" all_registered 8
+holds "every published address is reached from every node" all_reach_all
 docker start "$(containers "$member")" >/dev/null
 holds "$member is back" etcd endpoint health
 holds "who ran all the time has kept its place" kept "$(grep -v '^node-1 ' <<<"$before")"
