@@ -5,6 +5,7 @@ mod bad_input;
 mod dev;
 mod examples;
 mod exit_codes;
+mod grants;
 mod leave;
 mod logs;
 mod output;

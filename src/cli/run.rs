@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::args::{Common, FlagSettings};
 use super::exit::Exit;
-use super::site;
+use super::site::{self, Door};
 use crate::config::Loaded;
 use crate::reconcile::{Context, Site};
 use crate::shutdown::Shutdown;
@@ -64,8 +64,8 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     roles.sort();
     roles.dedup();
     let stores = Stores::open(&loaded)?;
-    for store in stores.needed(&roles) {
-        if !site::first_contact(store, &shutdown.orderly).await? {
+    for (store, door) in stores.needed(&roles) {
+        if !site::first_contact(store, door, &shutdown.orderly).await? {
             return Ok(Exit::Ok);
         }
     }
@@ -95,13 +95,13 @@ impl Stores {
         Ok(Stores { source: site::open(loaded.source()?)?, manager: site::open(loaded.manager()?)? })
     }
 
-    fn needed(&self, roles: &[Role]) -> Vec<&Site> {
+    fn needed(&self, roles: &[Role]) -> Vec<(&Site, Door)> {
         let mut needed = Vec::new();
         if roles.iter().any(|role| *role != Role::Manager) {
-            needed.push(&self.source);
+            needed.push((&self.source, Door::Nodes));
         }
         if roles.iter().any(|role| *role != Role::Allocator) {
-            needed.push(&self.manager);
+            needed.push((&self.manager, Door::Manager));
         }
         needed
     }

@@ -14,7 +14,7 @@ use crate::store::api::{KeyRange, RangeRequest, Store, StoreError};
 /// When it did not answer within the dial time-out, or refused.
 pub async fn connect(settings: SiteSettings) -> anyhow::Result<Site> {
     let site = Site { store: Store::connect(settings.store).await?, prefix: settings.prefix };
-    knock(&site).await?;
+    knock(&site, Door::Nodes).await?;
     Ok(site)
 }
 
@@ -26,9 +26,22 @@ pub fn open(settings: SiteSettings) -> anyhow::Result<Site> {
     Ok(Site { store: Store::open(settings.store)?, prefix: settings.prefix })
 }
 
+/// Where to knock: a key that whoever has business there may read, whatever else he may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Where nodes register.
+    Nodes,
+    /// Where relay and manager write: their users need not be let in anywhere else.
+    Manager,
+}
+
 /// One small read below the prefix: proves that the store is there *and* lets us in.
-async fn knock(site: &Site) -> Result<(), StoreError> {
-    let request = RangeRequest { count_only: true, ..RangeRequest::all(KeyRange::one(site.prefix.key("nodes/"))) };
+async fn knock(site: &Site, door: Door) -> Result<(), StoreError> {
+    let key = match door {
+        Door::Nodes => site.prefix.key("nodes/"),
+        Door::Manager => site.prefix.checkpoint(),
+    };
+    let request = RangeRequest { count_only: true, ..RangeRequest::all(KeyRange::one(key)) };
     site.store.range(request).await.map(|_| ())
 }
 
@@ -36,12 +49,12 @@ async fn knock(site: &Site) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// When it refuses: a password does not mend itself. `Ok(false)` = told to stop meanwhile.
-pub async fn first_contact(site: &Site, stop: &CancellationToken) -> Result<bool, StoreError> {
+pub async fn first_contact(site: &Site, door: Door, stop: &CancellationToken) -> Result<bool, StoreError> {
     let mut pause = Duration::from_millis(200);
     let mut said = tokio::time::Instant::now();
     let mut silence = Duration::ZERO;
     loop {
-        match knock(site).await {
+        match knock(site, door).await {
             Ok(()) => return Ok(true),
             Err(error @ StoreError::Refused(_)) => return Err(error),
             Err(error) if said.elapsed() >= silence => {
