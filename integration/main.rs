@@ -3,6 +3,9 @@
 
 mod agent;
 mod cli;
+mod history;
+#[path = "history/tests.rs"]
+mod history_tests;
 mod layers;
 mod manager;
 mod readme;
