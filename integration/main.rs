@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod agent;
+mod bad_input;
 mod cli;
+mod fuzz;
 mod history;
 #[path = "history/tests.rs"]
 mod history_tests;
