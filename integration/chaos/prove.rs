@@ -27,7 +27,8 @@ pub(crate) struct Proof {
     pub(crate) relay_states: u64,
     pub(crate) registrations: u64,
     pub(crate) releases: u64,
-    pub(crate) acknowledged_to_agents: u64,
+    /// Lines of agents that know of a registration; one may be known several times.
+    pub(crate) written_down_by_agents: u64,
     /// The longest time in which no registration was acknowledged.
     pub(crate) longest_without_progress_ms: u64,
     /// Revisions that neither file has.
@@ -123,7 +124,7 @@ pub(crate) fn prove(folder: &Path) -> Proof {
             match serde_json::from_str(line).unwrap() {
                 Said::Ended { id, why } => proof.findings.push(format!("the agent of {id} ended by itself: {why}")),
                 Said::Registered { id, generation, addresses, ports } => {
-                    proof.acknowledged_to_agents += 1;
+                    proof.written_down_by_agents += 1;
                     let key = (id, generation);
                     let given = ledger.given.get(&key).is_some_and(|given| given.contains(&(addresses.clone(), ports.clone())));
                     if !given || !ledger.acknowledged.contains(&key) {
