@@ -11,6 +11,8 @@ use super::etcd::Cluster;
 use super::plan::{Fault, Kind};
 use super::world::{Cure, WRITE_LIMIT, Which, World};
 
+/// Longer than the hold of the pool that withdraws, and its cooling: what it gave is another's by then.
+const LONG: Duration = Duration::from_secs(75);
 /// What fills the store.
 const FILLER: &str = "/filler";
 const FILLER_BYTES: usize = 1 << 20;
@@ -39,7 +41,15 @@ impl World {
             Kind::AgentsKilled => self.kill(Which::Host(index(fault.pick, self.hosts.len())), fault.lasts),
             Kind::AgentsPaused => self.pause(Which::Host(index(fault.pick, self.hosts.len())), fault.lasts),
             Kind::PairCut | Kind::PairDelayed | Kind::PairReset => self.pair(fault),
-            Kind::EndCutOff => self.cut_off(fault),
+            Kind::EndCutOff => {
+                let all = self.all();
+                pick(&all, fault.pick).is_some_and(|which| self.cut_off(which, fault.lasts))
+            }
+            Kind::WithdrawingCutOff => {
+                let hosts = self.fleet.small_hosts_of("w");
+                let some = hosts.into_iter().take(3).filter(|host| self.cut_off(Which::Host(*host), LONG));
+                some.count() > 0
+            }
             Kind::Compacted => self.compact(fault.pick.is_multiple_of(2)).await,
             Kind::Defragmented => self.defragment(fault.pick),
             Kind::OutOfSpace => self.fill(fault).await,
@@ -62,11 +72,10 @@ impl World {
     }
 
     fn kill(&mut self, which: Which, lasts: Duration) -> bool {
-        let process = self.process(which);
-        if process.is_down() {
+        if self.process(which).is_down() {
             return false;
         }
-        process.kill();
+        self.kill_process(which);
         self.later(lasts, Cure::Start(which));
         true
     }
@@ -110,13 +119,11 @@ impl World {
         true
     }
 
-    fn cut_off(&mut self, fault: &Fault) -> bool {
-        let ends = self.all();
-        let Some(which) = pick(&ends, fault.pick) else { return false };
+    fn cut_off(&mut self, which: Which, lasts: Duration) -> bool {
         let end = self.process(which).name().to_owned();
         for partner in self.net.partners(&end) {
             self.net.cut(&end, &partner, true);
-            self.later(fault.lasts, Cure::Join(end.clone(), partner));
+            self.later(lasts, Cure::Join(end.clone(), partner));
         }
         true
     }

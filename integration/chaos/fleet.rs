@@ -9,12 +9,13 @@ use super::host::{Ask, Order, What};
 const SMALL_HOSTS: usize = 20;
 const AGENTS_OF_A_LARGE_HOST: usize = 30;
 
-/// The pools of a run. `t` is too small for those who want in; `w` withdraws.
+/// The pools of a run. `t` is too small for those who want in; `w` withdraws, and cools longer than any process is paused:
+/// that far its promise goes.
 pub(crate) const POOLS: [&str; 5] = [
     "{kind: Pool, name: a, cidrs: [10.64.0.0/25], ports: 8000-8031, selector: pool=a, hold: 12s, cooldown: 4s}",
     "{kind: Pool, name: s, cidrs: [10.65.0.0/29, 'fd00:65::/125'], ports: 20000-20063, sharing: shared, selector: pool=s, hold: 10s, cooldown: 3s}",
     "{kind: Pool, name: h, sharing: host, domain: host, ports: 30000-30999, selector: pool=h, hold: 8s, cooldown: 0s}",
-    "{kind: Pool, name: w, cidrs: [10.66.0.0/26], ports: 9000-9003, selector: pool=w, hold: 30s, cooldown: 5s, on_isolation: withdraw}",
+    "{kind: Pool, name: w, cidrs: [10.66.0.0/28], ports: 9000-9003, selector: pool=w, hold: 30s, cooldown: 25s, on_isolation: withdraw}",
     "{kind: Pool, name: t, cidrs: [10.67.0.0/29], ports: 9000-9003, selector: pool=t, hold: 8s, cooldown: 2s}",
 ];
 
@@ -71,6 +72,15 @@ impl Fleet {
     /// Those that should be there once all is quiet.
     pub(crate) fn running(&self) -> impl Iterator<Item = &str> {
         self.members.iter().filter(|member| member.wanted == Wanted::Running).map(|member| member.id.as_str())
+    }
+
+    /// Hosts with a single agent that runs and asks this pool.
+    pub(crate) fn small_hosts_of(&self, pool: &str) -> Vec<usize> {
+        let of_pool = |member: &&Member| {
+            let alone = self.members.iter().filter(|other| other.host == member.host).count() == 1;
+            alone && member.wanted == Wanted::Running && member.ask.variables.get("pool").is_some_and(|asked| asked == pool)
+        };
+        self.members.iter().filter(of_pool).map(|member| member.host).collect()
     }
 
     /// What a host that was just started is to be told.

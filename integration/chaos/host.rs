@@ -10,6 +10,7 @@ use std::time::Duration;
 use enlist::Store;
 use enlist::agent::{Agent, AgentSettings, Registered};
 use enlist::model::names::NodeId;
+use enlist::model::pool::OnIsolation;
 use enlist::model::status::Phase;
 use enlist::model::variables::Variables;
 use enlist::reconcile::{Context, Wall};
@@ -17,6 +18,8 @@ use enlist::store::etcd::StoreSettings;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+use super::uses::now_ms;
 
 /// TTL of an agent's lease: a fault of a few seconds loses some, and not all.
 const LEASE_TTL: Duration = Duration::from_secs(5);
@@ -51,6 +54,10 @@ pub(crate) struct Ask {
 pub(crate) enum Said {
     /// The agent knows that its acknowledgement is in the store.
     Registered { id: String, generation: i64, addresses: Vec<String>, ports: BTreeMap<String, u16> },
+    /// From now on it uses these addresses of pools that withdraw, and no others.
+    Uses { id: String, addresses: Vec<String>, ms: u64 },
+    /// The process is dead (somebody else wrote this).
+    Over { ms: u64 },
     /// It ended, although nobody told it to.
     Ended { id: String, why: String },
 }
@@ -89,7 +96,9 @@ pub(crate) async fn run(endpoints: Vec<String>, states: PathBuf) {
 async fn agent(store: Store, state: PathBuf, id: NodeId, mut orders: mpsc::UnboundedReceiver<What>) {
     while let Some(what) = orders.recv().await {
         let What::Join(ask) = what else { continue };
-        if let Err(why) = life(&store, settings(&id, &state, &ask), &mut orders).await {
+        let ended = life(&store, settings(&id, &state, &ask), &mut orders).await;
+        uses_nothing(id.as_str());
+        if let Err(why) = ended {
             say(&Said::Ended { id: id.to_string(), why });
         }
     }
@@ -133,14 +142,20 @@ async fn life(store: &Store, settings: AgentSettings, orders: &mut mpsc::Unbound
             biased;
             result = &mut joined => match result {
                 Ok(registered) => break registered,
-                Err(_) if stop.is_cancelled() => return Ok(()),
                 Err(error) => return Err(error.to_string()),
             },
             what = orders.recv() => match what {
                 Some(What::Say(pairs)) => said = Some(pairs),
                 Some(What::Join(_)) => {}
                 // One that has nothing yet has nothing to leave.
-                Some(What::Stop | What::Leave) | None => stop.cancel(),
+                Some(What::Stop | What::Leave) | None => {
+                    stop.cancel();
+                    // What it is told next is for its next life.
+                    return match joined.await {
+                        Ok(registered) => registered.stop().await.map_err(|error| error.to_string()),
+                        Err(_) => Ok(()),
+                    };
+                }
             },
         }
     };
@@ -161,17 +176,30 @@ async fn life(store: &Store, settings: AgentSettings, orders: &mut mpsc::Unbound
                 registered.set_variables(variables(&pairs)).await.map_err(|error| error.to_string())?;
             }
             Next::Told(Some(What::Leave)) => {
+                uses_nothing(&id);
                 // A store that is away cannot be told: the node is silent then, and its hold runs.
                 let _ = registered.leave().await;
                 return Ok(());
             }
-            Next::Told(Some(What::Stop) | None) => return registered.stop().await.map_err(|error| error.to_string()),
+            Next::Told(Some(What::Stop) | None) => {
+                uses_nothing(&id);
+                return registered.stop().await.map_err(|error| error.to_string());
+            }
         }
     }
 }
 
+fn uses_nothing(id: &str) {
+    say(&Said::Uses { id: id.to_owned(), addresses: Vec::new(), ms: now_ms() });
+}
+
+/// Writes down what it uses, and what it knows to be acknowledged.
 fn acknowledged(id: &str, registered: &Registered) {
     let state = registered.state();
+    let bound = state.assignment.as_ref().and_then(|assignment| assignment.bound());
+    let withdrawing = bound.filter(|bound| bound.terms.on_isolation == OnIsolation::Withdraw);
+    let addresses = withdrawing.iter().flat_map(|bound| &bound.addresses).map(ToString::to_string).collect();
+    say(&Said::Uses { id: id.to_owned(), addresses, ms: now_ms() });
     let Some(assignment) = state.assignment.filter(|_| state.phase == Phase::Registered && state.joined) else { return };
     let Some(bound) = assignment.bound() else { return };
     say(&Said::Registered {

@@ -21,6 +21,7 @@ mod prove;
 mod recorder;
 mod run;
 mod summary;
+mod uses;
 mod world;
 
 #[path = "../history/mod.rs"]

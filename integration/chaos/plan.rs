@@ -20,6 +20,7 @@ pub(crate) enum Kind {
     AgentsPaused,
     PairCut,
     EndCutOff,
+    WithdrawingCutOff,
     PairDelayed,
     PairReset,
     Compacted,
@@ -31,7 +32,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every kind, and how often it comes in one round.
-    pub(crate) const ALL: [(Kind, usize); 21] = [
+    pub(crate) const ALL: [(Kind, usize); 22] = [
         (Kind::MemberKilled, 1),
         (Kind::LeadingMemberKilled, 2),
         (Kind::MemberPaused, 1),
@@ -46,6 +47,7 @@ impl Kind {
         (Kind::AgentsPaused, 2),
         (Kind::PairCut, 3),
         (Kind::EndCutOff, 3),
+        (Kind::WithdrawingCutOff, 1),
         (Kind::PairDelayed, 3),
         (Kind::PairReset, 2),
         (Kind::Compacted, 4),
@@ -68,7 +70,7 @@ pub(crate) struct Fault {
     pub(crate) pick: u64,
 }
 
-/// The faults of a run. Every kind comes once in a round of 38 faults, about two minutes.
+/// The faults of a run. Every kind comes once in a round of 39 faults, about two minutes.
 pub(crate) fn faults(seed: u64, time: Duration) -> Vec<Fault> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut round: Vec<Kind> = Vec::new();

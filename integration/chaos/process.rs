@@ -120,6 +120,13 @@ impl Process {
         }
     }
 
+    /// Adds a line to what it wrote.
+    pub(crate) fn note(&self, line: &str) {
+        if let Some(journal) = &self.launch.journal {
+            writeln!(append(journal), "{line}").unwrap();
+        }
+    }
+
     /// What it logged.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.launch.log).unwrap_or_default()).into_owned()

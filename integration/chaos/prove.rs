@@ -12,6 +12,7 @@ use enlist::store::keys::{NodePart, ParsedKey, Prefix};
 
 use super::file::{Recorded, read};
 use super::host::Said;
+use super::uses::Uses;
 use super::world::World;
 use crate::history::copies::Copies;
 use crate::history::source::Walk;
@@ -29,6 +30,8 @@ pub(crate) struct Proof {
     pub(crate) releases: u64,
     /// Lines of agents that know of a registration; one may be known several times.
     pub(crate) written_down_by_agents: u64,
+    /// How often an address of a pool that withdraws was taken into use.
+    pub(crate) uses_that_withdraw: u64,
     /// The longest time in which no registration was acknowledged.
     pub(crate) longest_without_progress_ms: u64,
     /// Revisions that neither file has.
@@ -119,9 +122,13 @@ pub(crate) fn prove(folder: &Path) -> Proof {
     proof.relay_states = copies.states();
     (proof.registrations, proof.releases) = (ledger.registrations, ledger.releases);
     proof.longest_without_progress_ms = ledger.longest_ms;
+    let mut uses = Uses::default();
     for path in World::journals(folder) {
+        let mut of_host = Uses::default();
         for line in std::fs::read_to_string(path).unwrap().lines() {
             match serde_json::from_str(line).unwrap() {
+                Said::Uses { id, addresses, ms } => of_host.changed(&id, addresses, ms),
+                Said::Over { ms } => of_host.over(ms),
                 Said::Ended { id, why } => proof.findings.push(format!("the agent of {id} ended by itself: {why}")),
                 Said::Registered { id, generation, addresses, ports } => {
                     proof.written_down_by_agents += 1;
@@ -135,7 +142,11 @@ pub(crate) fn prove(folder: &Path) -> Proof {
                 }
             }
         }
+        of_host.over(u64::MAX);
+        uses.add(of_host);
     }
+    proof.uses_that_withdraw = uses.count();
+    proof.findings.extend(uses.findings());
     let many = proof.findings.len();
     if many > FINDINGS_MAX {
         proof.findings.truncate(FINDINGS_MAX);

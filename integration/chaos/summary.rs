@@ -48,6 +48,7 @@ impl Summary {
         let proof = &self.proof;
         row("registrations", proof.registrations.to_string());
         row("lines of agents that know of one", proof.written_down_by_agents.to_string());
+        row("uses in a pool that withdraws", proof.uses_that_withdraw.to_string());
         row("releases", proof.releases.to_string());
         row("revisions checked, source", proof.source_revisions.to_string());
         row("revisions checked, destination", proof.destination_revisions.to_string());

@@ -11,10 +11,12 @@ use tokio::time::Instant;
 
 use super::etcd::Cluster;
 use super::fleet::{self, Fleet, GROUPS, POOLS};
+use super::host::Said;
 use super::net::Net;
 use super::plan::Kind;
 use super::process::{Launch, Process};
 use super::recorder::Recorder;
+use super::uses::now_ms;
 use crate::support::etcd::EtcdVersion;
 
 /// Instances of `enlist run`, each with all roles.
@@ -157,6 +159,17 @@ impl World {
         }
     }
 
+    /// SIGKILL. What its agents used, they use no more.
+    pub(super) fn kill_process(&mut self, which: Which) {
+        self.process(which).kill();
+        self.over(which);
+    }
+
+    fn over(&mut self, which: Which) {
+        let line = serde_json::to_string(&Said::Over { ms: now_ms() }).unwrap();
+        self.process(which).note(&line);
+    }
+
     /// Every process.
     pub(super) fn all(&self) -> Vec<Which> {
         let members = self.source.all().into_iter().map(Which::Member);
@@ -224,6 +237,7 @@ impl World {
                 let last: Vec<&str> = log.lines().rev().take(3).collect();
                 let ended = format!("{} ended by itself ({status}): {}", process.name(), last.join(" | "));
                 self.ends.push(ended);
+                self.over(which);
                 self.start_process(which);
             }
         }
