@@ -47,7 +47,7 @@ impl World {
             }
             Kind::WithdrawingCutOff => {
                 let hosts = self.fleet.small_hosts_of("w");
-                let some = hosts.into_iter().take(3).filter(|host| self.cut_off(Which::Host(*host), LONG));
+                let some = hosts.into_iter().filter(|host| self.cut_off(Which::Host(*host), LONG));
                 some.count() > 0
             }
             Kind::Compacted => self.compact(fault.pick.is_multiple_of(2)).await,

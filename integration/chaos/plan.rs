@@ -80,6 +80,11 @@ pub(crate) fn faults(seed: u64, time: Duration) -> Vec<Fault> {
         if round.is_empty() {
             round = Kind::ALL.iter().flat_map(|(kind, times)| std::iter::repeat_n(*kind, *times)).collect();
             rng.shuffle(&mut round);
+            // The longest one comes early, so that a short run sees its end.
+            let early = round.len() - 5;
+            if let Some(at) = round.iter().position(|kind| *kind == Kind::WithdrawingCutOff) {
+                round.swap(at, early);
+            }
         }
         let Some(kind) = round.pop() else { break };
         // Mostly shorter than a lease, sometimes longer than a hold.
