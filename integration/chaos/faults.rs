@@ -11,8 +11,9 @@ use super::etcd::Cluster;
 use super::plan::{Fault, Kind};
 use super::world::{Cure, WRITE_LIMIT, Which, World};
 
-/// Longer than the hold of the pool that withdraws, and its cooling: what it gave is another's by then.
-const LONG: Duration = Duration::from_secs(75);
+/// Longer than a lease, the hold of the pool that withdraws, and its cooling, all of them lengthened by an election or two: what
+/// was given is another's by then.
+const LONG: Duration = Duration::from_secs(120);
 /// What fills the store.
 const FILLER: &str = "/filler";
 const FILLER_BYTES: usize = 1 << 20;
@@ -47,8 +48,12 @@ impl World {
             }
             Kind::WithdrawingCutOff => {
                 let hosts = self.fleet.small_hosts_of("w");
-                let some = hosts.into_iter().filter(|host| self.cut_off(Which::Host(*host), LONG));
-                some.count() > 0
+                for host in &hosts {
+                    self.cut_off(Which::Host(*host), LONG);
+                    self.spared.insert(*host);
+                    self.later(LONG, Cure::Spare(*host));
+                }
+                !hosts.is_empty()
             }
             Kind::Compacted => self.compact(fault.pick.is_multiple_of(2)).await,
             Kind::Defragmented => self.defragment(fault.pick),
@@ -72,7 +77,8 @@ impl World {
     }
 
     fn kill(&mut self, which: Which, lasts: Duration) -> bool {
-        if self.process(which).is_down() {
+        let spared = matches!(which, Which::Host(host) if self.spared.contains(&host));
+        if spared || self.process(which).is_down() {
             return false;
         }
         self.kill_process(which);
@@ -178,6 +184,7 @@ impl World {
             Cure::Resume(which) => self.process(which).resume(),
             Cure::Join(a, b) => self.net.cut(&a, &b, false),
             Cure::Hurry(a, b) => self.net.delay(&a, &b, Duration::ZERO),
+            Cure::Spare(host) => drop(self.spared.remove(&host)),
             Cure::Space(source) => drop(tokio::spawn(self.make_space(source))),
         }
     }

@@ -1,7 +1,7 @@
 //! The agents of a run: which host each is on, what it should be doing, and the seeded story of joins, stops, leaves and
 //! changes. What kills them is the faults' affair.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::host::{Ask, Order, What};
 
@@ -89,9 +89,12 @@ impl Fleet {
         of_it.map(|member| Order { id: member.id.clone(), what: What::Join(member.ask.clone()) }).collect()
     }
 
-    /// The next thing that happens: orders, for a host.
-    pub(crate) fn next(&mut self) -> (usize, Vec<Order>) {
-        let index = self.rng.usize(..self.members.len());
+    /// The next thing that happens: orders, for a host that is not spared.
+    pub(crate) fn next(&mut self, spared: &BTreeSet<usize>) -> (usize, Vec<Order>) {
+        let mut index = self.rng.usize(..self.members.len());
+        while spared.contains(&self.members[index].host) {
+            index = (index + 1) % self.members.len();
+        }
         let roll = self.rng.u8(..100);
         let fresh = ask(&mut self.rng);
         let member = &mut self.members[index];

@@ -1,6 +1,6 @@
 //! Everything there is in a run, and what is done to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,6 +41,7 @@ pub(super) enum Cure {
     Join(String, String),
     Hurry(String, String),
     Space(bool),
+    Spare(usize),
 }
 
 /// Everything.
@@ -56,6 +57,8 @@ pub(crate) struct World {
     /// What is to be cured when.
     pub(super) cures: Vec<(Instant, Cure)>,
     pub(super) counts: BTreeMap<Kind, u64>,
+    /// Hosts that are cut off for long: nothing else is to end what their agents use.
+    pub(super) spared: BTreeSet<usize>,
     pub(super) ends: Vec<String>,
 }
 
@@ -85,6 +88,7 @@ impl World {
             recorders,
             cures: Vec::new(),
             counts: BTreeMap::new(),
+            spared: BTreeSet::new(),
             ends: Vec::new(),
         };
         for text in POOLS.iter().copied().chain(GROUPS.iter().map(|forms| forms[0])) {
@@ -215,7 +219,7 @@ impl World {
             }
             return;
         }
-        let (host, orders) = self.fleet.next();
+        let (host, orders) = self.fleet.next(&self.spared);
         for order in orders {
             self.hosts[host].tell(&serde_json::to_string(&order).unwrap());
         }
