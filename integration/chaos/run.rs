@@ -72,6 +72,7 @@ async fn live(options: &Options, folder: &Path) -> Summary {
     inject(&mut world, options.seed, time).await;
     world.calm().await;
     let (quiet_after, restless) = quiet(&mut world).await;
+    world.silence();
     let late = recorded(&world).await;
     let ends = std::mem::take(&mut world.ends);
     let mut summary = Summary {

@@ -261,6 +261,12 @@ impl World {
 }
 
 impl World {
+    /// Nobody writes any more: neither file may end before what the other one, or an agent, speaks of.
+    pub(crate) fn silence(&mut self) {
+        let writers = self.all().into_iter().filter(|which| matches!(which, Which::Instance(_) | Which::Host(_)));
+        writers.for_each(|which| self.kill_process(which));
+    }
+
     /// What panicked, by the logs.
     pub(crate) fn panics(&self) -> Vec<String> {
         let mut panics = Vec::new();
