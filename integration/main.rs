@@ -3,7 +3,12 @@
 
 mod agent;
 mod behaviours;
+mod bad_input;
 mod cli;
+mod fuzz;
+mod history;
+#[path = "history/tests.rs"]
+mod history_tests;
 mod layers;
 mod manager;
 mod readme;

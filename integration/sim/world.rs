@@ -10,7 +10,6 @@ use enlist::agent::{AgentExit, AgentSettings};
 use enlist::allocator::{self, AllocatorSettings};
 use enlist::manager::{self, ManagerSettings};
 use enlist::model::documents::{Document, parse, to_stored};
-use enlist::model::names::Revision;
 use enlist::reconcile::{Context, Site, Wall};
 use enlist::relay::{self, RelaySettings};
 use enlist::store::api::{Key, Op, Txn};
@@ -333,11 +332,6 @@ impl World {
                 self.roles.insert((role, instance), process);
             }
         }
-    }
-
-    /// The source's state at a revision, raw.
-    pub(crate) fn source_at(&self, revision: Revision) -> Vec<enlist::store::api::KeyValue> {
-        self.source.at_revision(revision).into_values().collect()
     }
 
     /// Ends everything.

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::model::names::Revision;
 use crate::reconcile::{Context, Site};
-use crate::store::api::{Compare, Event, Key, LeaseId, Op, OpResult, Store, StoreError, Txn};
+use crate::store::api::{Compare, Event, Key, KeyValue, LeaseId, Op, OpResult, Store, StoreError, Txn};
 use crate::store::backoff::Backoff;
 use crate::store::committer::Fence;
 use crate::store::feed::{Feed, FeedSettings, Scope, Update};
@@ -135,7 +135,7 @@ async fn stand(store: &Store, key: &Key, lease: LeaseId, identity: &str) -> Resu
     }
 }
 
-/// Who stands for election, by key.
+/// Who stands for election, by key. A key on no lease is nobody's candidacy: it would lead for ever, with nobody there.
 #[derive(Debug)]
 struct Candidates {
     feed: Feed,
@@ -154,17 +154,26 @@ impl Candidates {
         match self.feed.next().await {
             Update::Reset { revision, kvs, .. } => {
                 self.revision = revision;
-                self.created = kvs.into_iter().map(|kv| (kv.key, kv.create_revision)).collect();
+                self.created.clear();
+                kvs.into_iter().for_each(|kv| self.put(kv));
             }
             Update::Events { revision, events } => {
                 self.revision = revision;
                 for event in events {
                     match event {
-                        Event::Put(kv) => drop(self.created.insert(kv.key, kv.create_revision)),
+                        Event::Put(kv) => self.put(kv),
                         Event::Delete { key, .. } => drop(self.created.remove(&key)),
                     }
                 }
             }
+        }
+    }
+
+    fn put(&mut self, kv: KeyValue) {
+        if kv.lease == LeaseId::NONE {
+            self.created.remove(&kv.key);
+        } else {
+            self.created.insert(kv.key, kv.create_revision);
         }
     }
 
@@ -194,6 +203,22 @@ mod tests {
 
     async fn candidates(store: &Store) -> usize {
         store.read_all(KeyRange::prefix("/enlist/leaders/"), None).await.unwrap().kvs.len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_no_candidate_stands_behind_does_not_lead() {
+        let etcd = MemoryEtcd::new();
+        let site = Site { store: etcd.store(), prefix: Default::default() };
+        // It is older than every candidate's, and no lease ever takes it away.
+        let by_hand = Txn { then: vec![Op::put("/enlist/leaders/relay/1", "host/1")], ..Txn::default() };
+        site.store.txn(by_hand).await.unwrap();
+        let context = context(&CancellationToken::new());
+        let won = tokio::time::timeout(Duration::from_secs(10), campaign(&site, Role::Relay, Duration::from_secs(5), &context));
+        let mut leadership = won.await.unwrap().unwrap();
+        // A leader whose key loses its lease stands behind it no more either.
+        let take = Txn { then: vec![Op::put(leadership.fence.key.clone(), "host/2")], ..Txn::default() };
+        site.store.txn(take).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(1), leadership.lost()).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

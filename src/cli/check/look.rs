@@ -1,7 +1,10 @@
 //! One look: reads both stores, each question at one revision, and asks the checkers of the roles.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 
+use super::stray::stray;
 use super::{Found, Sites};
 use crate::cli::content::{self, Content};
 use crate::cli::describe::all_findings;
@@ -9,37 +12,38 @@ use crate::model::finding::Finding;
 use crate::model::names::Revision;
 use crate::reconcile::Site;
 use crate::store::api::{Header, KeyRange, RangeResponse, StoreError};
-use crate::store::keys::{ParsedKey, Role};
+use crate::store::keys::Role;
 use crate::store::wire::{Checkpoint, Stored as _};
 use crate::{manager, relay};
 
 /// Everything that is wrong now, in the order of stores, codes and keys.
 pub(super) async fn look(sites: &Sites) -> anyhow::Result<Vec<Found>> {
-    let source = content::read(&sites.source, &["brakes", "claims", "nodes", "pools"]).await?;
+    let source = content::read(&sites.source, &["brakes", "claims", "leaders", "nodes", "pools", "roles"]).await?;
     let mut found: Vec<Found> = all_findings(&source.snapshot()).into_iter().map(of("source")).collect();
-    found.extend(foreign(&source, |_| true).into_iter().map(of("source")));
-    let destination = content::read(&sites.manager, &["brakes", "groups", "manager"]).await?;
-    found.extend(copies(sites, &destination).await?.into_iter().map(of("manager")));
-    found.extend(groups(&destination).into_iter().map(of("manager")));
-    // What lies among copies and members, their own checks have told; and brakes may be the source's.
-    let told = ["brakes/", "manager/nodes/", "manager/groups/"];
-    let untold = |key: &str| !told.iter().any(|folder| key.starts_with(folder));
-    found.extend(foreign(&destination, untold).into_iter().map(of("manager")));
+    found.extend(stray(&source, &told(&found)).into_iter().map(of("source")));
+    let destination = content::read(&sites.manager, &["brakes", "groups", "leaders", "manager", "roles"]).await?;
+    let is_one = (source.cluster_id, &source.prefix) == (destination.cluster_id, &destination.prefix);
+    let mut copied: Vec<Found> = copies(sites, &destination).await?.into_iter().map(of("manager")).collect();
+    copied.extend(groups(&destination).into_iter().map(of("manager")));
+    let mut known = told(&copied);
+    if is_one {
+        // What both roles' stores have in common was looked at above.
+        known.extend(told(&found));
+    }
+    found.extend(stray(&destination, &known).into_iter().map(of("manager")));
+    found.append(&mut copied);
     found.sort();
     found.dedup();
     Ok(found)
 }
 
-fn of(store: &'static str) -> impl Fn(Finding) -> Found {
-    move |finding| Found { store, code: finding.code, keys: finding.keys, message: finding.message }
+/// The keys that something was said about.
+fn told(found: &[Found]) -> BTreeSet<String> {
+    found.iter().flat_map(|found| found.keys.iter().cloned()).collect()
 }
 
-/// Keys in our folders that no enlist wrote: they stand in nobody's way, but somebody may have meant something by them.
-fn foreign(content: &Content, is_meant: impl Fn(&str) -> bool) -> Vec<Finding> {
-    let keys = content.parsed().filter(|(key, _)| *key == ParsedKey::Foreign);
-    let keys = keys.map(|(_, kv)| content.prefix.relative(&kv.key)).filter(|key| is_meant(key));
-    let message = "is no key of enlist's: it is left alone; delete it if nobody needs it";
-    keys.map(|key| Finding::about("foreign-key", key, message)).collect()
+fn of(store: &'static str) -> impl Fn(Finding) -> Found {
+    move |finding| Found { store, code: finding.code, keys: finding.keys, message: finding.message }
 }
 
 /// A part of a content, as a read of its own would have answered.

@@ -3,6 +3,7 @@
 
 mod look;
 mod repair;
+mod stray;
 
 use std::time::Duration;
 
