@@ -5,7 +5,12 @@ use std::time::Duration;
 use enlist::store::keys::Role;
 use enlist::store::memory::faults::FaultPlan;
 
+use super::process::At;
+use super::races;
 use super::world::{GROUPS, OTHER_POOLS, POOLS};
+
+/// How often a step is the beginning of a race that is set up on purpose.
+const RACES_PERCENT: u8 = 8;
 
 /// A node's number.
 pub(crate) type Node = usize;
@@ -29,26 +34,66 @@ pub(crate) enum Step {
         from: Node,
         to: Node,
     },
+    /// A copy of its whole disk.
+    Clone {
+        from: Node,
+        to: Node,
+    },
     Define(&'static str),
     DeletePool(&'static str),
     DeleteGroup(&'static str),
+    /// Another machine with nothing of the first one's calls itself the same.
+    Rival {
+        from: Node,
+        to: Node,
+    },
     DeleteStatus(Node),
     DeleteLabel(Node),
     RestartRole(Role, usize),
     Fault(Fault),
 }
 
+/// Somebody's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Who {
+    Node(Node),
+    Role(Role, usize),
+}
+
 /// Something that goes wrong.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
     Plan(FaultPlan),
-    CutNode(Node),
-    HealNode(Node),
-    CutRole(Role, usize),
-    HealRole(Role, usize),
+    Cut(Who),
+    /// What it sends arrives, but it hears nothing.
+    CutAnswers(Who),
+    Heal(Who),
+    /// The second cluster is away.
+    CutDestination,
+    HealDestination,
     BreakWatches,
     Compact,
+    /// etcd elects a leader.
     Elect,
+    /// The store takes nothing but deletes.
+    Full(bool),
+    /// A role's leader key is deleted.
+    Depose(Role),
+    /// The leases of a share of the nodes end at once.
+    Expire(f64),
+    /// Every process' clock jumps, each by another time.
+    JumpClocks(i64),
+    Crash(Who, At),
+    Pause(Who, At, Duration),
+    BackUp,
+    /// The last backup is put in, and written to.
+    Restore {
+        source: bool,
+        writes: usize,
+    },
+    Empty {
+        source: bool,
+    },
 }
 
 /// A whole run.
@@ -70,7 +115,15 @@ impl Script {
         let level = rng.usize(..3);
         let mut steps: Vec<(Duration, Step)> =
             (0..nodes).map(|node| (Duration::from_millis(rng.u64(..800)), Step::Join(node))).collect();
-        for _ in 0..rng.usize(15..40) {
+        let mut left = rng.usize(15..40);
+        while left > 0 {
+            left -= 1;
+            if rng.u8(..100) < RACES_PERCENT {
+                let race = races::race(&mut rng, nodes);
+                left = left.saturating_sub(race.len() / 2);
+                steps.extend(race);
+                continue;
+            }
             let pause = match rng.u8(..10) {
                 0..=5 => Duration::from_millis(rng.u64(..1_500)),
                 6..=8 => Duration::from_millis(rng.u64(..8_000)),
@@ -93,7 +146,8 @@ fn step(rng: &mut fastrand::Rng, nodes: usize, pools_change: bool, level: usize)
         33..=36 => Step::Reboot(node),
         37..=39 => Step::Reinstall(node),
         40..=46 => Step::Change { node, pool: ["a", "s", "h", "w"][rng.usize(..4)], ports: rng.usize(..3) },
-        47..=48 => Step::Copy { from: node, to: (node + 1) % nodes },
+        47 => Step::Copy { from: node, to: (node + 1) % nodes },
+        48 => Step::Clone { from: node, to: (node + 1) % nodes },
         49..=52 if pools_change => Step::Define(if rng.bool() { OTHER_POOLS[rng.usize(..4)] } else { POOLS[rng.usize(..4)] }),
         53 if pools_change => Step::DeletePool(["a", "s", "h"][rng.usize(..3)]),
         49..=53 => Step::Define(GROUPS[rng.usize(..4)]),
@@ -101,20 +155,34 @@ fn step(rng: &mut fastrand::Rng, nodes: usize, pools_change: bool, level: usize)
         55..=57 => Step::DeleteStatus(node),
         58..=59 => Step::DeleteLabel(node),
         60..=69 => Step::RestartRole(role, rng.usize(..2)),
-        roll => Step::Fault(fault(rng, roll, (node, role), level)),
+        _ => Step::Fault(fault(rng, (node, role), level)),
     }
 }
 
-fn fault(rng: &mut fastrand::Rng, roll: u32, (node, role): (Node, Role), level: usize) -> Fault {
-    match roll {
-        70..=76 => Fault::Plan(plan(rng, level)),
-        77..=80 => Fault::CutNode(node),
-        81..=84 => Fault::HealNode(node),
-        85..=87 => Fault::CutRole(role, rng.usize(..2)),
-        88..=90 => Fault::HealRole(role, rng.usize(..2)),
-        91..=93 => Fault::BreakWatches,
-        94..=97 => Fault::Compact,
-        _ => Fault::Elect,
+fn fault(rng: &mut fastrand::Rng, (node, role): (Node, Role), level: usize) -> Fault {
+    let instance = rng.usize(..2);
+    let who = if rng.bool() { Who::Node(node) } else { Who::Role(role, instance) };
+    let at = At { calls: rng.u32(..12), done: rng.bool() };
+    match rng.u32(..100) {
+        0..=17 => Fault::Plan(plan(rng, level)),
+        18..=27 => Fault::Cut(who),
+        28..=30 => Fault::CutAnswers(who),
+        31..=42 => Fault::Heal(who),
+        43..=44 => Fault::CutDestination,
+        45..=47 => Fault::HealDestination,
+        48..=52 => Fault::BreakWatches,
+        53..=60 => Fault::Compact,
+        61..=63 => Fault::Elect,
+        64..=65 => Fault::Full(true),
+        66..=68 => Fault::Full(false),
+        69..=71 => Fault::Depose(role),
+        72..=74 => Fault::Expire(0.2 + 0.8 * rng.f64()),
+        75..=76 => Fault::JumpClocks(rng.i64(-4_000..4_000)),
+        77..=84 => Fault::Crash(who, at),
+        85..=92 => Fault::Pause(who, at, Duration::from_millis(rng.u64(..40_000))),
+        93..=95 => Fault::BackUp,
+        96..=98 => Fault::Restore { source: rng.bool(), writes: rng.usize(..3) * 40 },
+        _ => Fault::Empty { source: rng.bool() },
     }
 }
 
@@ -129,7 +197,10 @@ fn plan(rng: &mut fastrand::Rng, level: usize) -> FaultPlan {
             unreachable: share(rng, 0.10),
             answer_lost: share(rng, 0.08),
             late: share(rng, 0.05),
+            late_min: ms(rng, 5_000),
             duplicate: share(rng, 0.08),
+            conflict: share(rng, 0.15),
+            watch_repeated: share(rng, 0.5),
             watch_broken: share(rng, 0.05),
             watch_stalled: share(rng, 0.02),
             watch_delay_max: ms(rng, 1_500),

@@ -10,16 +10,19 @@ use enlist::agent::{AgentExit, AgentSettings};
 use enlist::allocator::{self, AllocatorSettings};
 use enlist::manager::{self, ManagerSettings};
 use enlist::model::documents::{Document, parse, to_stored};
-use enlist::reconcile::{Context, Site, Wall};
+use enlist::reconcile::{Context, Site};
 use enlist::relay::{self, RelaySettings};
-use enlist::store::api::{Key, Op, Txn};
+use enlist::store::api::{Key, Op, StoreError, Txn};
 use enlist::store::keys::{Prefix, Role};
-use enlist::store::memory::MemoryEtcd;
 use enlist::store::memory::faults::{FaultPlan, Faults, FaultyClient};
-use tokio::task::JoinHandle;
+use enlist::store::memory::{MemoryEtcd, MemoryOptions, ProgressKind};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::script::{Fault, Node, Step};
+use super::disaster::Done;
+use super::process::{Clock, Process};
+use super::script::{Node, Step};
+use super::timeline::Timeline;
 
 /// Short, so that a life fits into minutes.
 const LEASE_TTL: Duration = Duration::from_secs(4);
@@ -28,18 +31,18 @@ const INSTANCES: usize = 2;
 
 /// The pools that a world starts with. `w` withdraws: its promise is checked at every moment.
 pub(crate) const POOLS: [&str; 4] = [
-    "{kind: Pool, name: a, cidrs: [10.0.0.0/29], ports: 8000-8003, selector: pool=a, hold: 20s, cooldown: 5s}",
+    "{kind: Pool, name: a, cidrs: [10.0.0.0/30], ports: 8000-8003, selector: pool=a, hold: 20s, cooldown: 5s}",
     "{kind: Pool, name: s, cidrs: [10.1.0.0/31, 'fd00::/127'], ports: 8000-8002, sharing: shared, selector: pool=s, hold: 15s, cooldown: 5s}",
     "{kind: Pool, name: h, sharing: host, domain: host, ports: 8000-8009, selector: pool=h, hold: 10s, cooldown: 0s}",
-    "{kind: Pool, name: w, cidrs: [10.2.0.0/29], selector: pool=w, hold: 30s, cooldown: 5s, on_isolation: withdraw}",
+    "{kind: Pool, name: w, cidrs: [10.2.0.0/31], selector: pool=w, hold: 30s, cooldown: 5s, on_isolation: withdraw}",
 ];
 
 /// Other words of the same pools.
 pub(crate) const OTHER_POOLS: [&str; 4] = [
-    "{kind: Pool, name: a, cidrs: [10.0.0.0/30], ports: 8000-8003, selector: pool=a, hold: 20s, cooldown: 5s, on_mismatch: move}",
+    "{kind: Pool, name: a, cidrs: [10.0.0.0/31], ports: 8000-8003, selector: pool=a, hold: 20s, cooldown: 5s, on_mismatch: move}",
     "{kind: Pool, name: s, cidrs: [10.1.0.0/32, 'fd00::/127'], ports: 8000-8009, sharing: shared, selector: pool=s, hold: 15s, cooldown: 5s}",
     "{kind: Pool, name: a, cidrs: [10.0.0.0/28], ports: 8000-8003, selector: 'pool in (a,s)', priority: 5, hold: 25s, cooldown: 2s}",
-    "{kind: Pool, name: w, cidrs: [10.2.0.4/30], selector: pool=w, hold: 31s, cooldown: 6s, on_isolation: withdraw}",
+    "{kind: Pool, name: w, cidrs: [10.2.0.0/30], selector: pool=w, hold: 31s, cooldown: 6s, on_isolation: withdraw}",
 ];
 
 /// The groups that a world starts with, and others.
@@ -50,38 +53,46 @@ pub(crate) const GROUPS: [&str; 4] = [
     "{kind: Group, name: odd, selector: 'n in (1,3,5)'}",
 ];
 
-struct Process<T> {
-    task: JoinHandle<T>,
-    shutdown: CancellationToken,
-    links: Vec<FaultyClient>,
-}
-
-impl<T> Process<T> {
-    fn cut(&self, cut: bool) {
-        self.links.iter().for_each(|link| if cut { link.cut() } else { link.heal() });
-    }
-}
-
 /// Everything there is.
 pub(crate) struct World {
-    pub(crate) source: MemoryEtcd,
-    pub(crate) destination: MemoryEtcd,
+    pub(crate) source: Timeline,
+    pub(crate) destination: Timeline,
+    /// Whether both are one.
+    pub(crate) one_store: bool,
     pub(crate) faults: Faults,
+    pub(crate) done: Done,
     seed: u64,
     started: u64,
     net: SimNet,
     machines: Vec<SimMachine>,
-    agents: BTreeMap<Node, Process<AgentExit>>,
+    pub(super) agents: BTreeMap<Node, Process<AgentExit>>,
+    /// When the last pause of a node's agent was over.
+    pub(super) paused_until: BTreeMap<Node, Instant>,
     settings: Vec<(String, usize)>,
     /// Machines that were installed anew: a silent earlier installation may still hold their id.
     reinstalled: BTreeSet<Node>,
-    roles: BTreeMap<(Role, usize), Process<anyhow::Result<()>>>,
+    pub(super) roles: BTreeMap<(Role, usize), Process<anyhow::Result<()>>>,
+}
+
+/// Half of the worlds have an etcd that shows its oddities at once: few revisions a response, in fragments, and, in a third of
+/// those, progress that lies. A second cluster takes small transactions then, so that a cut needs several.
+fn options(seed: u64, second: bool) -> MemoryOptions {
+    let usual = MemoryOptions::default();
+    if seed.is_multiple_of(2) {
+        return usual;
+    }
+    let max_txn_ops = if second { 12 } else { 64 };
+    let odd = MemoryOptions { catch_up_revisions: 3, fragment_bytes: 700, max_txn_ops, ..usual };
+    if seed.is_multiple_of(3) {
+        return MemoryOptions { progress: ProgressKind::Lie, version: "3.4.23".to_owned(), ..odd };
+    }
+    odd
 }
 
 impl World {
     pub(crate) async fn new(seed: u64, nodes: usize, two_stores: bool) -> World {
-        let source = MemoryEtcd::new();
-        let destination = if two_stores { MemoryEtcd::new() } else { source.clone() };
+        let source = MemoryEtcd::with_options(options(seed, false));
+        let destination = if two_stores { MemoryEtcd::with_options(options(seed, true)) } else { source.clone() };
         let net = SimNet::default();
         let machine = |n: usize| {
             let ip: IpAddr = format!("192.0.2.{}", n + 1).parse().unwrap();
@@ -91,26 +102,24 @@ impl World {
         };
         let machines = (0..nodes).map(machine).collect();
         let settings = (0..nodes).map(|n| (["a", "s", "h", "w"][n % 4].to_owned(), 0)).collect();
-        let faults = Faults::new(seed ^ 0x5eed, FaultPlan::default());
         let mut world = World {
-            source,
-            destination,
-            faults,
+            source: Timeline::new(source),
+            destination: Timeline::new(destination),
+            one_store: !two_stores,
+            faults: Faults::new(seed ^ 0x5eed, FaultPlan::default()),
+            done: Done::default(),
             seed,
             started: 0,
             net,
             machines,
             agents: BTreeMap::new(),
+            paused_until: BTreeMap::new(),
             settings,
             reinstalled: BTreeSet::new(),
             roles: BTreeMap::new(),
         };
-        for pool in POOLS {
-            world.define(pool).await;
-        }
-        for group in &GROUPS[..2] {
-            world.define(group).await;
-        }
+        world.define_all(true).await;
+        world.define_all(false).await;
         for role in Role::ALL {
             (0..INSTANCES).for_each(|instance| world.start_role(role, instance));
         }
@@ -136,74 +145,101 @@ impl World {
         &self.machines
     }
 
-    fn context(&mut self, shutdown: &CancellationToken) -> Context {
+    fn context(&mut self) -> (Context, Clock) {
         self.started += 1;
         // Hosts' clocks are minutes apart.
         let skew = Duration::from_secs((self.seed.wrapping_mul(31).wrapping_add(self.started * 97)) % 600);
-        Context {
+        let clock = Clock::default();
+        let context = Context {
             identity: format!("p{}", self.started),
             seed: self.seed.wrapping_add(self.started),
-            wall: Wall::simulated(skew),
-            shutdown: shutdown.clone(),
+            wall: clock.wall(skew),
+            shutdown: CancellationToken::new(),
+        };
+        (context, clock)
+    }
+
+    /// What a world starts with, at the source or at the destination.
+    pub(super) async fn define_all(&self, source: bool) {
+        let at_source = if source { &POOLS[..] } else { &[] };
+        let at_destination = if !source || self.one_store { &GROUPS[..2] } else { &[] };
+        for text in at_source.iter().chain(at_destination) {
+            self.define(text).await;
         }
     }
 
     async fn define(&self, text: &str) {
         let document = parse("sim", text).unwrap().remove(0);
         let (store, key) = match &document {
-            Document::Pool(pool) => (self.source.store(), Self::prefix().pool(&pool.name)),
-            Document::Group(group) => (self.destination.store(), Self::prefix().group(&group.name)),
+            Document::Pool(pool) => (self.source.etcd().store(), Self::prefix().pool(&pool.name)),
+            Document::Group(group) => (self.destination.etcd().store(), Self::prefix().group(&group.name)),
         };
         write(&store, Op::put(key, to_stored(&document))).await;
     }
 
-    fn start_role(&mut self, role: Role, instance: usize) {
-        let shutdown = CancellationToken::new();
-        let context = self.context(&shutdown);
-        let (from, to) = (self.faults.client(self.source.store()), self.faults.client(self.destination.store()));
+    pub(super) fn start_role(&mut self, role: Role, instance: usize) {
+        let (context, clock) = self.context();
+        let shutdown = context.shutdown.clone();
+        let (from, to) = (self.faults.client(self.source.etcd().store()), self.faults.client(self.destination.etcd().store()));
         let site = |link: &FaultyClient| Site { store: link.store(), prefix: Self::prefix() };
         let (source, destination) = (site(&from), site(&to));
         let leader_ttl = Duration::from_secs(3);
-        let task = match role {
+        let links = vec![from, to];
+        let process = match role {
             Role::Allocator => {
-                tokio::spawn(allocator::run(source, AllocatorSettings { leader_ttl, ..Default::default() }, context))
+                let settings = AllocatorSettings { leader_ttl, ..Default::default() };
+                Process::start(allocator::run(source, settings, context), links, shutdown, clock)
             }
             Role::Relay => {
-                tokio::spawn(relay::run(source, destination, RelaySettings { leader_ttl, ..Default::default() }, context))
+                let settings = RelaySettings { leader_ttl, ..Default::default() };
+                Process::start(relay::run(source, destination, settings, context), links, shutdown, clock)
             }
-            Role::Manager => tokio::spawn(manager::run(destination, ManagerSettings { leader_ttl }, context)),
+            Role::Manager => {
+                Process::start(manager::run(destination, ManagerSettings { leader_ttl }, context), links, shutdown, clock)
+            }
         };
-        self.roles.insert((role, instance), Process { task, shutdown, links: vec![from, to] });
+        self.roles.insert((role, instance), process);
     }
 
-    fn start_agent(&mut self, node: Node) {
-        let shutdown = CancellationToken::new();
-        let context = self.context(&shutdown);
-        let link = self.faults.client(self.source.store());
-        let site = Site { store: link.store(), prefix: Self::prefix() };
+    fn agent_settings(&self, id: Node, node: Node) -> AgentSettings {
         let (pool, ports) = self.settings[node].clone();
-        let mut settings = AgentSettings::new(format!("n{node}").parse().unwrap());
+        let mut settings = AgentSettings::new(format!("n{id}").parse().unwrap());
         settings.variables.insert("pool", &pool).unwrap();
-        settings.variables.insert("n", &node.to_string()).unwrap();
+        settings.variables.insert("n", &id.to_string()).unwrap();
         settings.ports = ["main", "extra", "more"][..=ports].iter().map(|name| name.parse().unwrap()).collect();
         settings.lease_ttl = LEASE_TTL;
         settings.stop_timeout = Duration::from_secs(1);
         settings.hook_limit = Duration::from_secs(1);
         settings.no_host_facts = true;
         settings.command = vec!["serve".into()];
-        let task = tokio::spawn(enlist::agent::run(site, settings, context, self.machines[node].process()));
-        self.agents.insert(node, Process { task, shutdown, links: vec![link] });
+        settings
+    }
+
+    /// An agent on machine `node` that calls itself `id`.
+    fn agent(&mut self, id: Node, node: Node) -> Process<AgentExit> {
+        let (context, clock) = self.context();
+        let shutdown = context.shutdown.clone();
+        let link = self.faults.client(self.source.etcd().store());
+        let site = Site { store: link.store(), prefix: Self::prefix() };
+        let work = enlist::agent::run(site, self.agent_settings(id, node), context, self.machines[node].process());
+        Process::start(work, vec![link], shutdown, clock)
+    }
+
+    fn start_agent(&mut self, node: Node) {
+        let process = self.agent(node, node);
+        self.agents.insert(node, process);
     }
 
     async fn kill_agent(&mut self, node: Node) {
         if let Some(process) = self.agents.remove(&node) {
-            process.task.abort();
-            let _ = process.task.await;
+            process.kill().await;
         }
     }
 
     async fn stop_agent(&mut self, node: Node) {
         if let Some(process) = self.agents.remove(&node) {
+            // A process that is paused is told when it goes on.
+            process.grip.thaw();
             process.shutdown.cancel();
             let _ = process.task.await;
         }
@@ -241,54 +277,54 @@ impl World {
                 self.stop_agent(*node).await;
                 self.start_agent(*node);
             }
-            Step::Copy { from, to } => self.copy(*from, *to).await,
+            Step::Copy { from, to } => self.copy(*from, *to, SimMachine::copy_disk).await,
+            Step::Rival { from, to } => self.copy(*from, *to, |_, _| ()).await,
+            Step::Clone { from, to } => {
+                // Outside the promise of `withdraw`: a machine that is cloned with its disk while the original is cut off.
+                let withdraws = self.machines[*from].uses().is_none_or(|given| given.pool.as_str() == "w");
+                if !withdraws && self.settings[*from].0 != "w" {
+                    self.copy(*from, *to, SimMachine::clone_disk).await;
+                }
+            }
             Step::Define(text) => self.define(text).await,
             Step::DeletePool(name) => {
                 let key = Self::prefix().pool(&name.parse().unwrap());
-                write(&self.source.store(), Op::delete(key)).await;
+                write(&self.source.etcd().store(), Op::delete(key)).await;
             }
             Step::DeleteGroup(name) => {
                 let key = Self::prefix().group(&name.parse().unwrap());
-                write(&self.destination.store(), Op::delete(key)).await;
+                write(&self.destination.etcd().store(), Op::delete(key)).await;
             }
             Step::DeleteStatus(node) => self.delete(*node, "status").await,
             Step::DeleteLabel(node) => self.delete(*node, "label").await,
             Step::RestartRole(role, instance) => {
                 if let Some(process) = self.roles.remove(&(*role, *instance)) {
-                    process.task.abort();
-                    let _ = process.task.await;
+                    process.kill().await;
                 }
                 self.start_role(*role, *instance);
             }
-            Step::Fault(fault) => self.fault(fault),
+            Step::Fault(fault) => self.fault(fault).await,
         }
     }
 
-    /// Another machine with a copy of the state directory: it must be refused, or wait.
-    async fn copy(&mut self, from: Node, to: Node) {
+    /// Another machine with a copy of the state directory, or of the whole disk: it must be refused, or wait.
+    async fn copy(&mut self, from: Node, to: Node, how: fn(&SimMachine, &SimMachine)) {
         self.kill_agent(to).await;
         let name = format!("copy{}", self.started);
         let machine = SimMachine::new(&self.net, &name, format!("192.0.2.{}", 100 + to).parse().unwrap());
         machine.set_child(Some(ChildScript::default()));
-        machine.copy_disk(&self.machines[from]);
+        how(&machine, &self.machines[from]);
         let kept = std::mem::replace(&mut self.machines[to], machine);
         let as_original = self.settings[from].clone();
         let settings = std::mem::replace(&mut self.settings[to], as_original);
         // It calls itself as the original does.
-        let shutdown = CancellationToken::new();
-        let context = self.context(&shutdown);
-        let link = self.faults.client(self.source.store());
-        let site = Site { store: link.store(), prefix: Self::prefix() };
-        let mut rival = AgentSettings::new(format!("n{from}").parse().unwrap());
-        rival.variables.insert("pool", &self.settings[to].0).unwrap();
-        rival.lease_ttl = LEASE_TTL;
-        rival.no_host_facts = true;
-        rival.stop_timeout = Duration::from_secs(1);
-        rival.hook_limit = Duration::from_secs(1);
-        rival.command = vec!["serve".into()];
-        let task = tokio::spawn(enlist::agent::run(site, rival, context, self.machines[to].process()));
-        let _ = tokio::time::timeout(Duration::from_secs(12), task).await.map_err(|_| ());
-        shutdown.cancel();
+        let mut rival = self.agent(from, to);
+        let ended = tokio::time::timeout(Duration::from_secs(12), &mut rival.task).await;
+        if ended.is_err() {
+            rival.shutdown.cancel();
+            let _ = rival.task.await;
+        }
+        // Whatever it has written is settled by the original, if that one lives.
         tokio::time::sleep(Duration::from_secs(5)).await;
         self.machines[to] = kept;
         self.settings[to] = settings;
@@ -296,36 +332,25 @@ impl World {
 
     async fn delete(&self, node: Node, part: &str) {
         let key: Key = Self::prefix().key(format_args!("nodes/n{node}/{part}"));
-        write(&self.source.store(), Op::delete(key)).await;
-    }
-
-    fn fault(&mut self, fault: &Fault) {
-        match fault {
-            Fault::Plan(plan) => self.faults.set_plan(plan.clone()),
-            Fault::CutNode(node) => drop(self.agents.get(node).map(|process| process.cut(true))),
-            Fault::HealNode(node) => drop(self.agents.get(node).map(|process| process.cut(false))),
-            Fault::CutRole(role, instance) => drop(self.roles.get(&(*role, *instance)).map(|process| process.cut(true))),
-            Fault::HealRole(role, instance) => drop(self.roles.get(&(*role, *instance)).map(|process| process.cut(false))),
-            Fault::BreakWatches => {
-                self.source.break_watches();
-                self.destination.break_watches();
-            }
-            Fault::Compact => {
-                for etcd in [&self.source, &self.destination] {
-                    // Twice in a row is refused, as by etcd.
-                    let _ = etcd.compact(etcd.revision());
-                }
-            }
-            Fault::Elect => self.source.elect(),
-        }
+        write(&self.source.etcd().store(), Op::delete(key)).await;
     }
 
     /// From now on nothing goes wrong, and everybody who should be there is.
-    pub(crate) fn calm(&mut self) {
+    pub(crate) async fn calm(&mut self) {
+        self.source.etcd().set_full(false);
+        self.destination.etcd().set_full(false);
+        if self.done.emptied + self.done.restored > 0 {
+            // The operator's word that what is gone from the source may go at the destination.
+            write(&self.destination().etcd().store(), Op::put(Self::prefix().brake(Role::Relay), "")).await;
+        }
         self.faults.calm();
-        self.agents.values().for_each(|process| process.cut(false));
+        for process in self.agents.values() {
+            process.grip.cut(false);
+            process.grip.thaw();
+        }
         for ((role, instance), process) in std::mem::take(&mut self.roles) {
-            process.cut(false);
+            process.grip.cut(false);
+            process.grip.thaw();
             if process.task.is_finished() {
                 self.start_role(role, instance);
             } else {
@@ -334,19 +359,26 @@ impl World {
         }
     }
 
+    /// Where copies and groups are.
+    pub(crate) fn destination(&self) -> &Timeline {
+        if self.one_store { &self.source } else { &self.destination }
+    }
+
     /// Ends everything.
     pub(crate) async fn end(mut self) {
         for node in self.running() {
             self.kill_agent(node).await;
         }
         for (_, process) in self.roles {
-            process.shutdown.cancel();
-            process.task.abort();
-            let _ = process.task.await;
+            process.kill().await;
         }
     }
 }
 
-async fn write(store: &enlist::Store, op: Op) {
-    store.txn(Txn { then: vec![op], ..Txn::default() }).await.unwrap();
+/// What an operator writes: a store without space refuses him too, and he goes without.
+pub(super) async fn write(store: &enlist::Store, op: Op) {
+    match store.txn(Txn { then: vec![op], ..Txn::default() }).await {
+        Ok(_) | Err(StoreError::NoSpace) => {}
+        Err(error) => panic!("{error}"),
+    }
 }

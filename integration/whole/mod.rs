@@ -228,7 +228,7 @@ impl Fleet {
     /// released without a reason.
     async fn sound(&self) {
         self.until_nothing_found().await;
-        let mut walk = Walk::new(Prefix::default(), false);
+        let mut walk = Walk::new(enlist::store::keys::Prefix::default(), false);
         let wrong: Vec<String> = self.history().await.into_iter().flat_map(|(at, events)| walk.take(at, events)).collect();
         assert_eq!(wrong, Vec::<String>::new());
         assert!(walk.revisions() > 5, "the history has {} revisions", walk.revisions());

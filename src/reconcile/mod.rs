@@ -57,11 +57,16 @@ impl Wall {
         Wall(Arc::new(SystemTime::now))
     }
 
+    /// Any other clock: a simulated one that jumps.
+    pub fn of(clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        Wall(Arc::new(clock))
+    }
+
     /// A clock made of tokio's (which tests pause), starting 2026-01-01T00:00:00Z plus `skew`.
     pub fn simulated(skew: Duration) -> Self {
         const START_S: u64 = 1_767_225_600;
         let started = tokio::time::Instant::now();
-        Wall(Arc::new(move || SystemTime::UNIX_EPOCH + Duration::from_secs(START_S) + skew + started.elapsed()))
+        Wall::of(move || SystemTime::UNIX_EPOCH + Duration::from_secs(START_S) + skew + started.elapsed())
     }
 
     /// Now, as RFC 3339 in whole seconds.

@@ -1,6 +1,6 @@
 //! Faults between a client and its store: delays, requests that never arrive, arrive twice or arrive late, answers that are lost,
-//! watches that break, stall or lag, clients that are cut off. For simulations, on tokio's clock and from a seed: the same
-//! seed over the same work injects the same faults.
+//! writers that were faster, watches that break, stall, lag or repeat, clients that are cut off, or that stand still between two
+//! calls. For simulations, on tokio's clock and from a seed: the same seed over the same work injects the same faults.
 //!
 //! ```
 //! # use enlist::store::memory::{MemoryEtcd, faults::{FaultPlan, Faults}};
@@ -14,6 +14,7 @@
 //! ```
 
 mod backend;
+mod gate;
 mod link;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::gate::Fuse;
 use self::link::{Cut, Link};
 use crate::store::api::Store;
 
@@ -33,12 +35,18 @@ pub struct FaultPlan {
     pub unreachable: f64,
     /// The request is done, its answer is lost (`StoreError::Timeout`).
     pub answer_lost: f64,
-    /// The request is done after the client gave up.
+    /// The request is done late, and the client never hears of it.
     pub late: f64,
     /// A transaction is done twice, the second time later.
     pub duplicate: f64,
-    /// A late or second request arrives up to this long after the first was sent.
+    /// A late request arrives this long after it was sent at the least: the client may still wait for it …
+    pub late_min: Duration,
+    /// … and up to this much later. So does a second one, counted from the first.
     pub late_max: Duration,
+    /// Just before a transaction arrives somebody else writes a key that it compares; the value stays the same.
+    pub conflict: f64,
+    /// A watch starts a few revisions too early, and repeats events (etcd before 3.4.24 and 3.5.8).
+    pub watch_repeated: f64,
     /// A watch breaks; messages under way are lost.
     pub watch_broken: f64,
     /// A watch goes silent for ever, without an error.
@@ -60,7 +68,10 @@ impl Default for FaultPlan {
             answer_lost: 0.0,
             late: 0.0,
             duplicate: 0.0,
+            late_min: Duration::from_secs(5),
             late_max: Duration::from_secs(10),
+            conflict: 0.0,
+            watch_repeated: 0.0,
             watch_broken: 0.0,
             watch_stalled: 0.0,
             watch_delay_max: Duration::ZERO,
@@ -79,16 +90,24 @@ pub struct FaultCounts {
     pub unreachable: u64,
     /// Requests done whose answer was lost.
     pub answers_lost: u64,
-    /// Requests done after the client gave up.
+    /// Requests done late.
     pub late: u64,
     /// Transactions done twice.
     pub duplicates: u64,
+    /// Transactions whose keys were written by somebody else just before.
+    pub conflicts: u64,
+    /// Watches that began too early.
+    pub watches_repeated: u64,
+    /// Watch messages that were delayed.
+    pub watches_delayed: u64,
     /// Watches broken.
     pub watches_broken: u64,
     /// Watches gone silent.
     pub watches_stalled: u64,
     /// Calls of clients that were cut off.
     pub cut_off: u64,
+    /// Clients that came to stand still at a call.
+    pub frozen: u64,
 }
 
 /// Injects faults for any number of clients, from one seed.
@@ -173,6 +192,37 @@ impl FaultyClient {
     /// Connects it again.
     pub fn heal(&self) {
         self.link.set_cut(Cut::No);
+    }
+
+    /// It stands still: its calls are not sent, and it hears nothing, until it is thawed. So does a process that is paused.
+    pub fn freeze(&self) {
+        self.link.gate.freeze();
+    }
+
+    /// It stands still at one of its calls: after `calls` others, before that one is sent or, if `done`, after the store has
+    /// done it. [`frozen`](Self::frozen) tells when.
+    pub fn freeze_at(&self, calls: u32, done: bool) {
+        self.link.gate.set_fuse(Some(Fuse { calls, done }));
+    }
+
+    /// It goes on: what it was about to send is sent, what was answered meanwhile arrives.
+    pub fn thaw(&self) {
+        self.link.gate.thaw();
+    }
+
+    /// Whether it stands still.
+    pub fn is_frozen(&self) -> bool {
+        self.link.gate.is_frozen()
+    }
+
+    /// Ends when it stands still. Cancel-safe.
+    pub async fn frozen(&self) {
+        self.link.gate.wait(true).await;
+    }
+
+    /// Ends when it does not stand still. Cancel-safe.
+    pub async fn thawed(&self) {
+        self.link.gate.wait(false).await;
     }
 
     /// Whether it is cut off, in whatever way.

@@ -8,10 +8,14 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
 use super::link::{Cut, Link};
+use crate::model::names::Revision;
 use crate::store::api::{
-    Backend, KeepAlive, LeaseId, MemberInfo, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, Watch,
-    WatchMessage, WatchRequest,
+    Backend, Compare, KeepAlive, Key, LeaseId, MemberInfo, Op, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse,
+    Watch, WatchMessage, WatchRequest,
 };
+
+/// How many revisions too early a watch starts that repeats events.
+const REPEATED: i64 = 5;
 
 /// The store at the other end of a link.
 pub(super) struct Faulty {
@@ -38,11 +42,21 @@ impl Backend for Faulty {
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
-        let send = |txn: Txn| {
-            let inner = self.inner.clone();
+        let rival = Some(self.link.plan().conflict).filter(|chance| self.link.chance(*chance)).and_then(|_| compared(&txn));
+        let (inner, faults) = (self.inner.clone(), self.link.faults.clone());
+        let second = {
+            let (inner, txn) = (inner.clone(), txn.clone());
             async move { inner.txn(txn).await }.boxed()
         };
-        self.link.call(send(txn.clone()), Some(send(txn))).boxed()
+        let first = async move {
+            if let Some(key) = rival
+                && write_again(&inner, key).await?
+            {
+                faults.count(|counts| counts.conflicts += 1);
+            }
+            inner.txn(txn).await
+        };
+        self.link.call(first.boxed(), Some(second)).boxed()
     }
 
     fn grant(&self, ttl_s: u64) -> BoxFuture<'_, Result<(LeaseId, u64), StoreError>> {
@@ -68,6 +82,11 @@ impl Backend for Faulty {
 
     fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
         let inner = self.inner.clone();
+        let mut request = request;
+        if request.start.0 > REPEATED && self.link.chance(self.link.plan().watch_repeated) {
+            self.link.faults.count(|counts| counts.watches_repeated += 1);
+            request.start.0 -= REPEATED;
+        }
         let open = self.link.call(async move { inner.watch(request).await }.boxed(), None);
         async move {
             let inner = Some(open.await?);
@@ -81,6 +100,29 @@ impl Backend for Faulty {
         let inner = self.inner.clone();
         self.link.call(async move { inner.member().await }.boxed(), None).boxed()
     }
+}
+
+/// A key whose mod_revision the transaction compares, and that it believes to be there.
+fn compared(txn: &Txn) -> Option<Key> {
+    let own = txn.compares.iter().find_map(|compare| match compare {
+        Compare::Modified(key, seen) if *seen > Revision::NONE => Some(key.clone()),
+        _ => None,
+    });
+    let nested = || {
+        txn.then.iter().find_map(|op| match op {
+            Op::Txn(inner) => compared(inner),
+            _ => None,
+        })
+    };
+    own.or_else(nested)
+}
+
+/// Writes a key's value once more, on its lease. Answers whether there was one.
+async fn write_again(store: &Store, key: Key) -> Result<bool, StoreError> {
+    let Some(kv) = store.get(key).await?.1 else { return Ok(false) };
+    let put = Op::Put { key: kv.key, value: kv.value, lease: kv.lease };
+    store.txn(Txn { then: vec![put], ..Txn::default() }).await?;
+    Ok(true)
 }
 
 struct FaultyKeepAlive {
@@ -129,6 +171,7 @@ impl FaultyWatch {
         if let Some((_, arrives)) = &self.pending {
             sleep_until(*arrives).await;
         }
+        self.link.gate.wait(false).await;
         if !self.link.connected(plan.silence_max).await {
             return self.broken();
         }

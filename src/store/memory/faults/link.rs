@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::gate::Gate;
 use super::{FaultPlan, Faults};
 use crate::store::api::StoreError;
 
@@ -24,6 +25,7 @@ pub(super) enum Cut {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) faults: Faults,
+    pub(super) gate: Gate,
     random: Mutex<fastrand::Rng>,
     cut: watch::Sender<Cut>,
 }
@@ -44,7 +46,7 @@ pub(super) type Request<T> = BoxFuture<'static, Result<T, StoreError>>;
 impl Link {
     /// A link that is connected.
     pub(super) fn new(faults: Faults, random: fastrand::Rng) -> Self {
-        Link { faults, random: Mutex::new(random), cut: watch::Sender::new(Cut::No) }
+        Link { faults, gate: Gate::new(), random: Mutex::new(random), cut: watch::Sender::new(Cut::No) }
     }
 
     /// Cuts or connects it.
@@ -66,7 +68,7 @@ impl Link {
         let fates = [
             (plan.unreachable, Fate::Unreachable),
             (plan.answer_lost, Fate::AnswerLost),
-            (plan.late, Fate::Late(plan.timeout + later)),
+            (plan.late, Fate::Late(plan.late_min + later)),
             (plan.duplicate, Fate::Duplicate(later)),
         ];
         let fate = fates.into_iter().find(|(probability, _)| {
@@ -81,6 +83,9 @@ impl Link {
     }
 
     pub(super) fn watch_delay(&self, plan: &FaultPlan) -> Duration {
+        if plan.watch_delay_max > Duration::ZERO {
+            self.faults.count(|counts| counts.watches_delayed += 1);
+        }
         plan.watch_delay_max.mul_f64(self.random.lock().unwrap_or_else(PoisonError::into_inner).f64())
     }
 
@@ -90,6 +95,28 @@ impl Link {
 
     /// Does a call as fate wants it. `second` is the same request once more; only transactions have one.
     pub(super) async fn call<T: Send + 'static>(&self, first: Request<T>, second: Option<Request<T>>) -> Result<T, StoreError> {
+        let stops = self.gate.count();
+        if stops == Some(false) {
+            self.stop();
+        }
+        self.gate.wait(false).await;
+        let answer = self.carry(first, second, stops == Some(true)).await;
+        // Who stands still hears the answer when it goes on.
+        self.gate.wait(false).await;
+        answer
+    }
+
+    fn stop(&self) {
+        self.faults.count(|counts| counts.frozen += 1);
+        self.gate.freeze();
+    }
+
+    async fn carry<T: Send + 'static>(
+        &self,
+        first: Request<T>,
+        second: Option<Request<T>>,
+        stops_when_done: bool,
+    ) -> Result<T, StoreError> {
         let plan = self.plan();
         let deadline = Instant::now() + plan.timeout;
         let (fate, there, back) = self.decide(&plan);
@@ -121,6 +148,9 @@ impl Link {
             (_, Fate::Fine | Fate::AnswerLost) => {}
         }
         let answer = first.await;
+        if stops_when_done {
+            self.stop();
+        }
         if fate == Fate::AnswerLost {
             self.faults.count(|counts| counts.answers_lost += 1);
             return self.time_out(&plan, deadline).await;

@@ -4,7 +4,7 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::model::names::Revision;
-use crate::store::api::{KeyRange, Op, StoreError, Txn, WatchMessage, WatchRequest};
+use crate::store::api::{Compare, KeyRange, Op, StoreError, Txn, WatchMessage, WatchRequest};
 use crate::store::memory::MemoryEtcd;
 
 fn put(key: &str) -> Txn {
@@ -102,4 +102,47 @@ async fn a_client_that_is_cut_off_has_no_effect_and_hears_nothing_until_its_watc
     assert!(matches!(store.txn(put("k/3")).await, Err(StoreError::Timeout { .. })));
     assert_eq!(etcd.revision(), Revision(3));
     assert!(faults.counts().cut_off >= 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stands_still_at_a_call_sends_it_or_hears_of_it_when_it_goes_on() {
+    for done in [false, true] {
+        let etcd = MemoryEtcd::new();
+        let faults = Faults::new(1, FaultPlan::default());
+        let client = faults.client(etcd.store());
+        client.freeze_at(1, done);
+        client.store().txn(put("a")).await.unwrap();
+        assert!(!client.is_frozen());
+        let store = client.store();
+        let mut second = tokio::spawn(async move { store.txn(put("b")).await });
+        client.frozen().await;
+        let written = if done { Revision(3) } else { Revision(2) };
+        assert!(tokio::time::timeout(Duration::from_secs(60), &mut second).await.is_err());
+        assert_eq!((etcd.revision(), faults.counts().frozen), (written, 1));
+        client.thaw();
+        second.await.unwrap().unwrap();
+        client.thawed().await;
+        assert_eq!(etcd.revision(), Revision(3));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rival_is_faster_and_an_early_watch_repeats() {
+    let etcd = MemoryEtcd::new();
+    let faults = Faults::new(1, FaultPlan { conflict: 1.0, watch_repeated: 1.0, ..FaultPlan::default() });
+    let store = faults.client(etcd.store()).store();
+    for _ in 0..8 {
+        store.txn(put("k")).await.unwrap();
+    }
+    assert_eq!(faults.counts().conflicts, 0, "nothing was compared");
+    let compared = Txn { compares: vec![Compare::Modified("k".into(), Revision(9))], ..put("k") };
+    let nested = Txn { then: vec![Op::Txn(compared)], ..Txn::default() };
+    let answer = store.txn(nested).await.unwrap();
+    assert!(matches!(&answer.results[..], [crate::store::api::OpResult::Txn(inner)] if !inner.succeeded));
+    assert_eq!((etcd.revision(), faults.counts().conflicts), (Revision(10), 1));
+    let mut watch = store.watch(WatchRequest { range: KeyRange::prefix("k"), start: Revision(10) }).await.unwrap();
+    assert!(matches!(watch.next().await, Some(Ok(WatchMessage::Created(_)))));
+    let Some(Ok(WatchMessage::Events { events, .. })) = watch.next().await else { panic!("events") };
+    assert_eq!(events[0].revision(), Revision(5));
+    assert_eq!(faults.counts().watches_repeated, 1);
 }
