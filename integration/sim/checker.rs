@@ -13,14 +13,14 @@ use enlist::store::keys::{NodePart, ParsedKey};
 use enlist::store::memory::MemoryEtcd;
 use enlist::store::wire::{Checkpoint, Stored as _};
 
-use super::rules::Rules;
+use super::rules::{Allowed, Rules};
 use super::timeline::{Era, Timeline, apply};
 use super::world::World;
 use crate::history::quiet::{self, Content, not_settled};
 
 /// Walks both histories. Answers what is wrong, first things first; or how many revisions were checked.
-pub(crate) fn history(world: &World, pools_change: bool) -> Result<u64, String> {
-    let revisions = walk(&world.source, pools_change)?;
+pub(crate) fn history(world: &World, allowed: Allowed) -> Result<u64, String> {
+    let revisions = walk(&world.source, allowed)?;
     views(world.source.etcd())?;
     Ok(revisions + copies(&world.source.eras(), &world.destination().eras())?)
 }
@@ -44,12 +44,12 @@ fn views(etcd: &MemoryEtcd) -> Result<(), String> {
 }
 
 /// Walks a source's history.
-pub(crate) fn walk(source: &Timeline, pools_change: bool) -> Result<u64, String> {
+pub(crate) fn walk(source: &Timeline, allowed: Allowed) -> Result<u64, String> {
     let mut revisions = 0;
     for (number, era) in source.eras().iter().enumerate() {
         let mut view = View::new(World::prefix());
         view.apply(Update::Reset { revision: Revision(1), cluster_id: 0, kvs: Vec::new(), stepped_back: false });
-        let mut rules = Rules::new(pools_change, number > 0, source.times(number));
+        let mut rules = Rules::new(allowed, number > 0, source.times(number));
         for (revision, events) in era {
             let before = rules.before(events, view.snapshot());
             view.apply(Update::Events { revision: *revision, events: events.clone() });

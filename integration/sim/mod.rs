@@ -62,7 +62,7 @@ fn run(script: &Script, seed: u64) -> Result<Ran, String> {
 async fn live(script: &Script, seed: u64) -> Result<Ran, String> {
     let mut world = World::new(seed, script.nodes, script.two_stores).await;
     let result = story(&mut world, script).await;
-    let checked = result.and_then(|()| checker::history(&world, script.pools_change));
+    let checked = result.and_then(|()| checker::history(&world, script.allowed()));
     let mut hasher = DefaultHasher::new();
     format!("{:?}{:?}", world.source.eras(), world.destination().eras()).hash(&mut hasher);
     let ran = Ran { revisions: 0, history: hasher.finish(), faults: world.faults.counts(), done: world.end_of_story() };

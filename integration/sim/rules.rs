@@ -23,10 +23,18 @@ pub(crate) struct Before {
     claims: BTreeMap<ClaimKey, Option<Claim>>,
 }
 
+/// What a script makes happen that is no fault of the roles.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Allowed {
+    /// Pools change, so assignments may move.
+    pub(crate) pools_change: bool,
+    /// Requests arrive late. A cooling counts from its decision: its lease is granted then, and what it is put with may come later.
+    pub(crate) late: bool,
+}
+
 /// Walks along one era of a store.
 pub(crate) struct Rules {
-    /// Whether pools are changed meanwhile: then assignments may move.
-    pools_change: bool,
+    allowed: Allowed,
     /// The store was emptied or restored before: what a node says it is holding counts, the store's own idea does not.
     restored: bool,
     times: Times,
@@ -39,9 +47,9 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    pub(crate) fn new(pools_change: bool, restored: bool, times: Times) -> Self {
+    pub(crate) fn new(allowed: Allowed, restored: bool, times: Times) -> Self {
         let (away, cools, runs) = Default::default();
-        Rules { pools_change, restored, times, away, cools, runs }
+        Rules { allowed, restored, times, away, cools, runs }
     }
 
     pub(crate) fn before(&self, events: &[Event], snapshot: &Snapshot) -> Before {
@@ -117,7 +125,7 @@ impl Rules {
         }
         let asked_anew = new.asked != old.asked || new.instance != old.instance;
         let refused = status(before).is_some_and(|status| !status.refused.is_empty());
-        let allowed = asked_anew || refused || self.pools_change || self.holds(before);
+        let allowed = asked_anew || refused || self.allowed.pools_change || self.holds(before);
         (!allowed).then(|| format!("moved for no reason: {old:?} to {new:?}"))
     }
 
@@ -203,7 +211,7 @@ impl Rules {
         if let Some(since) = since {
             let cooled = self.times.at_most(since, at)?;
             // The shortest of the pools that cool at all.
-            let least = Duration::from_secs(2);
+            let least = if self.allowed.late { Duration::ZERO } else { Duration::from_secs(2) };
             return (cooled < least).then(|| format!("cooled for {cooled:?} only: {was:?}"));
         }
         let old = before.nodes.get(&was.node).and_then(assignment)?;

@@ -7,6 +7,7 @@ use enlist::store::memory::faults::FaultPlan;
 
 use super::process::At;
 use super::races;
+use super::rules::Allowed;
 use super::world::{GROUPS, OTHER_POOLS, POOLS};
 
 /// How often a step is the beginning of a race that is set up on purpose.
@@ -108,6 +109,12 @@ pub(crate) struct Script {
 }
 
 impl Script {
+    /// What it makes happen that is no fault of the roles.
+    pub(crate) fn allowed(&self) -> Allowed {
+        let is_late = |step: &Step| matches!(step, Step::Fault(Fault::Plan(plan)) if plan.late > 0.0 || plan.duplicate > 0.0);
+        Allowed { pools_change: self.pools_change, late: self.steps.iter().any(|(_, step)| is_late(step)) }
+    }
+
     pub(crate) fn of(seed: u64) -> Script {
         let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let nodes = rng.usize(3..=8);

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::checker::walk;
 use super::held::Waiting;
 use super::number;
+use super::rules::Allowed;
 use super::timeline::Timeline;
 use super::world::{World, write};
 use crate::history::quiet::not_settled;
@@ -158,7 +159,7 @@ impl<'a> Run<'a> {
             self.choose(given.get(calls).copied().unwrap_or(0)).await;
             calls += 1;
         }
-        walk(&self.store, false)
+        walk(&self.store, Allowed::default())
     }
 
     async fn choose(&mut self, wanted: usize) {
