@@ -9,10 +9,12 @@ mod args;
 mod exit;
 mod output;
 mod site;
+mod private;
 mod content;
 mod show;
 mod agent;
 mod apply;
+mod bench;
 mod brake;
 mod check;
 mod delete;
@@ -58,6 +60,7 @@ enum Command {
     Check(check::Args),
     Brake(brake::Args),
     Purge(purge::Args),
+    Bench(bench::Args),
     #[command(hide = true)]
     SampleService(dev::ServiceArgs),
 }
@@ -124,6 +127,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Check(args) => check::run(common, args).await,
         Command::Brake(args) => brake::run(common, args).await,
         Command::Purge(args) => purge::run(common, args).await,
+        Command::Bench(args) => bench::run(common, args).await,
         Command::SampleService(args) => dev::run_service(args).await,
     }
 }

@@ -13,6 +13,7 @@ pub mod wire;
 pub mod backoff;
 pub mod watch;
 pub mod feed;
+pub mod shared;
 pub mod lease;
 pub mod batch;
 pub mod committer;

@@ -5,7 +5,6 @@
 
 mod folder;
 mod nodes;
-mod private;
 mod service;
 mod stage;
 mod story;
@@ -20,6 +19,7 @@ pub use service::run as run_service;
 
 use super::args::{Common, FlagSettings};
 use super::exit::{Exit, Fault};
+use super::private::PrivateEtcd;
 use super::{apply, output, purge, run, site};
 use crate::config::Loaded;
 use crate::config::span::List;
@@ -30,7 +30,6 @@ use crate::shutdown::Shutdown;
 use crate::store::api::{KeyRange, RangeRequest};
 use crate::telemetry;
 use folder::Folder;
-use private::PrivateEtcd;
 use stage::Stage;
 
 /// Try it: a private etcd, all roles, sample pools and groups, and sample nodes

@@ -29,7 +29,7 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// It runs.
-pub(super) struct PrivateEtcd {
+pub struct PrivateEtcd {
     process: Started,
     endpoint: String,
     version: String,
@@ -41,7 +41,7 @@ impl PrivateEtcd {
     ///
     /// # Errors
     /// When there is no binary, or it does not come up; its log is named then.
-    pub(super) async fn start(binary: Option<&Path>, folder: &Path) -> anyhow::Result<PrivateEtcd> {
+    pub async fn start(binary: Option<&Path>, folder: &Path) -> anyhow::Result<PrivateEtcd> {
         let binary = binary.map(Path::to_path_buf).or_else(in_path).ok_or_else(|| Fault::NotFound(HOW.into()))?;
         if !binary.is_file() {
             return Err(Fault::NotFound(format!("there is no etcd binary {}", binary.display())).into());
@@ -60,12 +60,17 @@ impl PrivateEtcd {
     }
 
     /// Where it listens.
-    pub(super) fn endpoint(&self) -> &str {
+    pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
+    /// Its process, for looking at what it costs.
+    pub fn pid(&self) -> i32 {
+        self.process.pid
+    }
+
     /// What it says it is.
-    pub(super) fn version(&self) -> &str {
+    pub fn version(&self) -> &str {
         &self.version
     }
 
@@ -76,7 +81,7 @@ impl PrivateEtcd {
     }
 
     /// Ends it: in order if it can, else by force.
-    pub(super) async fn stop(mut self) {
+    pub async fn stop(mut self) {
         // An error means that it has ended already.
         let _ = kill(Pid::from_raw(self.process.pid), Signal::SIGTERM);
         if tokio::time::timeout(STOP_LIMIT, self.process.child.wait()).await.is_err() {

@@ -1,0 +1,87 @@
+//! Many agents in this process: the real agent code, a lease each, and one watch for all of them or one for each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::host::BareHost;
+use super::meter::Log;
+use super::nodes;
+use crate::agent::actor::{AgentState, Ties, run_tied};
+use crate::reconcile::{Context, Site, Wall};
+
+/// Nodes between their start and their label: as many as the floor has requests under way.
+const JOINING_MAX: usize = 256;
+
+/// How nodes come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Arrival {
+    /// As fast as they can.
+    Rush,
+    /// So many a second, whether those before are done or not (an open loop).
+    PerSecond(f64),
+}
+
+/// The agents. Dropping it ends them.
+pub struct Fleet {
+    site: Site,
+    log: Arc<Log>,
+    tasks: JoinSet<()>,
+}
+
+impl Fleet {
+    /// None yet. The site's store notes in `log` what they do.
+    pub fn new(site: Site, log: Arc<Log>) -> Fleet {
+        Fleet { site, log, tasks: JoinSet::new() }
+    }
+
+    /// Starts so many. Answers when each should have started, in microseconds since the log began.
+    ///
+    /// # Errors
+    /// When a name is not valid.
+    pub async fn arrive(&mut self, nodes: usize, arrival: Arrival) -> anyhow::Result<Vec<u64>> {
+        let began = Instant::now();
+        let offset = self.log.now();
+        let mut due = Vec::with_capacity(nodes);
+        for n in 0..nodes {
+            match arrival {
+                Arrival::Rush => {
+                    if n >= JOINING_MAX {
+                        // A permit for each label that was written.
+                        self.log.joined.acquire().await?.forget();
+                    }
+                    due.push(self.log.now());
+                }
+                Arrival::PerSecond(rate) => {
+                    let at = Duration::from_secs_f64(n as f64 / rate);
+                    sleep_until(began + at).await;
+                    due.push(offset + u64::try_from(at.as_micros()).unwrap_or(u64::MAX));
+                }
+            }
+            self.start(n)?;
+        }
+        Ok(due)
+    }
+
+    fn start(&mut self, n: usize) -> anyhow::Result<()> {
+        let context =
+            Context { identity: format!("host-{n}"), seed: n as u64, wall: Wall::system(), shutdown: CancellationToken::new() };
+        let (tell, _) = watch::channel(AgentState::new());
+        let (order, orders) = mpsc::channel(1);
+        let (site, settings) = (self.site.clone(), nodes::settings(n)?);
+        self.tasks.spawn(async move {
+            let _order = order;
+            run_tied(site, settings, context, Arc::new(BareHost::new(n)), Ties { tell, orders }).await;
+        });
+        Ok(())
+    }
+
+    /// Whether one of them ended, which none should.
+    pub fn lost_one(&mut self) -> bool {
+        self.tasks.try_join_next().is_some()
+    }
+}

@@ -1,0 +1,221 @@
+//! Nodes that join, until every one is registered and a published member of its group, against the floor.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use serde::Serialize;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::fleet::{Arrival, Fleet};
+use super::meter::{Counters, Counts, Log, metered};
+use super::nodes::{GROUP, POOL};
+use super::numbers::{Latency, cpu_seconds, rate};
+use super::place::Place;
+use super::progress::Bar;
+use crate::cli::apply;
+use crate::model::documents::parse;
+use crate::reconcile::{Context, Site, Wall};
+use crate::store::api::{KeyRange, RangeRequest, Store};
+use crate::store::keys::Role;
+use crate::store::wire::{Stored, Summary};
+use crate::{allocator, manager, relay};
+
+/// Longer than this without any progress is a fault, not a figure.
+const STUCK: Duration = Duration::from_secs(60);
+/// How often the end is looked for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What a run measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Pipeline {
+    /// Registrations a second, from the first start to the last published member.
+    pub rate: f64,
+    /// From the label to the answer at the node. With an arrival rate late starts count.
+    pub to_assigned: Latency,
+    /// From the label to the acknowledgement.
+    pub to_registered: Latency,
+    /// Processor seconds of etcd for 1,000 registrations.
+    pub etcd_cpu_s: Option<f64>,
+    /// Processor seconds of this process, agents and roles together, for 1,000 registrations.
+    pub our_cpu_s: Option<f64>,
+    /// Transactions for each registration, by whom.
+    pub txns: f64,
+    /// Bytes of keys and values in them for each registration.
+    pub bytes: f64,
+    /// What went through each one's store.
+    pub stores: Stores,
+}
+
+/// What went through each one's store.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Stores {
+    /// All agents'.
+    pub agents: Counts,
+    /// The allocator's.
+    pub allocator: Counts,
+    /// The relay's.
+    pub relay: Counts,
+    /// The manager's.
+    pub manager: Counts,
+}
+
+struct Roles {
+    counters: [Arc<Counters>; 3],
+    stop: CancellationToken,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+/// Runs it once.
+///
+/// # Errors
+/// When something refuses, or stands still.
+pub async fn pipeline(place: &Place, nodes: usize, arrival: Arrival, own_watch: bool) -> anyhow::Result<Pipeline> {
+    let site = place.site()?;
+    let documents = parse("bench", &format!("{POOL}\n---\n{GROUP}\n")).map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
+    apply::Target::on(site.clone(), site.clone()).apply(&documents).await?;
+    let mut roles = start_roles(place)?;
+    leading(&site).await?;
+    let log = Arc::new(Log::new(nodes));
+    let (agents, counters) = metered(place.site()?.store, Some(log.clone()));
+    let agents = if own_watch { agents } else { share(&agents, &site) };
+    let mut fleet = Fleet::new(Site { store: agents, prefix: site.prefix.clone() }, log.clone());
+
+    let bar = Bar::new("pipeline", nodes);
+    let etcd_before = place.etcd_cpu();
+    let our_before = cpu_seconds(std::process::id() as i32);
+    let began = Instant::now();
+    let due = {
+        let arriving = fleet.arrive(nodes, arrival);
+        tokio::pin!(arriving);
+        loop {
+            tokio::select! {
+                due = &mut arriving => break due?,
+                () = tokio::time::sleep(LOOK) => bar.set(log.done.load(Relaxed) as usize),
+            }
+        }
+    };
+    published(&site, nodes, &log, &mut fleet, &bar).await?;
+    let elapsed = began.elapsed();
+    let since = |before: Option<f64>, now: Option<f64>| Some((now? - before?) / nodes as f64 * 1_000.0);
+    let etcd_cpu_s = since(etcd_before, place.etcd_cpu());
+    let our_cpu_s = since(our_before, cpu_seconds(std::process::id() as i32));
+
+    roles.stop.cancel();
+    while roles.tasks.join_next().await.is_some() {}
+    let [allocator, relay, manager] = roles.counters.map(|counters| counters.counts());
+    let stores = Stores { agents: counters.counts(), allocator, relay, manager };
+    let all = [stores.agents, allocator, relay, manager];
+    let from = |node: usize| match arrival {
+        Arrival::Rush => at(&log.labelled, node),
+        // The label of a node that was late to start was late as well: the time that it was late counts.
+        Arrival::PerSecond(_) => due.get(node).copied().unwrap_or(0),
+    };
+    let latency = |list: &[AtomicU64]| Latency::of((0..nodes).map(|n| at(list, n).saturating_sub(from(n))).collect());
+    Ok(Pipeline {
+        rate: rate(nodes, elapsed),
+        to_assigned: latency(&log.assigned),
+        to_registered: latency(&log.registered),
+        etcd_cpu_s,
+        our_cpu_s,
+        txns: all.iter().map(|counts| counts.txns).sum::<u64>() as f64 / nodes as f64,
+        bytes: all.iter().map(|counts| counts.sent_bytes).sum::<u64>() as f64 / nodes as f64,
+        stores,
+    })
+}
+
+fn at(list: &[AtomicU64], node: usize) -> u64 {
+    list.get(node).map_or(0, |slot| slot.load(Relaxed))
+}
+
+fn share(store: &Store, site: &Site) -> Store {
+    store.with_shared_watch(site.prefix.folder("nodes"), fastrand::Rng::with_seed(7))
+}
+
+fn start_roles(place: &Place) -> anyhow::Result<Roles> {
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let context =
+        |name: &str| Context { identity: format!("bench/{name}"), seed: 1, wall: Wall::system(), shutdown: stop.clone() };
+    let site = || -> anyhow::Result<(Site, Arc<Counters>)> {
+        let site = place.site()?;
+        let (store, counters) = metered(site.store, None);
+        Ok((Site { store, ..site }, counters))
+    };
+    let (allocators, allocator_counts) = site()?;
+    let (relays, relay_counts) = site()?;
+    let (managers, manager_counts) = site()?;
+    tasks.spawn(allocator::run(allocators, Default::default(), context("allocator")));
+    tasks.spawn(relay::run(relays.clone(), relays, Default::default(), context("relay")));
+    tasks.spawn(manager::run(managers, Default::default(), context("manager")));
+    Ok(Roles { counters: [allocator_counts, relay_counts, manager_counts], stop, tasks })
+}
+
+/// Waits until each role has a leader that said so.
+async fn leading(site: &Site) -> anyhow::Result<()> {
+    let deadline = Instant::now() + STUCK;
+    for role in Role::ALL {
+        while site.store.get(site.prefix.role(role)).await?.1.is_none() {
+            ensure!(Instant::now() < deadline, "the {role} does not lead after {STUCK:?}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until every node is registered and a published member.
+async fn published(site: &Site, nodes: usize, log: &Log, fleet: &mut Fleet, bar: &Bar) -> anyhow::Result<()> {
+    let (mut last, mut moved) = ((0, 0), Instant::now());
+    loop {
+        let registered = log.done.load(Relaxed) as usize;
+        bar.set(registered);
+        let members = if registered < nodes { 0 } else { members(site).await? };
+        if members >= nodes {
+            return Ok(());
+        }
+        if fleet.lost_one() {
+            bail!("an agent ended by itself");
+        }
+        if (registered, members) != last {
+            (last, moved) = ((registered, members), Instant::now());
+        }
+        ensure!(
+            moved.elapsed() < STUCK,
+            "nothing moved for {STUCK:?}: {registered} of {nodes} nodes are registered, {members} published"
+        );
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn members(site: &Site) -> anyhow::Result<usize> {
+    let (_, summary) = site.store.get(site.prefix.summary("all")).await.context("failed to read the group's summary")?;
+    let published = summary.and_then(|kv| Summary::decode(&kv.value).ok()).map_or(0, |summary| summary.published);
+    // The summary and the keys that it counts are written together or one after another: the keys are what consumers read.
+    let folder: KeyRange = site.prefix.folder("manager/groups/all/members");
+    let keys = site.store.range(RangeRequest { count_only: true, ..RangeRequest::all(folder) }).await?;
+    Ok(usize::try_from(published.min(u64::try_from(keys.count).unwrap_or(0))).unwrap_or(0))
+}
+
+/// One single put on an idle store: the unit of the latency's bar.
+///
+/// # Errors
+/// When etcd refuses it.
+pub async fn single_put(site: &Site) -> anyhow::Result<Latency> {
+    let mut micros = Vec::new();
+    for n in 0..500 {
+        let began = Instant::now();
+        let put = crate::store::api::Op::put(site.prefix.key("nodes/probe/x"), format!("{n:0256}"));
+        site.store.txn(crate::store::api::Txn { then: vec![put], ..Default::default() }).await?;
+        micros.push(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+    }
+    site.store
+        .txn(crate::store::api::Txn {
+            then: vec![crate::store::api::Op::delete(site.prefix.key("nodes/probe/x"))],
+            ..Default::default()
+        })
+        .await?;
+    Ok(Latency::of(micros))
+}

@@ -1,0 +1,112 @@
+//! Where a round is run: a fresh private etcd, or a fresh prefix in yours, which is emptied afterwards.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+
+use super::numbers::cpu_seconds;
+use crate::cli::private::PrivateEtcd;
+use crate::reconcile::Site;
+use crate::store::api::{Op, Store, Txn};
+use crate::store::etcd::StoreSettings;
+use crate::store::keys::Prefix;
+
+/// What all rounds are run on.
+#[derive(Debug, Clone)]
+pub enum Ground {
+    /// A new etcd for each round.
+    Private {
+        /// The binary; `None` = the one in `$PATH`.
+        binary: Option<PathBuf>,
+        /// Below which folder it keeps its data; `None` = the system's for temporary files.
+        data_dir: Option<PathBuf>,
+    },
+    /// An etcd that runs.
+    Yours(Box<StoreSettings>, Prefix),
+}
+
+/// Where a round is run.
+pub struct Place {
+    settings: StoreSettings,
+    prefix: Prefix,
+    etcd: Option<(PrivateEtcd, TempDir)>,
+    version: String,
+}
+
+impl Ground {
+    /// A place for the next round.
+    ///
+    /// # Errors
+    /// When there is no etcd, or the prefix is in use.
+    pub async fn place(&self) -> anyhow::Result<Place> {
+        match self {
+            Ground::Private { binary, data_dir } => {
+                let mut builder = tempfile::Builder::new();
+                let builder = builder.prefix("enlist-bench-");
+                let folder = match data_dir {
+                    Some(dir) => {
+                        std::fs::create_dir_all(dir).with_context(|| format!("failed to make {}", dir.display()))?;
+                        builder.tempdir_in(dir)
+                    }
+                    None => builder.tempdir(),
+                }
+                .context("failed to make a folder for etcd's data")?;
+                let etcd = PrivateEtcd::start(binary.as_deref(), folder.path()).await?;
+                let settings = StoreSettings::endpoints([etcd.endpoint()]);
+                let version = etcd.version().to_owned();
+                Ok(Place { settings, prefix: Prefix::default(), etcd: Some((etcd, folder)), version })
+            }
+            Ground::Yours(settings, prefix) => {
+                let store = Store::connect(settings.as_ref().clone()).await?;
+                let there = store.range(crate::store::api::RangeRequest {
+                    count_only: true,
+                    ..crate::store::api::RangeRequest::all(prefix.range())
+                });
+                let count = there.await.with_context(|| format!("failed to look below {prefix}/"))?.count;
+                anyhow::ensure!(
+                    count == 0,
+                    "there are {count} keys below {prefix}/: a bench needs a prefix of its own (--prefix)"
+                );
+                let version = store.member().await?.version;
+                Ok(Place { settings: settings.as_ref().clone(), prefix: prefix.clone(), etcd: None, version })
+            }
+        }
+    }
+}
+
+impl Place {
+    /// A site with a connection of its own.
+    ///
+    /// # Errors
+    /// When an endpoint cannot be understood.
+    pub fn site(&self) -> anyhow::Result<Site> {
+        Ok(Site { store: Store::open(self.settings.clone())?, prefix: self.prefix.clone() })
+    }
+
+    /// etcd's version.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Processor seconds that the private etcd has used.
+    pub fn etcd_cpu(&self) -> Option<f64> {
+        cpu_seconds(self.etcd.as_ref()?.0.pid())
+    }
+
+    /// Leaves nothing behind.
+    ///
+    /// # Errors
+    /// When what was written into your etcd cannot be removed.
+    pub async fn clear(self) -> anyhow::Result<()> {
+        match self.etcd {
+            Some((etcd, _folder)) => etcd.stop().await,
+            None => {
+                let store = Store::connect(self.settings).await?;
+                let txn = Txn { then: vec![Op::Delete(self.prefix.range())], ..Txn::default() };
+                store.txn(txn).await.with_context(|| format!("failed to remove what is below {}/", self.prefix))?;
+            }
+        }
+        Ok(())
+    }
+}

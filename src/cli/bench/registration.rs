@@ -1,0 +1,128 @@
+//! `enlist bench pipeline`: rounds of floor and pipeline, and what they say.
+
+use serde::Serialize;
+
+use super::fleet::Arrival;
+use super::floor::{Floor, floor};
+use super::numbers::{Latency, median};
+use super::pipeline::{Pipeline, pipeline, single_put};
+use super::place::Ground;
+use super::progress::Bar;
+use crate::cli::exit::Fault;
+use crate::cli::output::{self, Format, Table};
+
+/// Nodes that join until every one is registered and a published member of its group
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How many nodes
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    nodes: u32,
+    /// One watch for each node, as a real fleet has it, in place of one for all
+    #[arg(long)]
+    own_watch: bool,
+    /// Nodes come at this share of the floor's rate, whether those before are done or not, in place of as fast as they can
+    #[arg(long, value_name = "SHARE")]
+    rate: Option<f64>,
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+struct Report {
+    etcd: String,
+    nodes: usize,
+    own_watch: bool,
+    rate: Option<f64>,
+    /// Pipeline's rate over the floor's, in the middle round.
+    ratio: f64,
+    floor: f64,
+    pipeline: f64,
+    rounds: Vec<Round>,
+}
+
+#[derive(Debug, Serialize)]
+struct Round {
+    ratio: f64,
+    single_put: Latency,
+    floor: Floor,
+    pipeline: Pipeline,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When something refuses, or stands still.
+pub async fn run(ground: &Ground, args: &Args, rounds: usize, format: Format) -> anyhow::Result<String> {
+    if args.rate.is_some_and(|share| !(0.001..=2.0).contains(&share)) {
+        return Err(Fault::Usage("--rate must be a share of the floor's rate between 0.001 and 2".into()).into());
+    }
+    let nodes = args.nodes as usize;
+    let (mut done, mut etcd) = (Vec::new(), String::new());
+    for _ in 0..rounds {
+        let place = ground.place().await?;
+        etcd = place.version().to_owned();
+        let site = place.site()?;
+        let single_put = single_put(&site).await?;
+        let floor = floor(&site.store, &site.prefix, nodes, &Bar::new("floor", nodes * 5)).await?;
+        place.clear().await?;
+        let place = ground.place().await?;
+        let arrival = args.rate.map_or(Arrival::Rush, |share| Arrival::PerSecond(share * floor.whole));
+        let measured = pipeline(&place, nodes, arrival, args.own_watch).await?;
+        place.clear().await?;
+        done.push(Round { ratio: measured.rate / floor.whole, single_put, floor, pipeline: measured });
+    }
+    let middle = |figure: fn(&Round) -> f64| median(done.iter().map(figure).collect());
+    let report = Report {
+        etcd,
+        nodes,
+        own_watch: args.own_watch,
+        rate: args.rate,
+        ratio: middle(|round| round.ratio),
+        floor: middle(|round| round.floor.whole),
+        pipeline: middle(|round| round.pipeline.rate),
+        rounds: done,
+    };
+    if format == Format::Json { output::json(&report) } else { Ok(text(&report)) }
+}
+
+fn text(report: &Report) -> String {
+    let rows = report.rounds.iter().enumerate().map(|(n, round)| {
+        let Pipeline { to_assigned, to_registered, etcd_cpu_s, our_cpu_s, .. } = &round.pipeline;
+        let seconds = |value: &Option<f64>| value.map_or(String::new(), |value| format!("{value:.2}"));
+        let latency = |value: &Latency| format!("{:.1}/{:.1}", value.p50_ms, value.p99_ms);
+        vec![
+            (n + 1).to_string(),
+            format!("{:.0}", round.floor.whole),
+            format!("{:.0}", round.pipeline.rate),
+            format!("{:.2}", round.ratio),
+            latency(to_assigned),
+            latency(to_registered),
+            format!("{:.1}", round.pipeline.txns),
+            format!("{:.0}", round.pipeline.bytes),
+            seconds(etcd_cpu_s),
+            seconds(our_cpu_s),
+        ]
+    });
+    let headings = vec![
+        "ROUND",
+        "FLOOR/S",
+        "PIPELINE/S",
+        "RATIO",
+        "ASSIGNED-MS",
+        "REGISTERED-MS",
+        "TXNS",
+        "BYTES",
+        "ETCD-CPU-S",
+        "OUR-CPU-S",
+    ];
+    let table = Table { headings, rows: rows.collect() }.render();
+    let Report { etcd, nodes, ratio, floor, pipeline, .. } = report;
+    let watch = if report.own_watch { "a watch each" } else { "one watch for all" };
+    let put = median(report.rounds.iter().map(|round| round.single_put.p50_ms).collect());
+    let p99 = median(report.rounds.iter().map(|round| round.pipeline.to_assigned.p99_ms).collect());
+    format!(
+        "{table}\n{nodes} nodes, {watch}, etcd {etcd}. Latencies are p50/p99 from the label; transactions and bytes are for one \
+         registration,\nprocessor seconds for 1,000.\nregistrations/s: {pipeline:.0}, floor {floor:.0}, ratio {ratio:.2}; label to \
+         assignment p99 {p99:.1} ms = {:.0} × a single put on the idle store ({put:.2} ms)\n",
+        p99 / put
+    )
+}

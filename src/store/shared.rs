@@ -1,0 +1,232 @@
+//! One watch for many: a store whose watches below one range are served from a single watch on the server.
+//!
+//! A process that hosts thousands of agents would hold thousands of watches and connections; etcd serves each of them apart.
+//! Here one [`Feed`] follows the whole range and its events are handed to whoever watches the sub-tree they are in. Nothing
+//! else changes: each agent still reads its own sub-tree, decides on it and writes with compares.
+//!
+//! It never hides a gap: when the feed had to read everything again, all watches that hang on it end, and a start that is
+//! older than what is kept is answered like one that was compacted: whoever asked reads its sub-tree again.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::api::{
+    Backend, Event, Header, KeepAlive, Key, KeyRange, LeaseId, MemberInfo, RangeRequest, RangeResponse, Store, StoreError, Txn,
+    TxnResponse, Watch, WatchMessage, WatchRequest,
+};
+use super::feed::{Feed, FeedSettings, Scope, Update};
+use crate::model::names::Revision;
+
+/// Events that are kept for those who start to watch a little behind the feed: seconds of them, at full load.
+const KEPT_EVENTS_MAX: usize = 50_000;
+/// Messages that may wait for one watcher. One that does not drain its watch loses it, and reads again.
+const QUEUE: usize = 64;
+/// The feed's own slow verify: each agent reads its own sub-tree again every few minutes, so this is a second net only, and it
+/// makes all of them read.
+const VERIFY: Duration = Duration::from_secs(24 * 3_600);
+/// A watch waits so long for the feed's first read.
+const FIRST_READ_LIMIT: Duration = Duration::from_secs(10);
+
+impl Store {
+    /// This store with one watch for all sub-trees of a folder: for processes that host many agents. `folder` ends with `/`;
+    /// a sub-tree is everything below one name in it (`<folder><name>/`). Watches of other ranges go to the server as before.
+    #[must_use]
+    pub fn with_shared_watch(&self, folder: KeyRange, rng: fastrand::Rng) -> Store {
+        let hub = Arc::new(Mutex::new(Hub::default()));
+        let settings = FeedSettings { verify: VERIFY, ..FeedSettings::default() };
+        let feed = Feed::open(self.clone(), Scope::one(folder.clone()), settings, rng);
+        let (tell, ready) = watch::channel(false);
+        let task = AbortOnDropHandle::new(tokio::spawn(distribute(feed, folder.clone(), hub.clone(), tell)));
+        Store::new(Arc::new(Shared { inner: self.clone(), folder, hub, ready, _task: task }))
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    inner: Store,
+    folder: KeyRange,
+    hub: Arc<Mutex<Hub>>,
+    /// The feed was complete once.
+    ready: watch::Receiver<bool>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// What is known of the folder, and who watches what in it.
+#[derive(Debug, Default)]
+struct Hub {
+    cluster_id: u64,
+    /// Everything after this and up to `last` is in `kept`.
+    since: Revision,
+    last: Revision,
+    kept: VecDeque<Event>,
+    watchers: HashMap<Key, Vec<mpsc::Sender<WatchMessage>>>,
+}
+
+fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
+    hub.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn distribute(mut feed: Feed, folder: KeyRange, hub: Arc<Mutex<Hub>>, ready: watch::Sender<bool>) {
+    loop {
+        let update = feed.next().await;
+        lock(&hub).apply(&folder, update);
+        ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+    }
+}
+
+/// The sub-tree that a key is in: `<folder><name>/`.
+fn subtree(folder: &KeyRange, key: &Key) -> Option<Key> {
+    let start = folder.start.as_bytes();
+    let rest = key.as_bytes().strip_prefix(start)?;
+    let end = rest.iter().position(|byte| *byte == b'/')?;
+    key.as_bytes().get(..start.len() + end + 1).map(|bytes| Key::from(bytes.to_vec()))
+}
+
+impl Hub {
+    fn header(&self, revision: Revision) -> Header {
+        Header { cluster_id: self.cluster_id, member_id: 0, revision }
+    }
+
+    fn apply(&mut self, folder: &KeyRange, update: Update) {
+        match update {
+            Update::Reset { revision, cluster_id, .. } => {
+                // What happened in between is known to nobody here: everybody reads again.
+                self.watchers.clear();
+                self.kept.clear();
+                (self.cluster_id, self.since, self.last) = (cluster_id, revision, revision);
+            }
+            Update::Events { revision, events } => {
+                self.last = self.last.max(revision);
+                let header = self.header(self.last);
+                let mut parts: HashMap<Key, Vec<Event>> = HashMap::new();
+                for event in &events {
+                    if let Some(part) = subtree(folder, event.key()).filter(|part| self.watchers.contains_key(part)) {
+                        parts.entry(part).or_default().push(event.clone());
+                    }
+                }
+                for (part, events) in parts {
+                    self.tell(&part, WatchMessage::Events { header, events, fragment: false });
+                }
+                self.keep(events);
+            }
+        }
+    }
+
+    fn tell(&mut self, part: &Key, message: WatchMessage) {
+        if let Some(watchers) = self.watchers.get_mut(part) {
+            watchers.retain(|watcher| watcher.try_send(message.clone()).is_ok());
+            if watchers.is_empty() {
+                self.watchers.remove(part);
+            }
+        }
+    }
+
+    fn keep(&mut self, events: Vec<Event>) {
+        self.kept.extend(events);
+        // Whole revisions only: half of one must not be served.
+        while self.kept.len() > KEPT_EVENTS_MAX {
+            let Some(revision) = self.kept.front().map(Event::revision) else { return };
+            while self.kept.front().is_some_and(|event| event.revision() == revision) {
+                self.kept.pop_front();
+            }
+            self.since = revision;
+        }
+    }
+
+    /// Begins a watch.
+    fn watch(&mut self, request: &WatchRequest) -> mpsc::Receiver<WatchMessage> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        // The queue is new and its receiver is here: there is room.
+        let tell = |message| drop(sender.try_send(message));
+        // The reader may be ahead of the feed: then the feed lags, and the store did not step back.
+        let header = self.header(self.last.max(Revision(request.start.0 - 1)));
+        tell(WatchMessage::Created(header));
+        if request.start <= self.since {
+            tell(WatchMessage::Canceled { reason: "older than what the shared watch keeps".to_owned(), compacted: self.since });
+            return receiver;
+        }
+        let begin = self.kept.partition_point(|event| event.revision() < request.start);
+        let owed: Vec<Event> = self.kept.range(begin..).filter(|event| request.range.contains(event.key())).cloned().collect();
+        if !owed.is_empty() {
+            tell(WatchMessage::Events { header, events: owed, fragment: false });
+        }
+        // A name is watched by one agent, rarely by two for a moment; those that went are swept here.
+        let watchers = self.watchers.entry(request.range.start.clone()).or_default();
+        watchers.retain(|watcher| !watcher.is_closed());
+        watchers.push(sender);
+        receiver
+    }
+}
+
+impl Shared {
+    /// Whether this range is one sub-tree of the folder.
+    fn covers(&self, range: &KeyRange) -> bool {
+        subtree(&self.folder, &range.start).is_some_and(|part| KeyRange::prefix(part) == *range)
+    }
+}
+
+/// A watch that hangs on the shared one. Dropping it is enough: the hub sweeps it at the next event of its sub-tree.
+struct Hanging(mpsc::Receiver<WatchMessage>);
+
+impl Watch for Hanging {
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<WatchMessage, StoreError>>> {
+        async { self.0.recv().await.map(Ok) }.boxed()
+    }
+
+    fn request_progress(&mut self) -> BoxFuture<'_, ()> {
+        futures::future::ready(()).boxed()
+    }
+}
+
+impl Backend for Shared {
+    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
+        self.inner.range(request).boxed()
+    }
+
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
+        self.inner.txn(txn).boxed()
+    }
+
+    fn grant(&self, ttl_s: u64) -> BoxFuture<'_, Result<(LeaseId, u64), StoreError>> {
+        self.inner.grant(ttl_s).boxed()
+    }
+
+    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.revoke(lease).boxed()
+    }
+
+    fn time_to_live(&self, lease: LeaseId) -> BoxFuture<'_, Result<(i64, i64), StoreError>> {
+        self.inner.time_to_live(lease).boxed()
+    }
+
+    fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {
+        self.inner.keep_alive(lease).boxed()
+    }
+
+    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
+        if !self.covers(&request.range) {
+            return self.inner.watch(request).boxed();
+        }
+        async move {
+            let mut ready = self.ready.clone();
+            let first = tokio::time::timeout(FIRST_READ_LIMIT, ready.wait_for(|ready| *ready)).await;
+            let late = || StoreError::Timeout { milliseconds: FIRST_READ_LIMIT.as_millis() as u64 };
+            first.map_err(|_| late())?.map_err(|_| StoreError::Broken("the shared watch ended".to_owned()))?;
+            Ok(Box::new(Hanging(lock(&self.hub).watch(&request))) as Box<dyn Watch>)
+        }
+        .boxed()
+    }
+
+    fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
+        self.inner.member().boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests;
