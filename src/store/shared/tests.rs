@@ -47,10 +47,11 @@ async fn each_watcher_gets_its_own_sub_tree_through_one_watch() {
 async fn what_came_between_the_read_and_the_watch_is_owed() {
     let etcd = MemoryEtcd::new();
     let store = shared(&etcd);
+    let first = put(&etcd, "/n/p/label").await;
+    let mut probe = watch(&store, "/n/p/", first.next()).await;
     let read = put(&etcd, "/n/a/label").await;
     let missed = put(&etcd, "/n/a/assignment").await;
     // The hub has seen both before the watch begins.
-    let mut probe = watch(&store, "/n/p/", missed.next()).await;
     put(&etcd, "/n/p/x").await;
     events(probe.as_mut()).await;
     let mut a = watch(&store, "/n/a/", read.next()).await;
