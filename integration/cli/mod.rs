@@ -2,6 +2,7 @@
 
 mod apply;
 mod bad_input;
+mod bench;
 mod dev;
 mod examples;
 mod exit_codes;

@@ -178,9 +178,9 @@ impl Run<'_> {
             ]
         });
         let second = self.nodes.iter().map(|node| copy(node, NodePart::Status, node.registered.encode()));
-        let puts: Vec<Op> = first.chain(second).collect();
+        let (first, second): (Vec<Op>, Vec<Op>) = (first.collect(), second.collect());
         let told = AtomicUsize::new(0);
-        let batches = stream::iter(puts.chunks(FLAT)).map(async |batch| {
+        let batches = stream::iter(first.chunks(FLAT).chain(second.chunks(FLAT))).map(async |batch| {
             self.write(Txn { then: batch.to_vec(), ..Txn::default() }, 0).await?;
             let before = told.fetch_add(batch.len(), Relaxed);
             self.bar.add((before + batch.len()) / 5 - before / 5);
