@@ -87,10 +87,11 @@ has_phase() { [[ $(phase "$1") == "$2" ]]; }
 has_place() { [[ $(place "$1") == "$2" ]]; }
 has_port() { [[ $(place "$1") == *" $2" ]]; }
 has_claim() { [[ -n $(value "claims/default/${1/ //}") ]]; }
-has_no_claim() { [[ -n $1 && -z $(value "claims/default/${1/ //}") ]]; }
+# An etcd that cannot be asked says neither yes nor no: both fail.
+has_no_claim() { local found; [[ -n $1 ]] && found=$(value "claims/default/${1/ //}") && [[ -z $found ]]; }
 is_published() { [[ $(manager_value "manager/groups/all/members/$1") == *'"published":true'* ]]; }
 is_not_published() { [[ $(manager_value "manager/groups/all/members/$1") == *'"published":false'* ]]; }
-is_no_member() { [[ -z $(manager_value "manager/groups/all/members/$1") ]]; }
+is_no_member() { local found; found=$(manager_value "manager/groups/all/members/$1") && [[ -z $found ]]; }
 hold_says() { [[ $(value "nodes/$1/hold") == *"$2"* ]]; }
 
 # all_registered N: N nodes, all of them registered, by their status and by the manager's copies.
@@ -101,11 +102,13 @@ all_registered() {
     $(places | wc -l) == "$count" ]]
 }
 
-# in_step: what the manager's etcd holds of the nodes is, byte for byte, what the nodes' etcd holds.
+# in_step: what the manager's etcd holds of the nodes is, byte for byte, what the nodes' etcd holds; and that is not nothing.
 in_step() {
-  diff <(etcd get --prefix /enlist/nodes/ | sed -n '/\/\(label\|status\|assignment\)$/{n;p}') \
-    <(manager_etcd get --prefix /enlist/manager/nodes/ | sed -n '/\/\(label\|status\|assignment\)$/{n;p}')
+  local nodes copies
+  nodes=$(etcd get --prefix /enlist/nodes/ | facts) && copies=$(manager_etcd get --prefix /enlist/manager/nodes/ | facts) || return 1
+  [[ -n $nodes ]] && diff <(echo "$nodes") <(echo "$copies")
 }
+facts() { sed -n '/\/\(label\|status\|assignment\)$/{n;p}'; }
 
 # reached_by CONTAINER: every published place answers it, with the name of the node that ought to be there.
 reached_by() {
