@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 const BEGIN: &str = "<!-- help -->\n";
 const END: &str = "<!-- /help -->";
-const COMMANDS: [&str; 12] =
-    ["dev", "agent", "run", "apply", "get", "describe", "explain", "delete", "leave", "check", "brake", "purge"];
+const COMMANDS: [&str; 13] =
+    ["dev", "agent", "run", "apply", "get", "describe", "explain", "delete", "leave", "check", "brake", "purge", "bench"];
 
 fn help(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_enlist"))

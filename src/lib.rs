@@ -1,4 +1,22 @@
 //! **enlist**: automatic node registration over etcd.
+//!
+//! A service registers itself with [`Agent::builder`] on a [`Store`]; what it is given is an [`Assignment`]. The roles that answer
+//! are [`allocator`], [`relay`] and [`manager`], each a `run` function over a [`reconcile::Site`]; they meet only in the store. What
+//! they read and write is in [`model`] ([`Pool`], [`Group`], [`Label`], [`Variables`], [`Selector`]), what they decide in [`plan`].
+//!
+//! ```no_run
+//! use enlist::store::etcd::StoreSettings;
+//! use enlist::{Agent, Store};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = Store::connect(StoreSettings::endpoints(["127.0.0.1:2379"])).await?;
+//! let registered = Agent::builder(store).id("edge-7").variable("zone", "eu-1").port("http").join().await?;
+//! for socket in registered.sockets() {
+//!     println!("listening on {socket}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod model;
 pub mod plan;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use enlist::Store;
 use enlist::model::documents::{stored_group, stored_pool};
 use enlist::model::group::Member;
+use enlist::model::names::Revision;
 use enlist::store::api::{Key, KeyRange, KeyValue, Op, Txn};
 use enlist::store::keys::{NodePart, ParsedKey, Prefix};
 use enlist::store::wire::{RoleReport, Stored, Summary};
@@ -124,10 +125,12 @@ async fn not_told(etcd: &Etcd, store: &Store) -> (usize, Vec<String>) {
     let found: Vec<serde_json::Value> = serde_json::from_slice(&stdout).unwrap();
     let keys = found.iter().flat_map(|found| found["keys"].as_array().unwrap());
     let told: BTreeSet<&str> = keys.map(|key| key.as_str().unwrap()).collect();
-    // What the roles have put right meanwhile is no more.
-    let still: BTreeSet<Key> = store.read_all(prefix.range(), None).await.unwrap().kvs.into_iter().map(|kv| kv.key).collect();
+    // What the roles have put right or removed meanwhile is no more.
+    let still = store.read_all(prefix.range(), None).await.unwrap().kvs;
+    let still: BTreeMap<Key, Revision> = still.into_iter().map(|kv| (kv.key, kv.mod_revision)).collect();
     let unreadable: Vec<&KeyValue> = kvs.iter().filter(|kv| is_unreadable(&prefix, kv)).collect();
-    let missing = unreadable.iter().filter(|kv| still.contains(&kv.key) && !told.contains(&*prefix.relative(&kv.key)));
+    let missing = unreadable.iter().filter(|kv| still.get(&kv.key) == Some(&kv.mod_revision));
+    let missing = missing.filter(|kv| !told.contains(&*prefix.relative(&kv.key)));
     let missing = missing.map(|kv| format!("{:?} = {:?}", kv.key, String::from_utf8_lossy(&kv.value))).collect();
     (unreadable.len(), missing)
 }

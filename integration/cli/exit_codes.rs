@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::{Answer, At, Running, answer, bound_node, enlist, label, status, write};
-use crate::support::etcd::free_port;
+use crate::support::certs::Certs;
+use crate::support::etcd::{Etcd, EtcdOptions, EtcdVersion, free_port};
 
 fn alone(arguments: &[&str]) -> Answer {
     let mut command = enlist();
@@ -181,4 +182,24 @@ fn a_role_waits_for_its_store_says_so_once_and_stops_in_order() {
 fn version_tells_version_and_commit() {
     let text = alone(&["--version"]).ok();
     assert!(text.starts_with(&format!("enlist {} (", env!("CARGO_PKG_VERSION"))), "{text}");
+}
+
+#[test]
+fn tls_is_spoken_with_what_flags_and_settings_name() {
+    let certs = Certs::generate();
+    let etcd = Etcd::start_with(EtcdVersion::V3_5, &EtcdOptions { tls: Some(certs.clone()), ..EtcdOptions::default() });
+    let endpoint = etcd.endpoint.as_str();
+    let [ca, cert, key] = [certs.ca(), certs.client_cert(), certs.client_key()].map(|path| path.to_str().unwrap().to_owned());
+    let run = |words: &[&str], variables: &[(&str, &str)]| {
+        let mut command = enlist();
+        command.args(["get", "pools", "--endpoints", endpoint]).args(words).envs(variables.iter().copied());
+        answer(command)
+    };
+    run(&["--cacert", &ca, "--cert", &cert, "--key", &key], &[]).ok();
+    run(&["--insecure-skip-tls-verify", "--cert", &cert, "--key", &key], &[]).ok();
+    let section = ["CACERT", "CERT", "KEY"].map(|name| format!("ENLIST__SOURCE__{name}"));
+    run(&[], &[(section[0].as_str(), ca.as_str()), (&section[1], &cert), (&section[2], &key)]).ok();
+    // Another authority's server is not talked to.
+    let strangers = Certs::generate();
+    run(&["--cacert", strangers.ca().to_str().unwrap(), "--cert", &cert, "--key", &key], &[]).fails(6, "certificate");
 }

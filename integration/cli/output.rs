@@ -29,6 +29,12 @@ fn json_has_the_documented_fields() {
     assert_eq!(one("assignments")["terms"]["hold_s"], 600);
     assert_eq!(one("claims")["state"], "bound");
     assert_eq!(one("groups")["condition"], "new");
+    // Nobody renews the copies that groups rest on: said as data and as talk.
+    assert!(one("groups")["copies_lag_s"].is_null() && one("roles")["lag"].is_null());
+    assert!(at.run(&["get", "groups"]).stderr.contains("no relay leads"));
+    at.put("roles/relay", r#"{"v":1,"identity":"h/1","version":"0.1.0","revision":9,"lag":3,"counters":{"lag_s":77}}"#);
+    assert_eq!(one("groups")["copies_lag_s"], 77);
+    assert!(at.run(&["get", "members", "web"]).stderr.contains("77 s behind"));
     let pool = one("pools");
     assert!(pool["total"].is_string() && pool["free"].is_string(), "IPv6 counts are texts: {pool}");
     assert_eq!(at.run(&["get", "roles", "-o", "name"]).ok(), "allocator\nrelay\nmanager\n");

@@ -12,6 +12,15 @@ use super::names::{DomainName, InstanceId, NodeId, PoolName, PortName, Revision}
 use super::pool::{OnIsolation, Sharing};
 
 /// The answer to a node.
+///
+/// ```
+/// use enlist::Assignment;
+/// use enlist::store::wire::Stored;
+/// let stored = br#"{"v":1,"node":"edge-9","instance":"77aa","state":"waiting","reason":"pool-full","message":"pool eu is full",
+///     "generation":930,"asked":"60303ae22b998861"}"#;
+/// let assignment = Assignment::decode(stored).unwrap();
+/// assert!(assignment.bound().is_none() && assignment.claims().is_empty());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
     /// The node.

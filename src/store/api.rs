@@ -441,6 +441,17 @@ pub trait Backend: Send + Sync + fmt::Debug {
 }
 
 /// A cheap handle on a store: an etcd cluster, or the in-memory model of one.
+///
+/// ```no_run
+/// use enlist::Store;
+/// use enlist::store::etcd::StoreSettings;
+/// # async fn example() -> Result<(), enlist::store::api::StoreError> {
+/// let store = Store::connect(StoreSettings::endpoints(["127.0.0.1:2379"])).await?;
+/// let (header, label) = store.get("/enlist/nodes/edge-7/label").await?;
+/// println!("at revision {}: {label:?}", header.revision);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Store(Arc<dyn Backend>);
 

@@ -165,6 +165,9 @@ async fn show<T: Shown>(common: Common, args: Args) -> anyhow::Result<Exit> {
     {
         return Err(Fault::NotFound(format!("there is no {} {name}", args.kind.named())).into());
     }
+    if let Some(warning) = T::warning(stores) {
+        output::say(format_args!("enlist: warning: {warning}"));
+    }
     output::print(&print::all(&objects, args.output)?)?;
     Ok(Exit::Ok)
 }

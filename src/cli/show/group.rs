@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::node::group_name;
+use super::role::{copies_lag_s, stale_copies};
 use super::{Shown, Stores, joined};
 use crate::cli::content::{Content, decoded, group};
 use crate::model::names::GroupName;
@@ -29,22 +30,29 @@ pub struct GroupObject {
     pub members: u64,
     /// How many of them are published.
     pub published: u64,
-    /// ok, frozen, new (no manager has seen it yet), or orphaned (its definition is gone, the manager has not seen that yet).
+    /// ok; frozen (the definition has a fault, the members are the last ones); new (no manager has seen it yet) or invalid (and none
+    /// will: it has a fault); orphaned (its definition is gone, the manager has not seen that yet); unreadable (its summary is).
     pub condition: String,
     /// What is wrong with a frozen one.
     pub message: String,
-    /// The source revision of the copies it rests on; 0 = none yet.
+    /// The source revision of the copies when the group changed last; 0 = none yet.
     pub revision: i64,
+    /// How late the copies are that all groups rest on, in seconds; null = no relay leads.
+    pub copies_lag_s: Option<u64>,
 }
 
 impl Shown for GroupObject {
     const SOURCE: &'static [&'static str] = &[];
-    const MANAGER: &'static [&'static str] = &["groups", "manager/groups"];
+    const MANAGER: &'static [&'static str] = &["groups", "manager/groups", "roles"];
     const HEADINGS: &'static [&'static str] = &["GROUP", "SELECTOR", "MEMBERS", "PUBLISHED", "CONDITION"];
-    const WIDE: &'static [&'static str] = &["KEYED BY", "PORT", "REVISION", "MESSAGE"];
+    const WIDE: &'static [&'static str] = &["KEYED BY", "PORT", "REVISION", "COPIES LAG", "MESSAGE"];
 
     fn list(stores: Stores<'_>) -> Vec<Self> {
         stores.manager.map(groups).unwrap_or_default()
+    }
+
+    fn warning(stores: Stores<'_>) -> Option<String> {
+        stale_copies(stores.manager)
     }
 
     fn name(&self) -> String {
@@ -71,7 +79,8 @@ impl Shown for GroupObject {
     }
 
     fn wide_cells(&self) -> Vec<String> {
-        vec![joined(&self.keyed_by), self.port.clone().unwrap_or_default(), self.revision.to_string(), self.message.clone()]
+        let lag = self.copies_lag_s.map(|seconds| format!("{seconds}s")).unwrap_or_default();
+        vec![joined(&self.keyed_by), self.port.clone().unwrap_or_default(), self.revision.to_string(), lag, self.message.clone()]
     }
 }
 
@@ -121,7 +130,8 @@ fn groups(manager: &Content) -> Vec<GroupObject> {
             objects.insert(name.clone(), unseen(name, definition));
         }
     }
-    objects.into_values().collect()
+    let copies_lag_s = copies_lag_s(manager);
+    objects.into_values().map(|object| GroupObject { copies_lag_s, ..object }).collect()
 }
 
 fn summarised(name: &str, summary: Option<Summary>, definition: Option<&Definition>) -> GroupObject {
@@ -141,6 +151,7 @@ fn summarised(name: &str, summary: Option<Summary>, definition: Option<&Definiti
         condition: condition.into(),
         message,
         revision: summary.map_or(0, |summary| summary.revision.0),
+        copies_lag_s: None,
     }
 }
 
@@ -155,5 +166,6 @@ fn unseen(name: &str, definition: &Definition) -> GroupObject {
         condition: if definition.fault.is_some() { "invalid" } else { "new" }.into(),
         message: definition.fault.clone().unwrap_or_default(),
         revision: 0,
+        copies_lag_s: None,
     }
 }

@@ -49,6 +49,10 @@ impl Shown for MemberObject {
         members.collect()
     }
 
+    fn warning(stores: Stores<'_>) -> Option<String> {
+        super::role::stale_copies(stores.manager)
+    }
+
     fn name(&self) -> String {
         format!("{}/{}", self.group, self.node)
     }

@@ -46,6 +46,11 @@ pub trait Shown: Serialize + PartialEq + Sized {
     fn is_called(&self, name: &str) -> bool {
         self.name() == name
     }
+    /// What people should know of the objects as a whole; `None` = nothing.
+    fn warning(_stores: Stores<'_>) -> Option<String> {
+        None
+    }
+
     /// Whether nothing of that name is an answer too: a group may have no members.
     fn may_be_none(_stores: Stores<'_>, _name: &str) -> bool {
         false

@@ -23,8 +23,8 @@ pub struct RoleObject {
     pub version: String,
     /// The revision its view has seen.
     pub revision: i64,
-    /// How far it is behind, in revisions.
-    pub lag: i64,
+    /// How far it is behind, in revisions; null = nobody leads who could say.
+    pub lag: Option<i64>,
     /// Why its brake is on; empty = off.
     pub brake: String,
     /// The last pass in words.
@@ -56,7 +56,7 @@ impl Shown for RoleObject {
             self.role.clone(),
             self.leader.clone(),
             self.standby.to_string(),
-            self.lag.to_string(),
+            self.lag.map(|lag| lag.to_string()).unwrap_or_default(),
             self.brake.clone(),
             self.findings.to_string(),
             self.last_pass.clone(),
@@ -81,7 +81,7 @@ fn object(role: Role, content: &Content) -> RoleObject {
             standby,
             version: String::new(),
             revision: 0,
-            lag: 0,
+            lag: None,
             brake: String::new(),
             last_pass: String::new(),
             findings: 0,
@@ -93,11 +93,28 @@ fn object(role: Role, content: &Content) -> RoleObject {
             standby,
             version: report.version,
             revision: report.revision.0,
-            lag: report.lag,
+            lag: Some(report.lag),
             brake: report.brake,
             last_pass: report.last_pass,
             findings: report.findings,
             counters: report.counters,
         },
+    }
+}
+
+/// How late the copies are that groups rest on, in seconds; `None` = no relay leads.
+pub fn copies_lag_s(manager: &Content) -> Option<u64> {
+    let report = decoded::<RoleReport>(manager.get(&manager.prefix.role(Role::Relay))?).ok()?;
+    Some(report.counters.get("lag_s").copied().unwrap_or_default())
+}
+
+/// What people should know who look at groups or members: that these rest on old copies.
+pub fn stale_copies(manager: Option<&Content>) -> Option<String> {
+    /// A relay that is well is behind for moments only; its report is a few seconds old.
+    const LATE_S: u64 = 30;
+    match copies_lag_s(manager?) {
+        None => Some("no relay leads: what is shown rests on copies that nobody renews".into()),
+        Some(late) if late >= LATE_S => Some(format!("the copies that this rests on are {late} s behind")),
+        Some(_) => None,
     }
 }

@@ -22,6 +22,13 @@ pub use key::{GroupKey, GroupKeyError};
 pub const KEYED_BY_MAX: usize = 8;
 
 /// A group's definition.
+///
+/// ```
+/// use enlist::model::documents::{Document, parse};
+/// let documents = parse("groups.yaml", "{kind: Group, name: web, selector: role=web, keyed_by: [zone]}").unwrap();
+/// let [Document::Group(group)] = documents.as_slice() else { panic!() };
+/// assert_eq!(group.selector.to_string(), "role=web");
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
     /// Its name.

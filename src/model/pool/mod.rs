@@ -34,6 +34,13 @@ pub const TERM_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 pub const LIST_MAX: usize = 10_000;
 
 /// Addresses and ports to give out, and to whom.
+///
+/// ```
+/// use enlist::model::documents::{Document, parse};
+/// let documents = parse("pools.yaml", "{kind: Pool, name: eu, cidrs: [10.20.0.0/16], selector: zone=eu-1}").unwrap();
+/// let [Document::Pool(pool)] = documents.as_slice() else { panic!() };
+/// assert_eq!((pool.name.as_str(), pool.cooldown.as_secs()), ("eu", 60));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
     /// Its name.

@@ -1,3 +1,4 @@
+//! The shared watch on the model of etcd: each watcher gets its own sub-tree, whole, and no gap is hidden.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 use super::*;
 use crate::store::api::Op;
