@@ -90,14 +90,7 @@ pub(crate) async fn run_tied(
 ) -> AgentExit {
     let span = info_span!("agent", node = %settings.id);
     async {
-        let shutdown = context.shutdown.clone();
-        // Opening may wait for a way to etcd.
-        let opened = tokio::select! {
-            biased;
-            opened = Actor::open(site, settings, context, host, ties) => opened,
-            () = shutdown.cancelled() => Err(Ending::Stopped),
-        };
-        match opened {
+        match Actor::open(site, settings, context, host, ties).await {
             Ok(actor) => actor.run().await,
             Err(ending) => ending.alone(),
         }
@@ -214,7 +207,12 @@ impl Actor {
             ..Face::default()
         };
         let (face, _) = watch::channel(first_face);
-        let temporary = host.listen(face.subscribe()).await.map_err(|error| Ending::Host(error.to_string()))?;
+        // It may wait for a way to etcd. Nothing else here is cut short: a file operation would go on and keep the directory locked.
+        let temporary = tokio::select! {
+            biased;
+            at = host.listen(face.subscribe()) => at.map_err(|error| Ending::Host(error.to_string()))?,
+            () = context.shutdown.cancelled() => return Err(Ending::Stopped),
+        };
         let label = make_label(&settings, &me, temporary, &*host, &context)?;
         let now = Instant::now();
         let rng = |purpose: &str| context.rng(&format!("agent/{}/{purpose}", me.run));

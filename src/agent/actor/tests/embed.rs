@@ -95,3 +95,16 @@ async fn variables_that_are_said_while_it_joins_are_not_lost() {
     lab.until("the label", async || lab.label().await.variables.get("role") == Some("web")).await;
     registered.stop().await.unwrap();
 }
+
+/// A stop at the very start must not leave a file operation behind that still holds the state directory.
+#[tokio::test]
+async fn a_stop_at_the_start_leaves_the_state_directory_free() {
+    let (etcd, dir) = (MemoryEtcd::new(), tempfile::tempdir().unwrap());
+    for _ in 0..200 {
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        let context = Context { identity: "a".into(), seed: 1, wall: Wall::system(), shutdown };
+        let joined = Agent::builder(etcd.store()).id("a").state_dir(dir.path()).context(context).join().await;
+        assert!(matches!(joined, Err(AgentError::Stopped)), "{joined:?}");
+    }
+}
