@@ -12,10 +12,10 @@ use super::tally::Tally;
 use super::view::{Noticed, View};
 use crate::model::names::Revision;
 use crate::model::pool::OnIsolation;
+use crate::plan::Pass;
 use crate::plan::brake::RELEASE_PERCENT_PER_MINUTE;
 use crate::plan::change::{Action, Change, Note, Plan};
 use crate::plan::snapshot::Snapshot;
-use crate::plan::{Pass, plan};
 use crate::reconcile::election::Leadership;
 use crate::reconcile::report::sleep_until;
 use crate::reconcile::{Context, Site};
@@ -125,7 +125,7 @@ impl<'a> Leader<'a> {
             if self.tally.due <= Instant::now() {
                 self.tally.write(view.snapshot().revision).await;
             }
-            let result = self.pass(view.snapshot(), carried).instrument(info_span!("pass", role = "allocator")).await;
+            let result = self.pass(view, carried).instrument(info_span!("pass", role = "allocator")).await;
             dirty = result.more;
             if result.deposed {
                 return;
@@ -177,15 +177,16 @@ impl<'a> Leader<'a> {
         }
     }
 
-    async fn pass(&mut self, snapshot: &Snapshot, carried: &mut Carried) -> Passed {
+    async fn pass(&mut self, view: &mut View, carried: &mut Carried) -> Passed {
         let started = Instant::now();
+        let revision = view.snapshot().revision;
         let pass = Pass {
-            release_budget: carried.budget.available(snapshot),
-            held_only: carried.quiet.until(snapshot).is_some_and(|until| Instant::now() < until),
+            release_budget: carried.budget.available(view.brake().bound),
+            held_only: carried.quiet.until(view.snapshot()).is_some_and(|until| Instant::now() < until),
             now_text: self.context.wall.now(),
             forget_s: self.forget.as_secs(),
         };
-        let mut plan = plan(snapshot, &pass);
+        let mut plan = view.plan(&pass);
         let more = plan.changes.len() > PASS_CHANGES_MAX;
         plan.changes.truncate(PASS_CHANGES_MAX);
         self.say_findings(&plan);
@@ -199,11 +200,9 @@ impl<'a> Leader<'a> {
             self.settle(change, outcome, &mut passed);
         }
         let elapsed = started.elapsed();
-        debug!(changes = plan.changes.len(), elapsed_ms = elapsed.as_millis() as u64, rev = %snapshot.revision, "pass done");
-        self.tally.passed(
-            &format!("{} changes planned at revision {}, {} lost", plan.changes.len(), snapshot.revision, passed.lost),
-            elapsed,
-        );
+        debug!(changes = plan.changes.len(), elapsed_ms = elapsed.as_millis() as u64, rev = %revision, "pass done");
+        self.tally
+            .passed(&format!("{} changes planned at revision {}, {} lost", plan.changes.len(), revision, passed.lost), elapsed);
         passed
     }
 
@@ -329,9 +328,8 @@ impl Budget {
         self.spent.retain(|at| at.elapsed() < Self::WINDOW);
     }
 
-    fn available(&mut self, snapshot: &Snapshot) -> usize {
+    fn available(&mut self, bound: usize) -> usize {
         self.forget_old();
-        let bound = crate::plan::brake::Brake::of(snapshot).bound;
         (bound * RELEASE_PERCENT_PER_MINUTE / 100).max(1).saturating_sub(self.spent.len())
     }
 

@@ -1,9 +1,12 @@
 //! The typed picture of the prefix at one revision: what a pass sees. Fed by a feed, whole revisions at a time.
 
-use std::collections::BTreeMap;
-
 use crate::model::documents;
-use crate::model::names::{NodeId, Revision};
+use crate::model::names::{NodeId, PoolName, Revision};
+use crate::model::pool::Pool;
+use crate::plan::Pass;
+use crate::plan::brake::Brake;
+use crate::plan::change::Plan;
+use crate::plan::picture::Picture;
 use crate::plan::snapshot::{NodeRecord, Snapshot, Stored, Unreadable};
 use crate::store::api::{Event, Key, KeyValue, LeaseId};
 use crate::store::feed::Update;
@@ -14,7 +17,7 @@ use crate::store::wire;
 #[derive(Debug)]
 pub struct View {
     prefix: Prefix,
-    snapshot: Snapshot,
+    picture: Picture,
     complete: bool,
     silent_releases: usize,
 }
@@ -33,12 +36,22 @@ pub enum Noticed {
 impl View {
     /// An empty picture, not complete yet.
     pub fn new(prefix: Prefix) -> Self {
-        View { prefix, snapshot: Snapshot::default(), complete: false, silent_releases: 0 }
+        View { prefix, picture: Picture::default(), complete: false, silent_releases: 0 }
     }
 
     /// What is known. Only to be planned from when [`View::is_complete`].
     pub fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
+        self.picture.snapshot()
+    }
+
+    /// What the brake sees.
+    pub(super) fn brake(&self) -> Brake {
+        self.picture.brake()
+    }
+
+    /// Decides what to write.
+    pub(super) fn plan(&mut self, pass: &Pass) -> Plan {
+        self.picture.plan(pass)
     }
 
     /// Whether everything was read once.
@@ -56,14 +69,13 @@ impl View {
         match update {
             Update::Reset { revision, kvs, stepped_back, .. } => {
                 // A new one, filled and put in place whole: what is gone from the store is gone here.
-                self.snapshot = Snapshot { revision, ..Snapshot::default() };
-                kvs.iter().for_each(|kv| self.put(kv));
+                self.picture = Picture::of(read(&self.prefix, revision, &kvs));
                 let first = !self.complete;
                 self.complete = true;
                 if stepped_back && !first { Noticed::SteppedBack } else { Noticed::Changed }
             }
             Update::Events { revision, events } => {
-                self.snapshot.revision = revision;
+                self.picture.set_revision(revision);
                 let mut noticed = Noticed::Nothing;
                 for event in events {
                     noticed = Noticed::Changed;
@@ -79,35 +91,23 @@ impl View {
 
     /// A picture of a listing, for commands.
     pub fn of<'a>(prefix: Prefix, revision: Revision, kvs: impl IntoIterator<Item = &'a KeyValue>) -> Snapshot {
-        let mut view = View::new(prefix);
-        view.snapshot.revision = revision;
-        kvs.into_iter().for_each(|kv| view.put(kv));
-        view.snapshot
+        read(&prefix, revision, kvs)
     }
 
     fn put(&mut self, kv: &KeyValue) {
+        let picture = &mut self.picture;
         match self.prefix.parse(&kv.key) {
-            ParsedKey::Node(node, part) => {
-                let record = self.snapshot.nodes.entry(node.clone()).or_default();
-                match part {
-                    NodePart::Label => record.label = Some(of_node(kv, &node, |label: &crate::Label| &label.id)),
-                    NodePart::Assignment => {
-                        record.assignment = Some(of_node(kv, &node, |assignment: &crate::Assignment| &assignment.node));
-                    }
-                    NodePart::Status => record.status = Some(stored(kv)),
-                    NodePart::Hold => record.hold = Some(stored(kv)),
-                    NodePart::Clock => record.clock = Some(stored(kv)),
-                }
-            }
-            ParsedKey::Claim(key) => drop(self.snapshot.claims.insert(key, stored(kv))),
+            ParsedKey::Node(node, NodePart::Assignment) => picture.set_assignment(&node, Some(assignment(kv, &node))),
+            ParsedKey::Node(node, part) => picture.change_node(&node, |record| set(record, part, kv, &node)),
+            ParsedKey::Claim(key) => picture.set_claim(key, Some(stored(kv))),
             ParsedKey::Pool(name) => {
-                let value = documents::stored_pool(&name, &kv.value).map_err(Unreadable::from);
-                self.snapshot.pools.insert(name, with_revisions(kv, value));
+                let pool = pool(kv, &name);
+                picture.set_pool(name, Some(pool));
             }
-            ParsedKey::Brake(Role::Allocator) => self.snapshot.brake_released = kv.mod_revision,
+            ParsedKey::Brake(Role::Allocator) => picture.set_brake_released(kv.mod_revision),
             ParsedKey::Foreign => {
                 if let Some(address) = self.prefix.stray_under(&kv.key) {
-                    self.snapshot.strays.insert(self.prefix.relative(&kv.key), address);
+                    picture.set_stray(self.prefix.relative(&kv.key), Some(address));
                 }
             }
             _ => {}
@@ -115,23 +115,60 @@ impl View {
     }
 
     fn delete(&mut self, key: &Key) {
+        let picture = &mut self.picture;
         match self.prefix.parse(key) {
             ParsedKey::Node(node, part) => {
-                let is_silent = self.snapshot.nodes.get(&node).is_some_and(NodeRecord::is_silent);
+                let is_silent = picture.snapshot().nodes.get(&node).is_some_and(NodeRecord::is_silent);
                 self.silent_releases += usize::from(is_silent && part == NodePart::Assignment);
-                forget(&mut self.snapshot.nodes, &node, part);
+                if part == NodePart::Assignment {
+                    picture.set_assignment(&node, None);
+                } else {
+                    picture.change_node(&node, |record| unset(record, part));
+                }
             }
-            ParsedKey::Claim(key) => drop(self.snapshot.claims.remove(&key)),
-            ParsedKey::Pool(name) => drop(self.snapshot.pools.remove(&name)),
-            ParsedKey::Brake(Role::Allocator) => self.snapshot.brake_released = Revision::NONE,
-            ParsedKey::Foreign => drop(self.snapshot.strays.remove(&self.prefix.relative(key))),
+            ParsedKey::Claim(key) => picture.set_claim(key, None),
+            ParsedKey::Pool(name) => picture.set_pool(name, None),
+            ParsedKey::Brake(Role::Allocator) => picture.set_brake_released(Revision::NONE),
+            ParsedKey::Foreign => picture.set_stray(self.prefix.relative(key), None),
             _ => {}
         }
     }
 }
 
-fn forget(nodes: &mut BTreeMap<NodeId, NodeRecord>, node: &NodeId, part: NodePart) {
-    let Some(record) = nodes.get_mut(node) else { return };
+/// A listing, typed.
+fn read<'a>(prefix: &Prefix, revision: Revision, kvs: impl IntoIterator<Item = &'a KeyValue>) -> Snapshot {
+    let mut snapshot = Snapshot { revision, ..Snapshot::default() };
+    for kv in kvs {
+        match prefix.parse(&kv.key) {
+            ParsedKey::Node(node, part) => set(snapshot.nodes.entry(node.clone()).or_default(), part, kv, &node),
+            ParsedKey::Claim(key) => drop(snapshot.claims.insert(key, stored(kv))),
+            ParsedKey::Pool(name) => {
+                let pool = pool(kv, &name);
+                snapshot.pools.insert(name, pool);
+            }
+            ParsedKey::Brake(Role::Allocator) => snapshot.brake_released = kv.mod_revision,
+            ParsedKey::Foreign => {
+                if let Some(address) = prefix.stray_under(&kv.key) {
+                    snapshot.strays.insert(prefix.relative(&kv.key), address);
+                }
+            }
+            _ => {}
+        }
+    }
+    snapshot
+}
+
+fn set(record: &mut NodeRecord, part: NodePart, kv: &KeyValue, node: &NodeId) {
+    match part {
+        NodePart::Label => record.label = Some(of_node(kv, node, |label: &crate::Label| &label.id)),
+        NodePart::Assignment => record.assignment = Some(assignment(kv, node)),
+        NodePart::Status => record.status = Some(stored(kv)),
+        NodePart::Hold => record.hold = Some(stored(kv)),
+        NodePart::Clock => record.clock = Some(stored(kv)),
+    }
+}
+
+fn unset(record: &mut NodeRecord, part: NodePart) {
     match part {
         NodePart::Label => record.label = None,
         NodePart::Assignment => record.assignment = None,
@@ -139,9 +176,14 @@ fn forget(nodes: &mut BTreeMap<NodeId, NodeRecord>, node: &NodeId, part: NodePar
         NodePart::Hold => record.hold = None,
         NodePart::Clock => record.clock = None,
     }
-    if record.is_empty() {
-        nodes.remove(node);
-    }
+}
+
+fn assignment(kv: &KeyValue, node: &NodeId) -> Stored<crate::Assignment> {
+    of_node(kv, node, |assignment: &crate::Assignment| &assignment.node)
+}
+
+fn pool(kv: &KeyValue, name: &PoolName) -> Stored<Pool> {
+    with_revisions(kv, documents::stored_pool(name, &kv.value).map_err(Unreadable::from))
 }
 
 fn stored<T: wire::Stored>(kv: &KeyValue) -> Stored<T> {

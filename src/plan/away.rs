@@ -31,11 +31,9 @@ pub struct Away {
 
 /// Decides about every node that is away and not in `done`.
 pub fn away(world: &World<'_>, brake: Brake, done: &BTreeSet<&NodeId>) -> Away {
-    let mut queue: Vec<_> = world
-        .snapshot
-        .nodes
-        .iter()
-        .filter(|(node, record)| !record.is_live() && !done.contains(node))
+    let absent = world.index.absent().iter().filter_map(|node| world.node(node));
+    let mut queue: Vec<_> = absent
+        .filter(|(node, _)| !done.contains(node))
         .map(|(node, record)| (modified(record.hold.as_ref()), node, record))
         .collect();
     queue.sort_by_key(|(hold, node, _)| (*hold, *node));

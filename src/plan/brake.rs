@@ -1,7 +1,5 @@
 //! The brake: when many nodes fall silent at once, nothing is taken away. Stateless: every leader sees the same.
 
-use crate::plan::snapshot::Snapshot;
-
 /// At least so many silent nodes …
 pub const SILENT_MIN: usize = 3;
 /// … and at least this share of the bound ones, in per cent. (Eureka's self-preservation uses 15 %.)
@@ -11,7 +9,7 @@ pub const EXTENSION_S: u64 = 3600;
 /// After that at most this share of the bound nodes a minute is released, in per cent.
 pub const RELEASE_PERCENT_PER_MINUTE: usize = 15;
 
-/// What the brake sees in one snapshot.
+/// What the brake sees in one snapshot; counted in [`Index`](crate::plan::index::Index).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Brake {
     /// Nodes that have addresses (or addresses in `leaving`).
@@ -21,15 +19,6 @@ pub struct Brake {
 }
 
 impl Brake {
-    /// What a snapshot shows.
-    pub fn of(snapshot: &Snapshot) -> Brake {
-        let bound = snapshot.nodes.values().filter(|record| record.has_claims());
-        bound.fold(Brake::default(), |brake, record| Brake {
-            bound: brake.bound + 1,
-            silent: brake.silent + usize::from(record.is_silent()),
-        })
-    }
-
     /// Whether nothing may be taken away.
     ///
     /// ```

@@ -7,7 +7,7 @@ use crate::model::names::{NodeId, PoolName};
 use crate::plan::Pass;
 use crate::plan::allocate::asker::{Asker, Attempt};
 use crate::plan::allocate::choose_address::Why;
-use crate::plan::audit::Audit;
+use crate::plan::index::Index;
 use crate::plan::pools::PoolView;
 use crate::plan::snapshot::{Snapshot, Stored};
 use crate::plan::space::family::{self, Family};
@@ -60,8 +60,10 @@ pub fn explain(snapshot: &Snapshot, node: &NodeId) -> Option<Explanation> {
     let snapshot = &*super::sound(snapshot);
     let (node, record) = snapshot.nodes.get_key_value(node)?;
     let pass = Pass::default();
-    let world = World::new(snapshot, &pass);
-    let mut taken = Taken::new(snapshot, &Audit::new(snapshot));
+    let index = Index::of(snapshot);
+    let world = World::new(snapshot, &index, &pass);
+    let mut taken = Taken::of(snapshot);
+    taken.begin(&index);
     let mut explanation = Explanation { node: node.clone(), state: String::new(), pools: Vec::new(), addresses: Vec::new() };
     let Some(asker) = Asker::new(node, record) else {
         explanation.state = match (&record.label, &record.assignment) {

@@ -1,24 +1,26 @@
 //! What is wrong with stored things, in words. A bad record costs that record and nothing else; here it is said.
 
-use crate::model::claim::ClaimKey;
+use crate::model::claim::{Claim, ClaimKey};
 use crate::model::finding::Finding;
 use crate::model::names::NodeId;
 use crate::plan::allocate::asker::{address_key, port_key};
-use crate::plan::snapshot::{Snapshot, Stored};
+use crate::plan::snapshot::{NodeRecord, Snapshot, Stored};
 use crate::plan::world::World;
 
 /// Everything that a pass sees and that only people can put right, in the order of codes and keys.
 pub fn findings(world: &World<'_>) -> Vec<Finding> {
-    let mut findings = unreadable(world.snapshot);
+    let faulty = world.index.faulty().iter().filter_map(|node| world.node(node));
+    let claims = world.index.faulty_claims().iter().filter_map(|key| world.snapshot.claims.get_key_value(key));
+    let mut findings = unreadable_of(faulty.clone(), claims, world.snapshot);
     findings.extend(world.pools.findings.iter().cloned());
-    findings.extend(world.snapshot.nodes.iter().filter_map(|(node, record)| {
+    findings.extend(faulty.filter_map(|(node, record)| {
         let label = record.label.as_ref()?.ok()?;
         Some(Finding::about("label-invalid", node_key(node, "label"), label.fault()?))
     }));
     findings.extend(world.pools.reservations().filter_map(|(domain, ip, node)| {
         let address = address_key(domain, ip);
         let keys = world.snapshot.claims.range(address.clone()..=port_key(domain, ip, u16::MAX));
-        let foreign = |stored: &Stored<_>| stored.ok().is_some_and(|claim: &crate::model::claim::Claim| claim.node != *node);
+        let foreign = |stored: &Stored<_>| stored.ok().is_some_and(|claim: &Claim| claim.node != *node);
         let (key, stored) = keys.into_iter().find(|(_, stored)| foreign(stored))?;
         let holder = &stored.ok()?.node;
         let message = format!("{ip} is reserved for {node}, but {holder} has it; {node} gets it when it asks after {holder} has left, or at once with on_mismatch: move");
@@ -28,13 +30,21 @@ pub fn findings(world: &World<'_>) -> Vec<Finding> {
     findings
 }
 
-/// Keys under `pools/`, `nodes/` and `claims/` that cannot be read. Those of pools are in [`super::pools`].
+/// Keys under `nodes/` and `claims/` that cannot be read. Those of pools are in [`super::pools`].
 pub fn unreadable(snapshot: &Snapshot) -> Vec<Finding> {
+    unreadable_of(snapshot.nodes.iter(), snapshot.claims.iter(), snapshot)
+}
+
+fn unreadable_of<'a>(
+    nodes: impl Iterator<Item = (&'a NodeId, &'a NodeRecord)>,
+    claims: impl Iterator<Item = (&'a ClaimKey, &'a Stored<Claim>)>,
+    snapshot: &Snapshot,
+) -> Vec<Finding> {
     fn about<T>(code: &'static str, key: impl FnOnce() -> String, stored: Option<&Stored<T>>) -> Option<Finding> {
         let error = stored?.value.as_ref().err()?;
         Some(Finding::about(code, key(), error.to_string()))
     }
-    let nodes = snapshot.nodes.iter().flat_map(|(node, record)| {
+    let nodes = nodes.flat_map(|(node, record)| {
         [
             about("label-unreadable", || node_key(node, "label"), record.label.as_ref()),
             about("status-unreadable", || node_key(node, "status"), record.status.as_ref()),
@@ -42,7 +52,7 @@ pub fn unreadable(snapshot: &Snapshot) -> Vec<Finding> {
             about("hold-unreadable", || node_key(node, "hold"), record.hold.as_ref()),
         ]
     });
-    let claims = snapshot.claims.iter().map(|(key, stored)| about("claim-unreadable", || claim_key(key), Some(stored)));
+    let claims = claims.map(|(key, stored)| about("claim-unreadable", || claim_key(key), Some(stored)));
     let strays = snapshot.strays.keys().map(|key| {
         let message = "it is no claim of a port, but keeps others from claiming the address: delete it if nobody needs it";
         Some(Finding::about("claim-unreadable", key.clone(), message))

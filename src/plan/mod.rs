@@ -2,8 +2,7 @@
 //! gives the same plan, byte for byte.
 //!
 //! [`snapshot`] is what a pass sees, [`change`] what it wants written with the compares that make it safe. [`pools`],
-//! [`taken`] and [`space`] answer what is free, [`audit`] where claims and assignments
-//! differ; [`allocate`] answers live nodes, [`away`] holds and releases what others
+//! [`taken`] and [`space`] answer what is free, [`index`] where a pass has to look, [`picture`] keeps both up; [`allocate`] answers live nodes, [`away`] holds and releases what others
 //! have, [`restore`] puts a store right that forgot, [`repair`] claims that nobody accounts for. [`brake`] says when nothing
 //! may be taken away, [`check`] finds what must not be, by itself and without any of the above.
 
@@ -12,9 +11,10 @@ pub mod change;
 pub mod brake;
 pub mod space;
 pub mod pools;
-pub mod audit;
+pub mod index;
 pub mod taken;
 pub mod world;
+pub mod picture;
 pub mod allocate;
 pub mod away;
 pub mod restore;
@@ -27,9 +27,8 @@ pub mod explain;
 use std::borrow::Cow;
 
 use crate::model::names::NodeId;
-use audit::Audit;
-use brake::Brake;
 use change::Plan;
+use index::Index;
 use snapshot::{NodeRecord, Snapshot, Unreadable};
 use taken::Taken;
 use world::World;
@@ -56,16 +55,20 @@ impl Default for Pass {
 /// Decides what to write. At most one change for each node; live nodes first come, first served.
 pub fn plan(snapshot: &Snapshot, pass: &Pass) -> Plan {
     let snapshot = &*sound(snapshot);
-    let world = World::new(snapshot, pass);
-    let audit = Audit::new(snapshot);
-    let mut taken = Taken::new(snapshot, &audit);
-    let queue = queue(snapshot);
-    let restored = restore::restore(&world, &mut taken, &queue);
+    decide(snapshot, &Index::of(snapshot), &mut Taken::of(snapshot), pass)
+}
+
+/// The same, with what is known of the snapshot already.
+fn decide(snapshot: &Snapshot, index: &Index, taken: &mut Taken, pass: &Pass) -> Plan {
+    let world = World::new(snapshot, index, pass);
+    taken.begin(index);
+    let queue = queue(&world);
+    let restored = restore::restore(&world, taken, &queue);
     let mut changes = restored.changes;
     let mut done = restored.done;
-    let repairs = repair::repair(&world, &audit);
+    let repairs = repair::repair(&world);
     for change in repairs.changes {
-        if let Some((node, _)) = snapshot.nodes.get_key_value(&change.node)
+        if let Some((node, _)) = world.node(&change.node)
             && !done.insert(node)
         {
             continue; // it has its change: the repair is found again next time
@@ -74,13 +77,14 @@ pub fn plan(snapshot: &Snapshot, pass: &Pass) -> Plan {
     }
     for (node, record) in queue {
         if !done.contains(node)
-            && let Some(change) = allocate::serve::serve(&world, &mut taken, node, record)
+            && let Some(change) = allocate::serve::serve(&world, taken, node, record)
         {
             done.insert(node);
             changes.push(change);
         }
     }
-    let brake = Brake::of(snapshot);
+    taken.end();
+    let brake = index.brake();
     let away = away::away(&world, brake, &done);
     changes.extend(away.changes);
     let mut findings = findings::findings(&world);
@@ -117,10 +121,14 @@ pub fn sound(snapshot: &Snapshot) -> Cow<'_, Snapshot> {
     Cow::Owned(sound)
 }
 
-/// Live nodes in the order in which they are served: who uses something that the store forgot first (the latest
-/// generation first, its word is the newest), then by the time the label was made.
-fn queue(snapshot: &Snapshot) -> Vec<(&NodeId, &NodeRecord)> {
-    let mut queue: Vec<_> = snapshot.nodes.iter().filter(|(_, record)| record.is_live()).collect();
+/// Live nodes that may need something, in the order in which they are served: who uses something that the store forgot first
+/// (the latest generation first, its word is the newest), then by the time the label was made.
+fn queue<'a>(world: &World<'a>) -> Vec<(&'a NodeId, &'a NodeRecord)> {
+    let mut queue: Vec<_> = if world.pools.any_moves() {
+        world.snapshot.nodes.iter().filter(|(_, record)| record.is_live()).collect()
+    } else {
+        world.index.due().iter().filter_map(|node| world.node(node)).collect()
+    };
     queue.sort_by_cached_key(|(node, record)| {
         let label = record.label.as_ref().and_then(|label| label.ok());
         let old = record.assignment.as_ref().and_then(|old| old.ok());

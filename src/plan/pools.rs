@@ -1,13 +1,14 @@
 //! The pools of a snapshot as a pass sees them: which numbers each may give, which of them are usable at all, and for
 //! whom addresses are reserved. Decides nothing about nodes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::model::assignment::Terms;
 use crate::model::finding::Finding;
 use crate::model::names::{DomainName, NodeId, PoolName};
-use crate::model::pool::{OnIsolation, Pool, Sharing, TERM_MAX};
+use crate::model::pool::{OnIsolation, OnMismatch, Pool, Sharing, TERM_MAX};
+use crate::plan::index::{Index, terms_of};
 use crate::plan::snapshot::Snapshot;
 use crate::plan::space::family::{self, Family};
 use crate::plan::space::ranges::Ranges;
@@ -47,7 +48,7 @@ pub struct Space {
 
 impl<'a> Pools<'a> {
     /// Looks at every pool of a snapshot.
-    pub fn new(snapshot: &'a Snapshot) -> Self {
+    pub fn new(snapshot: &'a Snapshot, index: &Index) -> Self {
         let mut pools = Pools {
             views: BTreeMap::new(),
             order: Vec::new(),
@@ -55,7 +56,7 @@ impl<'a> Pools<'a> {
             reserved: BTreeMap::new(),
             findings: Vec::new(),
         };
-        let frozen = frozen(snapshot);
+        let frozen = frozen(snapshot, index);
         for (name, stored) in &snapshot.pools {
             match &stored.value {
                 Ok(pool) => {
@@ -121,6 +122,11 @@ impl<'a> Pools<'a> {
     /// A readable pool.
     pub fn get(&self, name: &PoolName) -> Option<&PoolView<'a>> {
         self.views.get(name)
+    }
+
+    /// Whether any pool may move nodes that have their answer: then all of them have to be looked at.
+    pub fn any_moves(&self) -> bool {
+        self.views.values().any(|view| view.pool.on_mismatch == OnMismatch::Move)
     }
 
     /// Every readable pool in the order of names.
@@ -241,26 +247,25 @@ impl Space {
 
 /// Pools whose domain or sharing was changed by hand while assignments stand on the old one: they give nothing until
 /// that is put back or the assignments are gone, because their addresses could not be told apart any more.
-fn frozen(snapshot: &Snapshot) -> BTreeMap<&PoolName, String> {
+fn frozen<'a>(snapshot: &'a Snapshot, index: &Index) -> BTreeMap<&'a PoolName, String> {
     let mut frozen = BTreeMap::new();
-    let mut seen = BTreeSet::new();
-    let assignments = snapshot.nodes.iter().filter_map(|(node, record)| Some((node, record.assignment.as_ref()?.ok()?)));
-    for (node, assignment) in assignments {
-        let terms = assignment.bound().map(|bound| &bound.terms);
-        for terms in terms.into_iter().chain(assignment.leaving.iter().map(|leaving| &leaving.terms)) {
-            // Nearly all nodes have the same few terms: look each up once.
-            if !seen.insert((&terms.pool, &terms.domain, terms.sharing)) {
-                continue;
-            }
-            let Some(pool) = snapshot.pools.get(&terms.pool).and_then(|stored| stored.ok()) else { continue };
-            if pool.domain != terms.domain || pool.sharing != terms.sharing {
-                frozen.entry(&terms.pool).or_insert_with(|| {
-                    format!(
-                        "domain {} and sharing {} cannot be changed while it has assignments: {node} has one in domain {}, {}; put them back, or make another pool",
-                        pool.domain, pool.sharing, terms.domain, terms.sharing
-                    )
-                });
-            }
+    for (name, stored) in &snapshot.pools {
+        let Some(pool) = stored.ok() else { continue };
+        let is_other = |domain: &DomainName, sharing| *domain != pool.domain || sharing != pool.sharing;
+        if !index.terms_of(name).any(|(domain, sharing)| is_other(domain, *sharing)) {
+            continue;
+        }
+        // Only now is it worth looking for whom to name.
+        let terms = snapshot.nodes.iter().flat_map(|(node, record)| terms_of(record).map(move |terms| (node, terms)));
+        let first = terms.into_iter().find(|(_, terms)| terms.pool == *name && is_other(&terms.domain, terms.sharing));
+        if let Some((node, terms)) = first {
+            frozen.insert(
+                name,
+                format!(
+                    "domain {} and sharing {} cannot be changed while it has assignments: {node} has one in domain {}, {}; put them back, or make another pool",
+                    pool.domain, pool.sharing, terms.domain, terms.sharing
+                ),
+            );
         }
     }
     frozen

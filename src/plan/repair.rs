@@ -9,8 +9,8 @@ use crate::model::claim::{Claim, ClaimKey, ClaimState};
 use crate::model::finding::Finding;
 use crate::model::names::{InstanceId, NodeId, Revision};
 use crate::model::pool::{COOLDOWN_DEFAULT, Sharing};
-use crate::plan::audit::Audit;
 use crate::plan::change::{Action, Change, Compare, Note, Subject, Write};
+use crate::plan::index::has_stale_hold;
 use crate::plan::snapshot::NodeRecord;
 use crate::plan::world::{World, created, modified};
 
@@ -27,21 +27,24 @@ pub struct Repairs {
     pub findings: Vec<Finding>,
 }
 
-/// Puts right what an audit found, and holds that live nodes still have.
-pub fn repair(world: &World<'_>, audit: &Audit<'_>) -> Repairs {
+/// Puts right what the index names, and holds that live nodes still have.
+pub fn repair(world: &World<'_>) -> Repairs {
     let mut repairs = Repairs::default();
-    let stale = world.snapshot.nodes.iter().filter(|(_, record)| has_stale_hold(record)).map(|(node, _)| node);
-    let nodes: BTreeSet<&NodeId> = audit.missing.keys().copied().chain(audit.orphans.keys().copied()).chain(stale).collect();
+    let index = world.index;
+    let nodes: BTreeSet<&NodeId> = index.missing().keys().chain(index.orphans().keys()).chain(index.stale_holds()).collect();
     let nobody = NodeRecord::default();
     for node in nodes {
         let record = world.snapshot.nodes.get(node).unwrap_or(&nobody);
         let mut repair = Repair::new(node, record);
-        if let Some(missing) = audit.missing.get(node)
+        if let Some(missing) = index.missing().get(node)
             && let Some(assignment) = record.assignment.as_ref().and_then(|stored| stored.ok())
         {
             repairs.findings.extend(repair.missing(world, assignment, missing));
         }
-        if let Some(orphans) = audit.orphans.get(node) {
+        // Whose assignment cannot be read may well have what is bound to it.
+        if let Some(orphans) = index.orphans().get(node)
+            && record.assignment.as_ref().is_none_or(|stored| stored.ok().is_some())
+        {
             repair.orphans(world, orphans);
         }
         if has_stale_hold(record) {
@@ -50,12 +53,6 @@ pub fn repair(world: &World<'_>, audit: &Audit<'_>) -> Repairs {
         repairs.changes.extend(repair.finish());
     }
     repairs
-}
-
-/// A live node has no hold: its join deletes it. One that is there all the same would make its next absence short.
-fn has_stale_hold(record: &NodeRecord) -> bool {
-    let is_readably_live = record.status.as_ref().is_some_and(|status| status.ok().is_some()) && record.is_live();
-    is_readably_live && (record.hold.is_some() || record.clock.is_some())
 }
 
 struct Repair<'a> {
@@ -79,7 +76,7 @@ impl<'a> Repair<'a> {
 
     /// Claims that the assignment lists and that are not there are put, if nobody else has them. When one of them is
     /// another's, none is: it was given twice, and whose it is only people can say.
-    fn missing(&mut self, world: &World<'_>, assignment: &Assignment, keys: &[ClaimKey]) -> Vec<Finding> {
+    fn missing(&mut self, world: &World<'_>, assignment: &Assignment, keys: &BTreeSet<ClaimKey>) -> Vec<Finding> {
         let mut missing = terms_of(assignment);
         missing.retain(|key, _| keys.contains(key));
         let faults: Vec<Finding> = missing.iter().filter_map(|(key, terms)| self.obstacle(world, terms.sharing, key)).collect();
@@ -143,8 +140,8 @@ impl<'a> Repair<'a> {
     }
 
     /// Bound claims that the assignment does not list cool: whoever wrote them, the node may use them.
-    fn orphans(&mut self, world: &World<'_>, orphans: &[&ClaimKey]) {
-        for key in orphans.iter().copied().take(ORPHANS_MAX) {
+    fn orphans(&mut self, world: &World<'_>, orphans: &BTreeSet<ClaimKey>) {
+        for key in orphans.iter().take(ORPHANS_MAX) {
             let Some(stored) = world.snapshot.claims.get(key) else { continue };
             let Some(claim) = stored.ok() else { continue };
             self.compare(Compare::Modified(Subject::Claim(key.clone()), stored.mod_revision));

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use crate::model::claim::ClaimKey;
 use crate::model::names::{DomainName, PoolName};
-use crate::plan::audit::Audit;
+use crate::plan::index::Index;
 use crate::plan::snapshot::Snapshot;
 use crate::plan::space::bits::Bits;
 use crate::plan::space::family::{self, Family};
@@ -19,6 +19,10 @@ use crate::plan::space::ports::PortSet;
 #[derive(Debug, Default)]
 pub struct Taken {
     domains: BTreeMap<DomainName, Domain>,
+    /// How many stray keys are under an address.
+    strays: BTreeMap<ClaimKey, usize>,
+    /// What this pass has added: taken back at its end.
+    added: Vec<Added>,
     /// Given in this pass.
     picked: BTreeSet<ClaimKey>,
     /// Searches that failed: nothing becomes free within a plan, so they need not be tried again.
@@ -28,6 +32,9 @@ pub struct Taken {
     nothing: Bits,
     no_ports: PortSet,
 }
+
+/// A key that was added, and whether it was not there before.
+type Added = (ClaimKey, bool);
 
 /// A search that may fail for everybody.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,19 +60,40 @@ struct FamilyBits {
 }
 
 impl Taken {
-    /// Everything in a snapshot, whoever has it. A claim that does not parse counts, and so does what an assignment lists
-    /// although its claim is missing.
-    pub fn new(snapshot: &Snapshot, audit: &Audit<'_>) -> Self {
+    /// Everything that is stored, whoever has it. A claim that does not parse counts.
+    pub fn of(snapshot: &Snapshot) -> Self {
         let mut taken = Taken::default();
-        snapshot.claims.keys().for_each(|key| taken.add(key));
-        // No port has the number 0: it stands for whatever is under the address.
-        snapshot.strays.values().for_each(|address| taken.add(&ClaimKey { port: Some(0), ..address.clone() }));
-        audit.missing.values().flatten().for_each(|key| taken.add(key));
+        snapshot.claims.keys().for_each(|key| taken.enter(key));
+        snapshot.strays.values().for_each(|address| taken.enter_stray(address));
         taken
     }
 
-    /// Takes a key.
+    /// A pass begins: what assignments list counts although its claim is missing.
+    pub fn begin(&mut self, index: &Index) {
+        index.missing().values().flatten().for_each(|key| self.add(key));
+    }
+
+    /// A pass is over: what it added is forgotten. What comes of it the store will tell.
+    pub fn end(&mut self) {
+        while let Some((key, is_new)) = self.added.pop() {
+            if is_new {
+                self.free(&key);
+            }
+        }
+        self.picked.clear();
+        self.failed.clear();
+        self.drained.clear();
+    }
+
+    /// Takes a key in this pass.
     pub fn add(&mut self, key: &ClaimKey) {
+        let is_new = !self.contains(key);
+        self.enter(key);
+        self.added.push((key.clone(), is_new));
+    }
+
+    /// A claim is stored.
+    pub fn enter(&mut self, key: &ClaimKey) {
         // Looked up before it is entered: nearly always it is there, and the name need not be cloned.
         if !self.domains.contains_key(&key.domain) {
             self.domains.insert(key.domain.clone(), Domain::default());
@@ -80,6 +108,46 @@ impl Taken {
         }
         if let Some(port) = key.port {
             domain.ports.entry(key.ip).or_default().insert(port);
+        }
+    }
+
+    /// A claim is stored no more.
+    pub fn free(&mut self, key: &ClaimKey) {
+        let Some(domain) = self.domains.get_mut(&key.domain) else { return };
+        let number = family::number(&key.ip);
+        if let Some(port) = key.port
+            && let Some(ports) = domain.ports.get_mut(&key.ip)
+        {
+            ports.remove(port);
+            if ports.is_empty() {
+                domain.ports.remove(&key.ip);
+            }
+        }
+        let Some(bits) = domain.families.get_mut(Family::of(&key.ip).index()) else { return };
+        if key.port.is_none() {
+            bits.whole.remove(number);
+        }
+        if !bits.whole.contains(number) && !domain.ports.contains_key(&key.ip) {
+            bits.touched.remove(number);
+        }
+    }
+
+    /// A key that is no claim of a port stands under an address.
+    pub fn enter_stray(&mut self, address: &ClaimKey) {
+        let count = self.strays.entry(address.clone()).or_default();
+        *count += 1;
+        if *count == 1 {
+            self.enter(&whatever_is_under(address));
+        }
+    }
+
+    /// It does so no more.
+    pub fn free_stray(&mut self, address: &ClaimKey) {
+        let Some(count) = self.strays.get_mut(address) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.strays.remove(address);
+            self.free(&whatever_is_under(address));
         }
     }
 
@@ -146,4 +214,9 @@ impl Taken {
     fn family(&self, domain: &DomainName, family: Family) -> Option<&FamilyBits> {
         self.domains.get(domain)?.families.get(family.index())
     }
+}
+
+/// No port has the number 0: it stands for whatever is under the address.
+fn whatever_is_under(address: &ClaimKey) -> ClaimKey {
+    ClaimKey { port: Some(0), ..address.clone() }
 }

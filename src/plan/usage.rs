@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use crate::model::claim::Claim;
 use crate::model::names::PoolName;
+use crate::plan::index::Index;
 use crate::plan::pools::{PoolView, Pools};
 use crate::plan::snapshot::Snapshot;
 use crate::plan::space::family::{self, Family};
@@ -43,13 +44,15 @@ pub struct PoolUsage {
 
 /// Counts a pool. `None` when there is no readable pool of that name.
 pub fn pool_usage(snapshot: &Snapshot, name: &PoolName) -> Option<PoolUsage> {
-    let pools = Pools::new(snapshot);
+    let index = Index::of(snapshot);
+    let pools = Pools::new(snapshot, &index);
     pools.get(name).map(|view| count(snapshot, view))
 }
 
 /// Counts every readable pool, in the order of names.
 pub fn pool_usages(snapshot: &Snapshot) -> Vec<(PoolName, PoolUsage)> {
-    let pools = Pools::new(snapshot);
+    let index = Index::of(snapshot);
+    let pools = Pools::new(snapshot, &index);
     pools.iter().map(|view| (view.pool.name.clone(), count(snapshot, view))).collect()
 }
 

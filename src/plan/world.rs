@@ -1,12 +1,12 @@
-//! What a pass knows beside the snapshot itself: the pools, who cools what, which ports are refused. Built once, read
+//! What a pass knows beside the snapshot itself: the pools, and where to look. Built once, read
 //! only; what changes within a pass is in [`super::taken`].
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::model::claim::{Claim, ClaimKey, ClaimState};
+use crate::model::claim::ClaimKey;
 use crate::model::names::{NodeId, Revision};
 use crate::plan::Pass;
+use crate::plan::index::Index;
 use crate::plan::pools::Pools;
 use crate::plan::snapshot::{NodeRecord, Snapshot};
 
@@ -19,43 +19,30 @@ pub struct World<'a> {
     pub pass: &'a Pass,
     /// The pools of the snapshot.
     pub pools: Pools<'a>,
-    cooling: BTreeMap<&'a NodeId, Vec<&'a ClaimKey>>,
-    refused: BTreeMap<IpAddr, BTreeSet<u16>>,
+    /// Where to look.
+    pub index: &'a Index,
 }
 
 impl<'a> World<'a> {
     /// Looks at a snapshot.
-    pub fn new(snapshot: &'a Snapshot, pass: &'a Pass) -> Self {
-        let mut cooling: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (key, stored) in &snapshot.claims {
-            if let Some(Claim { node, state: ClaimState::Cooling { .. }, .. }) = stored.ok() {
-                cooling.entry(node).or_default().push(key);
-            }
-        }
-        let mut refused: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
-        let live = snapshot.nodes.values().filter(|record| record.is_live());
-        for status in live.filter_map(|record| record.status.as_ref()?.ok()) {
-            for refusal in &status.refused {
-                refused.entry(refusal.ip).or_default().insert(refusal.port);
-            }
-        }
-        Self { snapshot, pass, pools: Pools::new(snapshot), cooling, refused }
-    }
-
-    /// What cools for a node, in the order of keys.
-    pub fn cooling_of(&self, node: &NodeId) -> &[&'a ClaimKey] {
-        self.cooling.get(node).map_or(&[], Vec::as_slice)
+    pub fn new(snapshot: &'a Snapshot, index: &'a Index, pass: &'a Pass) -> Self {
+        Self { snapshot, pass, pools: Pools::new(snapshot, index), index }
     }
 
     /// Whether a live node says that its host uses this port on this address. The same address in another domain is
     /// avoided too: that costs one port, and a node that waits because all are refused has no domain to go by.
     pub fn is_refused(&self, ip: &IpAddr, port: u16) -> bool {
-        self.refused.get(ip).is_some_and(|ports| ports.contains(&port))
+        self.index.refused(ip).is_some_and(|ports| ports.contains_key(&port))
     }
 
     /// Whether any live node refuses a port on an address.
     pub fn has_refusals(&self, ip: &IpAddr) -> bool {
-        self.refused.contains_key(ip)
+        self.index.refused(ip).is_some()
+    }
+
+    /// A node by its id, as far as anything is known of it.
+    pub fn node(&self, node: &NodeId) -> Option<(&'a NodeId, &'a NodeRecord)> {
+        self.snapshot.nodes.get_key_value(node)
     }
 
     /// The claim at a key if it is readable and bound by this node, with its mod_revision.

@@ -12,8 +12,8 @@ use crate::manager::diff::units;
 use crate::manager::view::View;
 use crate::model::names::Revision;
 use crate::plan::Pass;
-use crate::plan::audit::Audit;
 use crate::plan::change::{Change, Compare as PlanCompare, Write};
+use crate::plan::index::Index;
 use crate::plan::repair::repair as plan_repair;
 use crate::plan::world::World;
 use crate::reconcile::{Site, Wall};
@@ -33,7 +33,8 @@ async fn claims(site: &Site) -> anyhow::Result<Vec<String>> {
     let snapshot = content::read(site, &["brakes", "claims", "nodes", "pools"]).await?.snapshot();
     let pass = Pass { now_text: Wall::system().now(), ..Pass::default() };
     let mut said = Vec::new();
-    for change in plan_repair(&World::new(&snapshot, &pass), &Audit::new(&snapshot)).changes {
+    let index = Index::of(&snapshot);
+    for change in plan_repair(&World::new(&snapshot, &index, &pass)).changes {
         let note = if change.note.why.is_empty() { "claims put right".to_owned() } else { change.note.why.clone() };
         let done = commit(site, &change).await.with_context(|| format!("failed to repair node {}", change.node))?;
         said.push(outcome(&format!("node {}: {note}", change.node), done));

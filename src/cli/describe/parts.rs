@@ -18,6 +18,7 @@ use crate::model::finding::Finding;
 use crate::plan::Pass;
 use crate::plan::check::check;
 use crate::plan::findings::findings;
+use crate::plan::index::Index;
 use crate::plan::snapshot::{NodeRecord, Snapshot};
 use crate::plan::world::World;
 use crate::store::api::{KeyValue, LeaseId};
@@ -46,7 +47,8 @@ fn keys(content: &Content, is_meant: impl Fn(&ParsedKey, &KeyValue) -> bool) -> 
 /// Everything that is wrong at the source.
 pub(in crate::cli) fn all_findings(snapshot: &Snapshot) -> Vec<Finding> {
     let pass = Pass::default();
-    let found: BTreeSet<Finding> = check(snapshot).into_iter().chain(findings(&World::new(snapshot, &pass))).collect();
+    let index = Index::of(snapshot);
+    let found: BTreeSet<Finding> = check(snapshot).into_iter().chain(findings(&World::new(snapshot, &index, &pass))).collect();
     found.into_iter().collect()
 }
 

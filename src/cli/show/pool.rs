@@ -8,6 +8,7 @@ use super::{Shown, Stores, joined};
 use crate::cli::content::Content;
 use crate::model::names::PoolName;
 use crate::model::pool::Pool;
+use crate::plan::index::Index;
 use crate::plan::pools::Pools;
 use crate::plan::snapshot::{Snapshot, Stored};
 use crate::plan::usage::{PoolUsage, Unit, pool_usage};
@@ -130,7 +131,8 @@ pub fn pool_object(snapshot: &Snapshot, name: &PoolName, stored: &Stored<Pool>) 
     let (condition, message) = match (&stored.value, &usage) {
         (Err(fault), _) => ("invalid", fault.to_string()),
         (Ok(_), Some(usage)) if !usage.is_usable => {
-            let pools = Pools::new(snapshot);
+            let index = Index::of(snapshot);
+            let pools = Pools::new(snapshot, &index);
             ("conflict", pools.get(name).and_then(|view| view.fault.clone()).unwrap_or_default())
         }
         _ => ("ok", String::new()),

@@ -214,7 +214,7 @@ proptest! {
         prop_assert_eq!(stored_members(&world), truth.members());
         assert_summaries(&world);
         let snapshot = crate::plan::snapshot::Snapshot { nodes: world.view.copies.nodes().clone(), ..Default::default() };
-        prop_assert_eq!(world.view.brake(), crate::plan::brake::Brake::of(&snapshot), "what is counted along is what is there");
+        prop_assert_eq!(world.view.brake(), crate::plan::index::Index::of(&snapshot).brake(), "what is counted along is what is there");
         prop_assert_eq!(world.check(), Vec::<String>::new());
         let stored = world.groups();
         world.restart();

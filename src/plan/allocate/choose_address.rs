@@ -209,7 +209,7 @@ impl Attempt<'_, '_> {
         let leaving = asker.old.into_iter().flat_map(|old| old.leaving.iter().rev());
         let leaving = leaving.filter(|leaving| leaving.terms.domain == *domain).flat_map(|leaving| &leaving.addresses);
         let held = asker.holding.into_iter().flat_map(|holding| &holding.addresses);
-        let cooling = self.world.cooling_of(asker.node).iter().filter(|key| key.domain == *domain).map(|key| &key.ip);
+        let cooling = self.world.index.cooling_of(asker.node).filter(|key| key.domain == *domain).map(|key| &key.ip);
         // What is in use although the store forgot comes before anything else: after a restore no child is stopped.
         let mut list: Vec<(IpAddr, Why)> = held.map(|ip| (*ip, Why::Held)).collect();
         list.extend(self.reserved(view).map(|ip| (ip, Why::Reserved)));

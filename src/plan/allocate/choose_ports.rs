@@ -176,7 +176,7 @@ impl Attempt<'_, '_> {
         let bound = self.asker.old.and_then(Assignment::bound);
         let dropped = bound.into_iter().flat_map(|bound| &bound.ports);
         let dropped = dropped.filter(|(name, _)| !label.ports.contains(name)).map(|(_, port)| *port);
-        let cooling = self.world.cooling_of(self.asker.node).iter();
+        let cooling = self.world.index.cooling_of(self.asker.node);
         let cooling = cooling.filter(|key| place.addresses.first() == Some(&key.ip)).filter_map(|key| key.port);
         dropped.chain(cooling).collect()
     }

@@ -37,6 +37,27 @@ impl Bits {
         added
     }
 
+    /// Takes a number out. Returns whether it was there.
+    pub fn remove(&mut self, number: u128) -> bool {
+        let page_number = number >> PAGE_BITS;
+        let Some(page) = self.pages.get_mut(&page_number) else { return false };
+        let was_full = page.full_words == u64::MAX;
+        let removed = page.remove(offset(number));
+        if page.words.iter().all(|word| *word == 0) {
+            self.pages.remove(&page_number);
+        }
+        if removed
+            && was_full
+            && let Some(full) = &mut self.full_pages
+        {
+            full.remove(page_number);
+            if full.is_empty() {
+                self.full_pages = None;
+            }
+        }
+        removed
+    }
+
     /// Whether a number is in it.
     pub fn contains(&self, number: u128) -> bool {
         self.pages.get(&(number >> PAGE_BITS)).is_some_and(|page| page.contains(offset(number)))
@@ -86,6 +107,17 @@ impl Page {
             self.full_words |= 1 << at;
         }
         added
+    }
+
+    fn remove(&mut self, offset: u32) -> bool {
+        let (at, bit) = (offset / 64, 1u64 << (offset % 64));
+        let Some(word) = self.words.get_mut(at as usize) else { return false };
+        let removed = *word & bit != 0;
+        *word &= !bit;
+        if removed {
+            self.full_words &= !(1 << at);
+        }
+        removed
     }
 
     fn contains(&self, offset: u32) -> bool {
@@ -141,16 +173,21 @@ mod tests {
     proptest! {
         #[test]
         fn next_clear_is_what_a_plain_set_says(
-            runs in proptest::collection::vec((0u128..20_000, 1u128..6_000), 0..8),
+            runs in proptest::collection::vec((any::<bool>(), 0u128..20_000, 1u128..6_000), 0..8),
             from in 0u128..26_000,
         ) {
             let mut bits = Bits::default();
             let mut plain = BTreeSet::new();
-            for (start, length) in runs {
+            for (is_added, start, length) in runs {
                 for number in start..start + length {
-                    prop_assert_eq!(bits.insert(number), plain.insert(number));
+                    if is_added {
+                        prop_assert_eq!(bits.insert(number), plain.insert(number));
+                    } else {
+                        prop_assert_eq!(bits.remove(number), plain.remove(&number));
+                    }
                 }
             }
+            prop_assert_eq!(bits.is_empty(), plain.is_empty());
             let mut expected = from;
             while plain.contains(&expected) {
                 expected += 1;

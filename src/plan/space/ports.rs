@@ -41,6 +41,18 @@ impl PortSet {
         }
     }
 
+    /// Takes a port out.
+    pub fn remove(&mut self, port: u16) {
+        match self {
+            PortSet::Few(list) => {
+                if let Ok(at) = list.binary_search(&port) {
+                    list.remove(at);
+                }
+            }
+            PortSet::Many(bits) => drop(bits.remove(u128::from(port))),
+        }
+    }
+
     /// Whether a port is in it.
     pub fn contains(&self, port: u16) -> bool {
         match self {
@@ -93,6 +105,19 @@ mod tests {
         assert!(matches!(ports, PortSet::Many(_)));
         assert_eq!(ports.next_clear(65_000), None);
         assert_eq!(ports.next_clear(64_999), Some(64_999));
+    }
+
+    #[test]
+    fn ports_that_are_taken_out_are_free_again() {
+        for count in [5, 40] {
+            let mut ports = PortSet::default();
+            (0..count).for_each(|port| ports.insert(100 + port));
+            ports.remove(103);
+            ports.remove(99);
+            assert_eq!((ports.next_clear(100), ports.contains(103), ports.contains(104)), (Some(103), false, true));
+            (0..count).for_each(|port| ports.remove(100 + port));
+            assert!(ports.is_empty());
+        }
     }
 
     #[test]

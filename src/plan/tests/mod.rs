@@ -15,4 +15,5 @@ mod repair;
 mod usage;
 mod explain;
 mod random;
+mod picture;
 mod speed;

@@ -9,6 +9,7 @@ use crate::model::status::Phase;
 use crate::plan::allocate::asker::address_key;
 use crate::plan::change::{Action, Change, Plan, Write};
 use crate::plan::check::check;
+use crate::plan::index::Index;
 use crate::plan::pools::Pools;
 use crate::plan::snapshot::Snapshot;
 use crate::plan::testing::apply::apply_change;
@@ -18,7 +19,7 @@ use crate::plan::testing::make::*;
 const NODES: usize = 7;
 
 #[derive(Debug, Clone)]
-enum Op {
+pub(super) enum Op {
     Join(usize, usize),
     Relabel(usize, usize),
     Acknowledge(usize),
@@ -40,7 +41,19 @@ enum Op {
     Late,
 }
 
-fn op() -> impl Strategy<Value = Op> {
+impl Op {
+    /// The node that it is about.
+    pub(super) fn node(&self) -> Option<usize> {
+        match self {
+            Op::Join(n, _) | Op::Relabel(n, _) | Op::Refuse(n, _) => Some(*n),
+            Op::Acknowledge(n) | Op::Drain(n) | Op::Stop(n) | Op::Leave(n) | Op::Die(n) => Some(*n),
+            Op::DeleteLabel(n) | Op::ClockEnds(n) => Some(*n),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn op() -> impl Strategy<Value = Op> {
     let node = 0..NODES;
     prop_oneof![
         6 => (node.clone(), 0..VARIANTS).prop_map(|(n, v)| Op::Join(n, v)),
@@ -66,7 +79,7 @@ fn op() -> impl Strategy<Value = Op> {
 const VARIANTS: usize = 8;
 const POOLS: [&str; 4] = ["dual", "eu", "own", "sh"];
 
-fn name(n: usize) -> String {
+pub(super) fn name(n: usize) -> String {
     format!("node-{n}")
 }
 
@@ -85,7 +98,7 @@ fn variant(n: usize, variant: usize) -> Label {
     }
 }
 
-fn lab() -> Lab {
+pub(super) fn lab() -> Lab {
     let mut lab = Lab::new([
         crate::model::pool::Pool { priority: 2, ports: "30000-30002".parse().unwrap(), ..pool("eu", &["10.0.0.0/29"]) },
         crate::model::pool::Pool { priority: 1, on_mismatch: OnMismatch::Move, ..pool("dual", &["10.0.0.4/30", "fd00::/126"]) },
@@ -97,7 +110,7 @@ fn lab() -> Lab {
 }
 
 /// Executes an operation if it makes sense now.
-fn execute(lab: &mut Lab, op: &Op) {
+pub(super) fn execute(lab: &mut Lab, op: &Op) {
     let live = |lab: &Lab, n: usize| {
         let record = lab.snapshot.nodes.get(&id(&name(n)));
         record.is_some_and(|record| record.is_live() && record.label.is_some())
@@ -391,7 +404,8 @@ proptest! {
 
 /// Whether the pools' rules of today would give a node what it has.
 fn is_allowed(snapshot: &Snapshot, node: &NodeId, used: &crate::model::assignment::Assignment) -> bool {
-    let pools = Pools::new(snapshot);
+    let index = Index::of(snapshot);
+    let pools = Pools::new(snapshot, &index);
     let bound = used.bound().unwrap();
     let Some(view) = pools.get(&bound.terms.pool) else { return false };
     let families = if bound.terms.sharing == Sharing::Host { 1 } else { view.families().count() };
