@@ -165,6 +165,13 @@ pub(crate) fn unrest(world: &World) -> Vec<String> {
     unrest
 }
 
+/// All that is stored, one key a line.
+pub(crate) fn dump(world: &World) -> String {
+    let line = |kv: &KeyValue| format!("{:?} @{} {}", kv.key, kv.mod_revision, String::from_utf8_lossy(&kv.value));
+    let of = |etcd: &MemoryEtcd| content(etcd).kvs.iter().map(line).collect::<Vec<_>>().join("\n");
+    format!("source:\n{}\ndestination:\n{}", of(world.source.etcd()), of(world.destination().etcd()))
+}
+
 fn content(etcd: &MemoryEtcd) -> Content {
     Content { revision: etcd.revision(), kvs: etcd.at_revision(etcd.revision()).into_values().collect() }
 }

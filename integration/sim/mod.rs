@@ -3,6 +3,7 @@
 //!
 //! [`small`] explores the smallest worlds exhaustively instead.
 //!
+//! `SIM_DUMP=1` prints what is stored when a run does not come to rest, `SIM_LOG=debug` what the roles and agents log.
 //! `SIM_SEED=17` runs that seed alone and shows its script, `SIM_SEEDS=1000` as many seeds, from `SIM_FIRST` on.
 
 mod checker;
@@ -85,6 +86,9 @@ async fn story(world: &mut World, script: &Script) -> Result<(), String> {
         let unrest = checker::unrest(world);
         quiet_for = if unrest.is_empty() && world.faults.under_way() == 0 { quiet_for + 1 } else { 0 };
         if Instant::now() > deadline {
+            if number("SIM_DUMP").is_some() {
+                eprintln!("{}", checker::dump(world));
+            }
             return Err(format!("no quiet after {QUIET_MAX:?}: {}", unrest.join("; ")));
         }
     }
@@ -173,6 +177,9 @@ fn hunted(seeds: &[u64]) {
 #[test]
 fn what_must_always_hold_holds_under_faults() {
     let seeds = seeds();
+    if let Ok(level) = std::env::var("SIM_LOG") {
+        let _ = tracing_subscriber::fmt().with_env_filter(format!("enlist={level}")).with_writer(std::io::stderr).try_init();
+    }
     if number("SIM_HUNT").is_some() {
         return hunted(&seeds);
     }

@@ -77,7 +77,8 @@ impl Copies {
             self.held_back.insert(id.clone(), deleted_at);
         }
         for (id, kv) in &self.raw {
-            if before.get(id).is_none_or(|old| old.mod_revision != kv.mod_revision) {
+            // Not by its revision alone: what writes into a restored store is what wrote before, and at the same revision as well.
+            if before.get(id) != Some(kv) {
                 self.held_back.insert(id.clone(), kv.mod_revision);
             }
         }

@@ -133,3 +133,21 @@ fn a_restored_destination_is_taken_as_it_is() {
     old.run();
     assert_eq!(old.groups()[1..], ["all/b: ready, published, 10.0.0.2, http=8000 metrics=9000"]);
 }
+
+#[test]
+fn a_key_that_a_restored_destination_has_at_the_same_revision_is_not_taken_for_the_same() {
+    let mut world = World::new();
+    world.define("all", &group("all", "", ""));
+    world.ready("a", "10.0.0.1", &[]);
+    world.run();
+    let mut restored = World::new();
+    restored.define("all", &group("all", "", ""));
+    restored.ready("a", "10.0.0.9", &[]);
+    let revision = |world: &World| world.kvs[&Key::from("/enlist/manager/nodes/a/assignment")].mod_revision;
+    assert_eq!(revision(&world), revision(&restored));
+    restored.view = world.view;
+    let (revision, kvs) = (Revision(restored.revision), restored.below("manager/"));
+    restored.view.apply_manager(Update::Reset { revision, cluster_id: 1, kvs, stepped_back: true });
+    restored.run();
+    assert_eq!(restored.groups()[1..], ["all/a: ready, published, 10.0.0.9, http=8000 metrics=9000"]);
+}
