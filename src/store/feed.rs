@@ -59,13 +59,16 @@ fn after(key: &crate::store::api::Key) -> crate::store::api::Key {
 pub struct FeedSettings {
     /// Ask for progress this often; `None` = never (an agent's keep-alive is its sign of life).
     pub progress: Option<Duration>,
+    /// Few events, and a consumer that takes each at once: its watch shares the connection of the calls. One that was left
+    /// unread would hold up every call on it.
+    pub beside: bool,
     /// Read everything again this often (spread by ± 20 %): what old servers' watches lose is found.
     pub verify: Duration,
 }
 
 impl Default for FeedSettings {
     fn default() -> Self {
-        FeedSettings { progress: Some(Duration::from_secs(2)), verify: Duration::from_secs(300) }
+        FeedSettings { progress: Some(Duration::from_secs(2)), beside: false, verify: Duration::from_secs(300) }
     }
 }
 
@@ -102,6 +105,17 @@ pub struct Feed {
 impl Feed {
     /// Starts one.
     pub fn open(store: Store, scope: Scope, settings: FeedSettings, rng: fastrand::Rng) -> Feed {
+        Feed::open_from(None, store, scope, settings, rng)
+    }
+
+    /// Starts one from a listing that is known already: everything in the scope at the listing's revision.
+    pub fn open_from(
+        listing: Option<RangeResponse>,
+        store: Store,
+        scope: Scope,
+        settings: FeedSettings,
+        rng: fastrand::Rng,
+    ) -> Feed {
         let (sender, updates) = mpsc::channel(QUEUE);
         let follower = Follower {
             machine: WatchMachine::new(scope.ranges.clone()),
@@ -113,7 +127,7 @@ impl Feed {
             rng,
             sender,
         };
-        Feed { updates, task: AbortOnDropHandle::new(tokio::spawn(follower.run())) }
+        Feed { updates, task: AbortOnDropHandle::new(tokio::spawn(follower.run(listing))) }
     }
 
     /// The next update. Cancel-safe. Never ends: what goes wrong is retried for ever inside.
@@ -153,8 +167,14 @@ struct Follower {
 struct Closed;
 
 impl Follower {
-    async fn run(mut self) {
+    async fn run(mut self, listing: Option<RangeResponse>) {
         let mut reread = Some(Reread::Start);
+        if let Some(listing) = listing {
+            if self.take(listing, Reread::Start).await.is_err() {
+                return;
+            }
+            reread = None;
+        }
         while !self.sender.is_closed() {
             let began = Instant::now();
             let step = match reread {
@@ -194,10 +214,14 @@ impl Follower {
 
     /// Reads everything at one revision and tells it.
     async fn reread(&mut self, why: Reread) -> Result<Result<(), StoreError>, Closed> {
-        let listing = match list(&self.store, &self.scope).await {
-            Ok(listing) => listing,
-            Err(error) => return Ok(Err(error)),
-        };
+        match list(&self.store, &self.scope).await {
+            Ok(listing) => self.take(listing, why).await.map(Ok),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Tells a listing.
+    async fn take(&mut self, listing: RangeResponse, why: Reread) -> Result<(), Closed> {
         let stepped_back = self.machine.reread(&listing) || why == Reread::SteppedBack;
         self.verify_at = Instant::now() + self.settings.verify.mul_f64(0.8 + 0.4 * self.rng.f64());
         if stepped_back {
@@ -211,8 +235,7 @@ impl Follower {
             kvs: listing.kvs,
             stepped_back,
         };
-        self.sender.send(update).await.map_err(|_| Closed)?;
-        Ok(Ok(()))
+        self.sender.send(update).await.map_err(|_| Closed)
     }
 
     /// Whether the store is still the one that was followed: asks for the witnesses as of their revisions.
@@ -243,7 +266,8 @@ impl Follower {
     async fn follow(&mut self) -> Result<Result<Option<Reread>, StoreError>, Closed> {
         let request = WatchRequest { range: self.scope.covering(), start: self.machine.resume() };
         self.machine.reopened();
-        let mut watch = match self.store.watch(request).await {
+        let opened = if self.settings.beside { self.store.watch_beside(request).await } else { self.store.watch(request).await };
+        let mut watch = match opened {
             Ok(watch) => watch,
             Err(error) => return Ok(Err(error)),
         };

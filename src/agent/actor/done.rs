@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::io::{Attempt, Outcome, Written};
+use super::io::{Attempt, Entered, Outcome, Written};
 use super::state::{Doing, Joined};
 use super::{Actor, REFUSED_PAUSE_MAX, STORE_PAUSE_FIRST, STORE_PAUSE_MAX, io, work};
 use crate::agent::decide::identity::Holder;
@@ -83,17 +83,19 @@ impl Actor {
         }
     }
 
-    fn attempted(&mut self, attempt: Attempt) {
+    fn attempted(&mut self, mut attempt: Attempt) {
         self.spare_lease = attempt.lease;
         if attempt.contact {
             self.ever_in = true;
             self.answered();
-            self.open_feed();
+            let listing = if let Outcome::Joined(entered) = &mut attempt.outcome { entered.listing.take() } else { None };
+            self.open_feed(listing);
         }
         let pause = match attempt.outcome {
-            Outcome::Joined { revision, label, status, row, cluster_id } => {
-                info!(rev = %revision, row = ?row, cluster = format!("{cluster_id:x}"), "joined");
-                return self.is_in(revision, *label, *status);
+            Outcome::Joined(entered) => {
+                let Entered { label, status, row, header, .. } = *entered;
+                info!(rev = %header.revision, row = ?row, cluster = format!("{:x}", header.cluster_id), "joined");
+                return self.is_in(header.revision, label, status);
             }
             Outcome::Again => self.attempt_backoff.next(Duration::from_millis(10), STORE_PAUSE_MAX),
             Outcome::Failed(error @ StoreError::Refused(_)) if !self.ever_in => return self.end(Ending::Refused(error)),

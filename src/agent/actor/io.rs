@@ -16,10 +16,13 @@ use crate::model::label::Label;
 use crate::model::names::Revision;
 use crate::model::status::{Phase, Status};
 use crate::reconcile::Site;
-use crate::store::api::{KeyRange, LeaseId, OpResult, RangeRequest, StoreError, Txn};
+use crate::store::api::{Header, KeyRange, LeaseId, Op, OpResult, RangeRequest, RangeResponse, StoreError, Txn};
 use crate::store::keys::NodePart;
 use crate::store::lease::Lease;
 use crate::store::wire::Stored;
+
+/// A node has five keys of ours. Where so many stand, others put theirs there: they are read in pages.
+const FOUND_MAX: i64 = 100;
 
 /// What a request brought back.
 pub(super) enum Done {
@@ -73,7 +76,7 @@ pub(super) struct Attempt {
 /// What came of a try to join.
 pub(super) enum Outcome {
     /// It joined, with this label, at this revision.
-    Joined { revision: Revision, label: Box<Label>, status: Box<Status>, row: Row, cluster_id: u64 },
+    Joined(Box<Entered>),
     /// Something changed in between: at once again.
     Again,
     /// The store did not answer, or refused.
@@ -86,6 +89,17 @@ pub(super) enum Outcome {
     WithdrawFirst(String),
     /// Another run of this instance took over.
     Superseded,
+}
+
+/// How it joined.
+pub(super) struct Entered {
+    pub label: Label,
+    pub status: Status,
+    pub row: Row,
+    /// The answer's.
+    pub header: Header,
+    /// All of the sub-tree just after, where that is known.
+    pub listing: Option<RangeResponse>,
 }
 
 /// Tries to join once.
@@ -107,7 +121,14 @@ pub(super) async fn attempt(trial: Trial) -> Attempt {
 }
 
 async fn try_with(trial: &Trial, lease: LeaseId) -> Result<Outcome, StoreError> {
-    let seen = read(&trial.site, &trial.me).await?;
+    let seen = if trial.first && trial.applied.is_none() {
+        match enter_unseen(trial, lease).await? {
+            Unseen::Entered(entered) => return Ok(Outcome::Joined(Box::new(entered))),
+            Unseen::Found(seen) => seen,
+        }
+    } else {
+        read(&trial.site, &trial.me).await?
+    };
     if !trial.first && identity::superseded(&seen, &trial.me, trial.since) {
         return Ok(Outcome::Superseded);
     }
@@ -134,13 +155,39 @@ async fn try_with(trial: &Trial, lease: LeaseId) -> Result<Outcome, StoreError> 
     if !response.succeeded {
         return Ok(Outcome::Again);
     }
-    Ok(Outcome::Joined {
-        revision: response.header.revision,
-        cluster_id: response.header.cluster_id,
-        label: Box::new(label),
-        status: Box::new(status),
-        row,
-    })
+    Ok(Outcome::Joined(Box::new(Entered { label, status, row, header: response.header, listing: None })))
+}
+
+/// What became of a try to join without a look.
+enum Unseen {
+    Entered(Entered),
+    /// Something stands there.
+    Found(Subtree),
+}
+
+/// Most agents that start for the first time find nothing: so it is taken for granted, and compared. One request instead of
+/// three, because what stands there just after is known as well. If something does stand there, the same request reads it.
+async fn enter_unseen(trial: &Trial, lease: LeaseId) -> Result<Unseen, StoreError> {
+    let (prefix, id) = (&trial.site.prefix, &trial.me.id);
+    let nothing = Subtree::default();
+    let Identity::Take(row) = identity::decide(&nothing, &trial.me, trial.replace) else {
+        return Ok(Unseen::Found(read(&trial.site, &trial.me).await?));
+    };
+    let (label, status) = (join::label_for(&trial.label, &nothing, None), trial.status.clone());
+    let mut txn = join::txn(prefix, &nothing, &label, &status, lease);
+    txn.otherwise.push(Op::Get(RangeRequest { limit: FOUND_MAX, ..RangeRequest::all(prefix.node_range(id)) }));
+    let response = trial.site.store.txn(txn).await?;
+    let header = response.header;
+    if response.succeeded {
+        let listing = join::listing(prefix, &label, &status, lease, header);
+        return Ok(Unseen::Entered(Entered { label, status, row, header, listing: Some(listing) }));
+    }
+    match response.results.into_iter().next() {
+        Some(OpResult::Range(found)) if !found.more => {
+            Ok(Unseen::Found(Subtree::read(prefix, id, header.cluster_id, header.revision, &found.kvs)))
+        }
+        _ => Ok(Unseen::Found(read(&trial.site, &trial.me).await?)),
+    }
 }
 
 /// What the sub-tree that was read says of what is in use, with the proof of a step back if it takes one.

@@ -40,6 +40,7 @@ use crate::model::names::Revision;
 use crate::model::status::Phase;
 use crate::model::variables::Variables;
 use crate::reconcile::{Context, Site};
+use crate::store::api::RangeResponse;
 use crate::store::feed::{Feed, FeedSettings, Scope, Update};
 
 /// The sub-tree is read again this often (spread out): what old servers' watches lose is found.
@@ -398,13 +399,15 @@ impl Actor {
         }
     }
 
-    fn open_feed(&mut self) {
+    /// Follows its sub-tree; from a listing on, if the join made one.
+    fn open_feed(&mut self, listing: Option<RangeResponse>) {
         if self.feed.is_none() {
-            self.feed = Some(Feed::open(
+            self.feed = Some(Feed::open_from(
+                listing,
                 self.site.store.clone(),
                 Scope::one(self.site.prefix.node_range(&self.me.id)),
                 // No progress requests: its keep-alive is an agent's sign of life, and there are thousands.
-                FeedSettings { progress: None, verify: VERIFY },
+                FeedSettings { progress: None, beside: true, verify: VERIFY },
                 self.context.rng(&format!("agent/{}/feed", self.me.run)),
             ));
         }

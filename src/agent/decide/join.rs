@@ -8,7 +8,7 @@ use crate::agent::decide::subtree::{Entry, Subtree, modified};
 use crate::model::label::Label;
 use crate::model::names::Revision;
 use crate::model::status::Status;
-use crate::store::api::{Compare, LeaseId, Op, Txn};
+use crate::store::api::{Compare, Header, KeyValue, LeaseId, Op, RangeResponse, Txn};
 use crate::store::keys::{NodePart, Prefix};
 use crate::store::wire::Stored;
 
@@ -37,6 +37,20 @@ pub fn txn(prefix: &Prefix, seen: &Subtree, label: &Label, status: &Status, leas
         then,
         otherwise: Vec::new(),
     }
+}
+
+/// The sub-tree just after a join that found nothing: what it wrote, and nothing else.
+pub fn listing(prefix: &Prefix, label: &Label, status: &Status, lease: LeaseId, header: Header) -> RangeResponse {
+    let made = |part, value, lease| KeyValue {
+        key: prefix.node(&label.id, part),
+        value,
+        create_revision: header.revision,
+        mod_revision: header.revision,
+        version: 1,
+        lease,
+    };
+    let kvs = vec![made(NodePart::Label, label.encode(), LeaseId::NONE), made(NodePart::Status, status.encode(), lease)];
+    RangeResponse { header, count: 2, more: false, kvs }
 }
 
 /// The next status. It compares this run's last one; a lost compare gives back what stands there.

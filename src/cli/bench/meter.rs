@@ -164,6 +164,12 @@ fn bytes(op: &Op) -> u64 {
     }
 }
 
+impl Metered {
+    fn metered(&self, inner: Box<dyn Watch>) -> Box<dyn Watch> {
+        Box::new(MeteredWatch { inner, counters: self.counters.clone(), log: self.log.clone() })
+    }
+}
+
 impl Backend for Metered {
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
         self.counters.reads.fetch_add(1, Relaxed);
@@ -205,11 +211,11 @@ impl Backend for Metered {
     }
 
     fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
-        async move {
-            let inner = self.inner.watch(request).await?;
-            Ok(Box::new(MeteredWatch { inner, counters: self.counters.clone(), log: self.log.clone() }) as Box<dyn Watch>)
-        }
-        .boxed()
+        async move { Ok(self.metered(self.inner.watch(request).await?)) }.boxed()
+    }
+
+    fn watch_beside(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
+        async move { Ok(self.metered(self.inner.watch_beside(request).await?)) }.boxed()
     }
 
     fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {

@@ -40,6 +40,8 @@ pub(super) struct Pool {
 /// One endpoint.
 struct Slot {
     address: Address,
+    /// The address, for logs and errors.
+    name: Arc<str>,
     /// Made at the first call; made anew when its credentials are no longer taken.
     client: tokio::sync::Mutex<Option<Numbered>>,
     health: Mutex<Health>,
@@ -69,7 +71,7 @@ impl Pool {
     pub(super) fn new(settings: StoreSettings) -> Result<Self, StoreError> {
         let slots = settings.endpoints.iter().map(|text| {
             let address = Address::parse(text, settings.wants_tls()).map_err(StoreError::Other)?;
-            Ok(Slot { address, client: tokio::sync::Mutex::default(), health: Mutex::default() })
+            Ok(Slot { name: address.authority().into(), address, client: tokio::sync::Mutex::default(), health: Mutex::default() })
         });
         let slots: Vec<Slot> = slots.collect::<Result<_, StoreError>>()?;
         if slots.is_empty() {
@@ -100,6 +102,22 @@ impl Pool {
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
+        self.call_shared(kind, |client, endpoint| {
+            let answer = request(client);
+            async move { answer.await.map_err(|error| classify(error, &endpoint)) }
+        })
+        .await
+    }
+
+    /// Like [`call`](Self::call), with the endpoint's name.
+    pub(super) async fn call_shared<T, F>(
+        &self,
+        kind: Kind,
+        request: impl Fn(Client, Arc<str>) -> F,
+    ) -> Result<(T, usize), StoreError>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
         let mut turns = Turns::new(self, kind);
         loop {
             let turn = turns.next().await?;
@@ -108,7 +126,7 @@ impl Pool {
             let attempt = async {
                 let (client, number) = slot.client(self, turn.stale).await?;
                 used.store(number, Ordering::Relaxed);
-                request(client).await.map_err(|error| classify(error, &slot.address.authority()))
+                request(client, slot.name.clone()).await
             };
             let suspicion = self.suspect(turn.index);
             let outcome = timeout_at(turn.until, attempt).await;
@@ -121,7 +139,7 @@ impl Pool {
 
     /// Like [`call`](Self::call), with a client, and so a connection, of its own, and the endpoint's name; for what may be done
     /// twice.
-    pub(super) async fn call_alone<T, F>(&self, request: impl Fn(Client, String) -> F) -> Result<(T, usize), StoreError>
+    pub(super) async fn call_alone<T, F>(&self, request: impl Fn(Client, Arc<str>) -> F) -> Result<(T, usize), StoreError>
     where
         F: Future<Output = Result<T, Failure>>,
     {
@@ -129,8 +147,7 @@ impl Pool {
         loop {
             let turn = turns.next().await?;
             let slot = self.slot(turn.index);
-            let endpoint = slot.address.authority();
-            let attempt = async { request(slot.connect(&self.settings).await?, endpoint).await };
+            let attempt = async { request(slot.connect(&self.settings).await?, slot.name.clone()).await };
             let suspicion = self.suspect(turn.index);
             let outcome = timeout_at(turn.until, attempt).await;
             suspicion.dispel();

@@ -1,8 +1,9 @@
-//! One watch on one connection of its own.
+//! One watch, as a rule on one connection of its own.
 //!
 //! Of its own, because streams on one connection share a flow-control window: a watcher that reads slowly would hold up other
 //! watches and plain reads for ever. So a slow reader hurts only itself, and memory stays bounded. Dropping the watch drops the
-//! connection, which cancels it at the server.
+//! connection, which cancels it at the server. A watch of few events that is always read at once may share the connection of the
+//! calls: an agent's, so that a fleet costs etcd one connection a node.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::backend::DECODED_BYTES_MAX;
 use super::convert;
 use super::error::{Failure, classify, is_watch_refusal};
 use super::pool::Pool;
+use super::turns::Kind;
 use super::version;
 use crate::model::names::Revision;
 use crate::store::api::{Event, Key, StoreError, Watch, WatchMessage, WatchRequest};
@@ -32,11 +34,24 @@ struct EtcdWatch {
     _client: Client,
 }
 
-/// Opens a watch and waits until the server has taken it on.
+/// Opens a watch on a connection of its own and waits until the server has taken it on.
 pub(super) async fn open(pool: Arc<Pool>, request: WatchRequest) -> Result<Box<dyn Watch>, StoreError> {
     let call = pool.call_alone(|client, endpoint| create(client, endpoint, pool.first_contact(), request.clone()));
-    let (Opened { requests, responses, ready, client }, endpoint) = call.await?;
-    Ok(Box::new(EtcdWatch { pool, endpoint, requests, responses, ready, ended: false, _client: client }))
+    let opened = call.await?;
+    Ok(taken_on(pool, opened))
+}
+
+/// Opens a watch on the connection of the calls.
+pub(super) async fn open_beside(pool: Arc<Pool>, request: WatchRequest) -> Result<Box<dyn Watch>, StoreError> {
+    let first = pool.first_contact();
+    let call = pool.call_shared(Kind::Read, |client, endpoint| create(client, endpoint, first, request.clone()));
+    let opened = call.await?;
+    Ok(taken_on(pool, opened))
+}
+
+fn taken_on(pool: Arc<Pool>, (opened, endpoint): (Opened, usize)) -> Box<dyn Watch> {
+    let Opened { requests, responses, ready, client } = opened;
+    Box::new(EtcdWatch { pool, endpoint, requests, responses, ready, ended: false, _client: client })
 }
 
 struct Opened {
@@ -46,7 +61,7 @@ struct Opened {
     client: Client,
 }
 
-async fn create(mut client: Client, endpoint: String, first: bool, request: WatchRequest) -> Result<Opened, Failure> {
+async fn create(mut client: Client, endpoint: Arc<str>, first: bool, request: WatchRequest) -> Result<Opened, Failure> {
     if first && let Ok(status) = client.status().await {
         version::warn_once(status.version());
     }

@@ -174,3 +174,38 @@ impl crate::store::api::Backend for Refusing {
         no()
     }
 }
+
+/// The grant of its lease, and the join: nothing is read before, nor before the watch.
+#[tokio::test(start_paused = true)]
+async fn a_first_join_is_the_second_request_and_the_watch_begins_without_a_read() {
+    let lab = Lab::new();
+    let machine = lab.serving_machine();
+    let agent = lab.start(&machine);
+    agent.link.freeze_at(1, true);
+    agent.link.frozen().await;
+    assert_eq!(lab.status().await.map(|status| status.phase), Some(Phase::Joining));
+    assert!(lab.get::<Label>(NodePart::Label).await.is_some());
+    assert_eq!(lab.etcd.watchers(), 0);
+    agent.link.freeze_at(1, false);
+    agent.link.thaw();
+    lab.until("the watch", async || lab.etcd.watchers() == 1).await;
+    agent.link.thaw();
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    agent.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_join_that_finds_something_decides_on_it() {
+    let lab = Lab::new();
+    let first = lab.serving_machine();
+    let agent = lab.start(&first);
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    // Another installation with the same id, which the first answers.
+    let second = lab.machine("b", "192.0.2.18");
+    let exit = lab.start(&second).task.await.unwrap();
+    assert!(matches!(exit.ending, Ending::Conflict(_)), "{:?}", exit.ending);
+    assert_eq!(lab.status().await.map(|status| status.generation), Some(given.generation));
+    agent.kill().await;
+}
