@@ -24,7 +24,11 @@ struct Follower {
 
 impl Follower {
     fn open(store: &Store) -> Follower {
-        let settings = FeedSettings { progress: Some(Duration::from_millis(50)), verify: Duration::from_secs(3_600), ..FeedSettings::default() };
+        let settings = FeedSettings {
+            progress: Some(Duration::from_millis(50)),
+            verify: Duration::from_secs(3_600),
+            ..FeedSettings::default()
+        };
         let feed = Feed::open(store.clone(), Scope::one(KeyRange::prefix("n/")), settings, fastrand::Rng::with_seed(1));
         Follower { feed, content: BTreeMap::new(), revision: Revision::NONE, resets: 0, stepped_back: 0 }
     }

@@ -147,11 +147,13 @@ impl Hub {
         // The reader may be ahead of the feed: then the feed lags, and the store did not step back.
         let header = self.header(self.last.max(Revision(request.start.0 - 1)));
         tell(WatchMessage::Created(header));
-        if request.start <= self.since {
+        // None = from now on, which is where the feed stands: what it has not told yet is told.
+        let start = if request.start == Revision::NONE { self.last.next() } else { request.start };
+        if start <= self.since {
             tell(WatchMessage::Canceled { reason: "older than what the shared watch keeps".to_owned(), compacted: self.since });
             return receiver;
         }
-        let begin = self.kept.partition_point(|event| event.revision() < request.start);
+        let begin = self.kept.partition_point(|event| event.revision() < start);
         let owed: Vec<Event> = self.kept.range(begin..).filter(|event| request.range.contains(event.key())).cloned().collect();
         if !owed.is_empty() {
             tell(WatchMessage::Events { header, events: owed, fragment: false });

@@ -88,8 +88,8 @@ impl Actor {
         if attempt.contact {
             self.ever_in = true;
             self.answered();
-            let listing = if let Outcome::Joined(entered) = &mut attempt.outcome { entered.listing.take() } else { None };
-            self.open_feed(listing);
+            let known = if let Outcome::Joined(entered) = &mut attempt.outcome { entered.known.take() } else { None };
+            self.open_feed(known);
         }
         let pause = match attempt.outcome {
             Outcome::Joined(entered) => {

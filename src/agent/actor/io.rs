@@ -17,6 +17,7 @@ use crate::model::names::Revision;
 use crate::model::status::{Phase, Status};
 use crate::reconcile::Site;
 use crate::store::api::{Header, KeyRange, LeaseId, Op, OpResult, RangeRequest, RangeResponse, StoreError, Txn};
+use crate::store::feed::Ahead;
 use crate::store::keys::NodePart;
 use crate::store::lease::Lease;
 use crate::store::wire::Stored;
@@ -59,6 +60,8 @@ pub(super) struct Trial {
     pub applied: Option<Applied>,
     /// This process never joined before.
     pub first: bool,
+    /// It follows its sub-tree already.
+    pub follows: bool,
     pub replace: bool,
     /// The revision of this run's last write.
     pub since: Revision,
@@ -98,21 +101,30 @@ pub(super) struct Entered {
     pub row: Row,
     /// The answer's.
     pub header: Header,
-    /// All of the sub-tree just after, where that is known.
-    pub listing: Option<RangeResponse>,
+    /// All of the sub-tree just after, where that is known, and a watch that began before.
+    pub known: Option<(RangeResponse, Option<Ahead>)>,
 }
 
 /// Tries to join once.
 pub(super) async fn attempt(trial: Trial) -> Attempt {
     let mut lease = trial.lease.clone().filter(|lease| lease.is_good());
-    if lease.is_none() {
-        match Lease::grant(&trial.site.store, trial.lease_ttl, trial.rng.clone()).await {
-            Ok(granted) => lease = Some(Arc::new(granted)),
-            Err(error) => return Attempt { lease: None, contact: false, outcome: Outcome::Failed(error) },
+    let (granted, ahead) = futures::join!(
+        async {
+            if lease.is_none() { Some(Lease::grant(&trial.site.store, trial.lease_ttl, trial.rng.clone()).await) } else { None }
+        },
+        async {
+            let range = trial.site.prefix.node_range(&trial.me.id);
+            // If that fails, the feed opens its own.
+            if is_new(&trial) && !trial.follows { Ahead::open(&trial.site.store, range).await.ok() } else { None }
         }
+    );
+    match granted {
+        Some(Ok(granted)) => lease = Some(Arc::new(granted)),
+        Some(Err(error)) => return Attempt { lease: None, contact: false, outcome: Outcome::Failed(error) },
+        None => {}
     }
     let id = lease.as_ref().map_or(LeaseId::NONE, |lease| lease.id());
-    match try_with(&trial, id).await {
+    match try_with(&trial, id, ahead).await {
         Ok(outcome) => Attempt { lease, contact: true, outcome },
         // A lease that is unknown all of a sudden was revoked, or the store was emptied.
         Err(StoreError::NoLease) => Attempt { lease: None, contact: true, outcome: Outcome::Again },
@@ -120,9 +132,14 @@ pub(super) async fn attempt(trial: Trial) -> Attempt {
     }
 }
 
-async fn try_with(trial: &Trial, lease: LeaseId) -> Result<Outcome, StoreError> {
-    let seen = if trial.first && trial.applied.is_none() {
-        match enter_unseen(trial, lease).await? {
+/// Whether nothing is known of this node, neither here nor, probably, in the store.
+fn is_new(trial: &Trial) -> bool {
+    trial.first && trial.applied.is_none()
+}
+
+async fn try_with(trial: &Trial, lease: LeaseId, ahead: Option<Ahead>) -> Result<Outcome, StoreError> {
+    let seen = if is_new(trial) {
+        match enter_unseen(trial, lease, ahead).await? {
             Unseen::Entered(entered) => return Ok(Outcome::Joined(Box::new(entered))),
             Unseen::Found(seen) => seen,
         }
@@ -155,7 +172,7 @@ async fn try_with(trial: &Trial, lease: LeaseId) -> Result<Outcome, StoreError> 
     if !response.succeeded {
         return Ok(Outcome::Again);
     }
-    Ok(Outcome::Joined(Box::new(Entered { label, status, row, header: response.header, listing: None })))
+    Ok(Outcome::Joined(Box::new(Entered { label, status, row, header: response.header, known: None })))
 }
 
 /// What became of a try to join without a look.
@@ -167,7 +184,7 @@ enum Unseen {
 
 /// Most agents that start for the first time find nothing: so it is taken for granted, and compared. One request instead of
 /// three, because what stands there just after is known as well. If something does stand there, the same request reads it.
-async fn enter_unseen(trial: &Trial, lease: LeaseId) -> Result<Unseen, StoreError> {
+async fn enter_unseen(trial: &Trial, lease: LeaseId, ahead: Option<Ahead>) -> Result<Unseen, StoreError> {
     let (prefix, id) = (&trial.site.prefix, &trial.me.id);
     let nothing = Subtree::default();
     let Identity::Take(row) = identity::decide(&nothing, &trial.me, trial.replace) else {
@@ -180,7 +197,7 @@ async fn enter_unseen(trial: &Trial, lease: LeaseId) -> Result<Unseen, StoreErro
     let header = response.header;
     if response.succeeded {
         let listing = join::listing(prefix, &label, &status, lease, header);
-        return Ok(Unseen::Entered(Entered { label, status, row, header, listing: Some(listing) }));
+        return Ok(Unseen::Entered(Entered { label, status, row, header, known: Some((listing, ahead)) }));
     }
     match response.results.into_iter().next() {
         Some(OpResult::Range(found)) if !found.more => {

@@ -41,7 +41,7 @@ use crate::model::status::Phase;
 use crate::model::variables::Variables;
 use crate::reconcile::{Context, Site};
 use crate::store::api::RangeResponse;
-use crate::store::feed::{Feed, FeedSettings, Scope, Update};
+use crate::store::feed::{Ahead, Feed, FeedSettings, Scope, Update};
 
 /// The sub-tree is read again this often (spread out): what old servers' watches lose is found.
 const VERIFY: Duration = Duration::from_secs(300);
@@ -399,11 +399,11 @@ impl Actor {
         }
     }
 
-    /// Follows its sub-tree; from a listing on, if the join made one.
-    fn open_feed(&mut self, listing: Option<RangeResponse>) {
+    /// Follows its sub-tree; from what the join made known on, if it did.
+    fn open_feed(&mut self, known: Option<(RangeResponse, Option<Ahead>)>) {
         if self.feed.is_none() {
             self.feed = Some(Feed::open_from(
-                listing,
+                known,
                 self.site.store.clone(),
                 Scope::one(self.site.prefix.node_range(&self.me.id)),
                 // No progress requests: its keep-alive is an agent's sign of life, and there are thousands.

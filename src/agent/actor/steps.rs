@@ -95,6 +95,7 @@ impl Actor {
             rng: self.context.rng(&format!("agent/{}/lease", self.me.run)),
             applied: self.applied.clone(),
             first: !self.ever_joined,
+            follows: self.feed.is_some(),
             replace: self.settings.replace && !self.ever_joined,
             since: self.since,
         };

@@ -71,7 +71,12 @@ impl Pool {
     pub(super) fn new(settings: StoreSettings) -> Result<Self, StoreError> {
         let slots = settings.endpoints.iter().map(|text| {
             let address = Address::parse(text, settings.wants_tls()).map_err(StoreError::Other)?;
-            Ok(Slot { name: address.authority().into(), address, client: tokio::sync::Mutex::default(), health: Mutex::default() })
+            Ok(Slot {
+                name: address.authority().into(),
+                address,
+                client: tokio::sync::Mutex::default(),
+                health: Mutex::default(),
+            })
         });
         let slots: Vec<Slot> = slots.collect::<Result<_, StoreError>>()?;
         if slots.is_empty() {
