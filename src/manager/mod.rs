@@ -8,6 +8,7 @@
 pub mod state;
 pub mod copies;
 pub mod definitions;
+mod sets;
 pub mod index;
 pub mod roster;
 pub mod written;

@@ -24,11 +24,20 @@ enum Step {
     RemoveGroup(usize),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let key = || prop::sample::select(vec!["zone", "role", "gpu"]);
-    let value = || prop::sample::select(vec!["", "a", "b", "3", "7"]);
-    let variables = prop::collection::btree_map(key().prop_map(String::from), value().prop_map(String::from), 0..3);
-    let requirement = (key(), value(), value(), 0..9_usize).prop_map(|(key, a, b, operator)| match operator {
+fn key() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["zone", "role", "gpu"])
+}
+
+fn value() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["", "a", "b", "3", "7"])
+}
+
+fn variables(below: usize) -> impl Strategy<Value = BTreeMap<String, String>> {
+    prop::collection::btree_map(key().prop_map(String::from), value().prop_map(String::from), 0..below)
+}
+
+fn requirement() -> impl Strategy<Value = String> {
+    (key(), value(), value(), 0..9_usize).prop_map(|(key, a, b, operator)| match operator {
         0 => format!("{key}={a}"),
         1 => format!("{key}!={a}"),
         2 => format!("{key} in ({a},{b})"),
@@ -38,11 +47,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => format!("{key}>4"),
         7 => format!("{key}<4"),
         _ => format!("{key}=={a}"),
-    });
+    })
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        4 => (0..8_usize, variables).prop_map(|(index, variables)| Step::PutNode(index, variables)),
+        4 => (0..8_usize, variables(3)).prop_map(|(index, variables)| Step::PutNode(index, variables)),
         1 => (0..8_usize).prop_map(Step::RemoveNode),
-        3 => (0..6_usize, prop::collection::vec(requirement, 0..3)).prop_map(|(index, terms)| Step::PutGroup(index, terms)),
+        3 => (0..6_usize, prop::collection::vec(requirement(), 0..3)).prop_map(|(index, terms)| Step::PutGroup(index, terms)),
         1 => (0..6_usize).prop_map(Step::RemoveGroup),
     ];
     prop::collection::vec(step, 1..60)
@@ -105,6 +117,46 @@ proptest! {
                 }
             }
             before = expected;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Many nodes that come, change and go, and then new groups: what the bitmaps say is what each selector says of each node.
+    #[test]
+    fn a_new_group_is_answered_as_its_selector_answers_for_each_node(
+        nodes in prop::collection::vec((prop::option::of(variables(5)), prop::option::of(variables(5))), 1..300),
+        selectors in prop::collection::vec(prop::collection::vec(requirement(), 0..4), 1..20),
+    ) {
+        let mut index = Index::default();
+        let mut now: BTreeMap<NodeId, BTreeMap<String, String>> = BTreeMap::new();
+        for (at, (first, _)) in nodes.iter().enumerate() {
+            if let Some(first) = first {
+                index.put_node(&node(at), first);
+            }
+        }
+        // Numbers of those that go are others' in the same round.
+        for (at, (_, then)) in nodes.iter().enumerate().rev() {
+            match then {
+                Some(then) => drop((index.put_node(&node(at), then), now.insert(node(at), then.clone()))),
+                None => drop(index.remove_node(&node(at))),
+            }
+        }
+        for (at, terms) in selectors.iter().enumerate() {
+            let selector: Selector = terms.join(",").parse().unwrap();
+            let expected: BTreeSet<NodeId> =
+                now.iter().filter(|(_, variables)| selector.matches(variables)).map(|(node, _)| node.clone()).collect();
+            // Over a former selector of the same name, too.
+            let before: BTreeSet<NodeId> = index.members(&group(at % 5)).cloned().collect();
+            let touched = index.put_group(&group(at % 5), &selector);
+            prop_assert_eq!(&touched, &before.union(&expected).cloned().collect::<BTreeSet<_>>(), "{}", selector);
+            let members: BTreeSet<NodeId> = index.members(&group(at % 5)).cloned().collect();
+            prop_assert_eq!(&members, &expected, "{}", selector);
+            for node in now.keys() {
+                prop_assert_eq!(index.groups(node).any(|g| *g == group(at % 5)), expected.contains(node));
+            }
         }
     }
 }
