@@ -1,6 +1,7 @@
 //! The binary as people use it, on a real etcd: what it says, where, and with which exit code.
 
 mod apply;
+mod away;
 mod bad_input;
 mod bench;
 mod dev;

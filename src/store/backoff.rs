@@ -1,6 +1,8 @@
-//! Jittered exponential back-off: capped, reset by success, quiet in the log.
+//! Jittered exponential back-off: capped, reset by success, quiet in the log. And how often a lasting trouble is told.
 
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::store::api::StoreError;
 
@@ -62,9 +64,63 @@ impl Backoff {
     }
 }
 
+/// A trouble that lasts is told again after so long. Attempts are up to 5 s apart: earlier there is nothing new to tell.
+const TOLD_AGAIN_FIRST: Duration = Duration::from_secs(5);
+/// The longest silence: whoever looks at the last quarter of an hour of a log finds the trouble in it.
+const TOLD_AGAIN_MAX: Duration = Duration::from_secs(600);
+
+/// Says a lasting trouble once, then at longer intervals: each twice the one before.
+#[derive(Debug, Clone, Default)]
+pub struct Nag(Option<Told>);
+
+#[derive(Debug, Clone)]
+struct Told {
+    since: Instant,
+    last: Instant,
+    silence: Duration,
+}
+
+impl Nag {
+    /// It failed (again): whether to say so.
+    pub fn is_due(&mut self, now: Instant) -> bool {
+        match &mut self.0 {
+            None => {
+                self.0 = Some(Told { since: now, last: now, silence: TOLD_AGAIN_FIRST });
+                true
+            }
+            Some(told) if now.duration_since(told.last) >= told.silence => {
+                told.last = now;
+                told.silence = (told.silence * 2).min(TOLD_AGAIN_MAX);
+                true
+            }
+            Some(_) => false,
+        }
+    }
+
+    /// It is over: how long it lasted, if it was said.
+    pub fn over(&mut self, now: Instant) -> Option<Duration> {
+        self.0.take().map(|told| now.duration_since(told.since))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lasting_trouble_is_told_once_and_then_at_longer_intervals() {
+        let begin = Instant::now();
+        let mut nag = Nag::default();
+        // It fails every second, for an hour.
+        let told_in = |nag: &mut Nag, seconds: std::ops::Range<u64>| -> Vec<u64> {
+            seconds.filter(|second| nag.is_due(begin + Duration::from_secs(*second))).collect()
+        };
+        assert_eq!(told_in(&mut nag, 0..3_600), [0, 5, 15, 35, 75, 155, 315, 635, 1_235, 1_835, 2_435, 3_035]);
+        assert_eq!(nag.over(begin + Duration::from_secs(3_600)), Some(Duration::from_secs(3_600)));
+        assert_eq!(nag.over(begin), None, "what was not said is not over");
+        // The next one is another trouble.
+        assert_eq!(told_in(&mut nag, 4_000..4_010), [4_000, 4_005]);
+    }
 
     #[test]
     fn delays_double_up_to_the_cap_and_start_again_after_success() {

@@ -63,14 +63,14 @@ impl Actor {
     /// The store answered.
     fn answered(&mut self) {
         self.io_backoff.reset();
-        if let Some(lasted) = self.nag.over() {
+        if let Some(lasted) = self.nag.over(Instant::now()) {
             info!(elapsed_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX), "the store answers again");
         }
     }
 
     /// Says that the store does not answer: once, then at longer intervals.
     fn trouble(&mut self, error: &StoreError) {
-        if self.nag.is_due() {
+        if self.nag.is_due(Instant::now()) {
             warn!(%error, "the store does not answer; trying on");
         }
     }

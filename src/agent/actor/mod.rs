@@ -27,7 +27,7 @@ use tracing::{Instrument, info, info_span, warn};
 pub use state::AgentState;
 
 use self::label::make_label;
-use self::state::{Backoff, Doing, Joined, Nag, Slot, View, Wish, outcome};
+use self::state::{Backoff, Doing, Joined, Slot, View, Wish, outcome};
 use crate::agent::decide::applied::{Applied, Given};
 use crate::agent::decide::identity::{Me, RecordedRun};
 use crate::agent::decide::isolation::Suspends;
@@ -41,6 +41,7 @@ use crate::model::status::Phase;
 use crate::model::variables::Variables;
 use crate::reconcile::{Context, Site};
 use crate::store::api::RangeResponse;
+use crate::store::backoff::Nag;
 use crate::store::feed::{Ahead, Feed, FeedSettings, Scope, Update};
 
 /// The sub-tree is read again this often (spread out): what old servers' watches lose is found.

@@ -122,36 +122,6 @@ impl View {
     }
 }
 
-/// Says a lasting trouble once, then at longer intervals.
-#[derive(Default)]
-pub(super) struct Nag {
-    since: Option<(Instant, Instant, Duration)>,
-}
-
-impl Nag {
-    /// Whether to say it now.
-    pub(super) fn is_due(&mut self) -> bool {
-        let now = Instant::now();
-        match &mut self.since {
-            None => {
-                self.since = Some((now, now, Duration::from_secs(30)));
-                true
-            }
-            Some((_, last, interval)) if now.duration_since(*last) >= *interval => {
-                *last = now;
-                *interval = (*interval * 2).min(Duration::from_secs(600));
-                true
-            }
-            Some(_) => false,
-        }
-    }
-
-    /// It is over: how long it lasted, if it was said.
-    pub(super) fn over(&mut self) -> Option<Duration> {
-        self.since.take().map(|(begin, ..)| begin.elapsed())
-    }
-}
-
 /// Pauses between tries: twice as long each time, with jitter, up to a limit.
 #[derive(Debug)]
 pub(super) struct Backoff {
