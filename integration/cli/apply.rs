@@ -1,6 +1,6 @@
 //! `enlist apply`: all or nothing, created / changed / unchanged, and what is refused.
 
-use super::{At, bound_node, status, write};
+use super::{At, assignment, bound_node, status, write};
 
 const GOOD: &str = "kind: Pool\nname: eu\ncidrs: [10.20.0.0/24]\n---\nkind: Group\nname: web\nselector: zone=eu-1\n";
 
@@ -54,8 +54,19 @@ fn domain_and_sharing_stay_while_nodes_have_addresses() {
     at.put("nodes/a/status", &status("a", "stopped"));
     for (field, value) in [("sharing", "shared"), ("domain", "other")] {
         let text = format!("kind: Pool\nname: eu\ncidrs: [10.20.0.0/24]\n{field}: {value}\n");
-        at.pipe(&["apply", "-f", "-"], &text).fails(5, field);
+        at.pipe(&["apply", "-f", "-"], &text).fails(5, &format!("stdin:4: Pool eu: {field}: cannot be changed while 1 node has"));
     }
+    // The second of two documents in a file; and a field that was left out is told at its document.
+    bound_node(&at, "b", "10.20.0.6");
+    at.put("nodes/b/assignment", &assignment("b", "10.20.0.6").replace("exclusive", "shared"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "pools.yaml", &format!("# Ours.\n{}", GOOD.replace("name: eu", "name: us")));
+    let text = "kind: Group\nname: all\n---\nkind: Pool\nname: eu\ncidrs: [10.20.0.0/24]\nhold: 30m\n";
+    let more = write(folder.path(), "more.yaml", text);
+    let refused = at.run(&["apply", "-f", &file, "-f", &more]);
+    refused.fails(5, &format!("{more}:4: Pool eu: sharing: cannot be changed"));
+    assert!(!at.keys().iter().any(|key| key.ends_with("/us")), "nothing is written");
+    at.etcd.etcdctl(&["del", "/enlist/nodes/b/", "--prefix"]).unwrap();
     assert!(at.run(&["get", "pool", "eu", "-o", "yaml"]).ok().contains("sharing: exclusive"));
     let text = "kind: Pool\nname: eu\ncidrs: [10.20.0.0/16]\nhold: 20m\n";
     assert_eq!(at.pipe(&["apply", "-f", "-"], text).ok(), "pool eu changed\n");

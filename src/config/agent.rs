@@ -110,7 +110,8 @@ impl Loaded {
             }
         }
         for (name, value) in &section.variables {
-            variables.insert(name, value).map_err(|error| self.invalid("agent.variables", error))?;
+            let fault = |error| self.invalid(&format!("agent.variables.{name}"), error);
+            variables.insert(name, value).map_err(fault)?;
         }
         for (name, value) in flags {
             let fault = |error: crate::model::variables::VariableError| ConfigError::Invalid {

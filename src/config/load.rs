@@ -1,13 +1,18 @@
-//! Puts the layers of settings on top of each other, and refuses what it does not know.
+//! Puts the layers of settings on top of each other, and refuses what it does not know. Where a setting stands in a file is
+//! `place`'s to find, what was probably meant `known`'s.
+
+mod known;
+mod place;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use config::{Config, Environment, File, FileFormat, Source, Value, ValueKind};
-use serde_json::Value as Json;
 
 use super::DEFAULT_FILE;
 use super::sections::Settings;
+
+pub use known::known_keys;
 
 /// What settings are made of, besides the defaults.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +30,8 @@ pub struct Inputs {
 pub struct Loaded {
     /// The settings.
     pub settings: Settings,
-    /// Key → the layer that said it last, e.g. `source.prefix` → `flag --prefix`.
+    /// Key → the layer that said it last, e.g. `source.prefix` → `flag --prefix` or `/etc/enlist/enlist.toml:3`. Below a
+    /// setting that is a map its entries too, e.g. `agent.variables.zone`.
     pub origins: BTreeMap<String, String>,
 }
 
@@ -49,14 +55,14 @@ pub enum ConfigError {
         reason: String,
     },
     /// A key that does not exist.
-    #[error("{origin}: unknown setting {key}{}", hint(.nearest.as_deref()))]
+    #[error("{origin}: unknown setting {key}; {hint}")]
     Unknown {
         /// Which layer.
         origin: String,
         /// The key.
         key: String,
-        /// The known one that looks most like it.
-        nearest: Option<String>,
+        /// The known one that looks most like it, or what there is.
+        hint: String,
     },
     /// A value that is not allowed.
     #[error("setting {key}{}: {reason}", from(.origin.as_deref()))]
@@ -70,10 +76,6 @@ pub enum ConfigError {
     },
 }
 
-fn hint(nearest: Option<&str>) -> String {
-    nearest.map(|known| format!("; did you mean {known}?")).unwrap_or_default()
-}
-
 fn from(origin: Option<&str>) -> String {
     origin.map(|origin| format!(" ({origin})")).unwrap_or_default()
 }
@@ -85,11 +87,10 @@ impl Loaded {
     }
 }
 
-/// One layer, collected: what it says, and what to call it.
+/// One layer, collected: what it says, and what to call the place where it says so.
 struct Layer {
-    name: fn(&str, &str) -> String,
-    origin: String,
     values: config::Map<String, Value>,
+    origin: Box<dyn Fn(&str) -> String>,
 }
 
 /// Makes the settings.
@@ -101,14 +102,14 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, ConfigError> {
     let mut origins = BTreeMap::new();
     for layer in [file_layer(inputs)?, environment_layer(inputs)?].into_iter().flatten() {
         for key in leaves(&layer.values) {
-            let origin = (layer.name)(&layer.origin, &key);
-            known(&origin, &key)?;
+            let origin = (layer.origin)(&key);
+            known::check(&origin, &key)?;
             origins.insert(key, origin);
         }
         builder = builder.add_source(Collected(layer.values));
     }
     for (flag, key, value) in &inputs.flags {
-        known(flag, key)?;
+        known::check(flag, key)?;
         builder = builder.set_override(*key, value.clone()).map_err(|error| syntax(flag, &error))?;
         origins.insert((*key).to_owned(), format!("flag {flag}"));
     }
@@ -151,9 +152,11 @@ fn file_layer(inputs: &Inputs) -> Result<Option<Layer>, ConfigError> {
 }
 
 fn parse_file(path: &Path, text: &str) -> Result<Layer, ConfigError> {
-    let origin = path.display().to_string();
-    let values = File::from_str(text, FileFormat::Toml).collect().map_err(|error| syntax(&origin, &error))?;
-    Ok(Layer { name: |origin, _| origin.to_owned(), origin, values })
+    let file = path.display().to_string();
+    let lines = place::lines(text).map_err(|fault| ConfigError::Syntax { origin: fault.place(&file), reason: fault.message })?;
+    let values = File::from_str(text, FileFormat::Toml).collect().map_err(|error| syntax(&file, &error))?;
+    let origin = move |key: &str| lines.get(key).map_or_else(|| file.clone(), |line| format!("{file}:{line}"));
+    Ok(Layer { values, origin: Box::new(origin) })
 }
 
 fn environment_layer(inputs: &Inputs) -> Result<Option<Layer>, ConfigError> {
@@ -161,8 +164,8 @@ fn environment_layer(inputs: &Inputs) -> Result<Option<Layer>, ConfigError> {
         inputs.environment.iter().filter(|(name, _)| name.starts_with("ENLIST__")).map(|(n, v)| (n.clone(), v.clone())).collect();
     let source = Environment::with_prefix("ENLIST").prefix_separator("__").separator("__").source(Some(ours));
     let values = source.collect().map_err(|error| syntax("environment", &error))?;
-    let name = |_: &str, key: &str| format!("variable ENLIST__{}", key.to_uppercase().replace('.', "__"));
-    Ok(Some(Layer { name, origin: String::new(), values }))
+    let origin = |key: &str| format!("variable ENLIST__{}", key.to_uppercase().replace('.', "__"));
+    Ok(Some(Layer { values, origin: Box::new(origin) }))
 }
 
 /// A layer that was collected before.
@@ -179,51 +182,29 @@ impl Source for Collected {
     }
 }
 
-/// The keys that a layer sets, as `section.key`. What is deeper belongs to a setting that is a map.
+/// The keys that a layer sets, as `section.key`. What is deeper belongs to a setting that is a map, and is told beside it.
 fn leaves(values: &config::Map<String, Value>) -> Vec<String> {
     let mut keys = Vec::new();
     for (section, value) in values {
         match &value.kind {
             // Environment gives `source.prefix` as one name, a file gives a table.
-            ValueKind::Table(table) => keys.extend(table.keys().map(|key| format!("{section}.{key}"))),
-            _ => keys.push(section.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")),
+            ValueKind::Table(table) => {
+                for (key, value) in table {
+                    keys.push(format!("{section}.{key}"));
+                    if let ValueKind::Table(entries) = &value.kind {
+                        keys.extend(entries.keys().map(|entry| format!("{section}.{key}.{entry}")));
+                    }
+                }
+            }
+            _ => {
+                keys.push(section.splitn(3, '.').take(2).collect::<Vec<_>>().join("."));
+                keys.push(section.clone());
+            }
         }
     }
     keys.sort();
+    keys.dedup();
     keys
-}
-
-/// Every key there is, as `section.key`.
-pub fn known_keys() -> Vec<String> {
-    let Ok(Json::Object(sections)) = serde_json::to_value(Settings::default()) else { return Vec::new() };
-    let key = |section: &str, keys: &Json| match keys {
-        Json::Object(keys) => keys.keys().map(|key| format!("{section}.{key}")).collect(),
-        _ => Vec::new(),
-    };
-    sections.iter().flat_map(|(section, keys)| key(section, keys)).collect()
-}
-
-fn known(origin: &str, key: &str) -> Result<(), ConfigError> {
-    let keys = known_keys();
-    if keys.iter().any(|known| known == key) {
-        return Ok(());
-    }
-    Err(ConfigError::Unknown { origin: origin.into(), key: key.into(), nearest: nearest(key, &keys) })
-}
-
-/// The known key that looks most like `key`, if any looks like it at all.
-fn nearest(key: &str, keys: &[String]) -> Option<String> {
-    let last = |text: &str| text.rsplit('.').next().unwrap_or_default().to_owned();
-    keys.iter()
-        .map(|known| {
-            // A right name in the wrong section is as near as a slip of the pen.
-            let whole = strsim::jaro_winkler(known, key);
-            let name = strsim::jaro_winkler(&last(known), &last(key)) - 0.05;
-            (whole.max(name), known)
-        })
-        .filter(|(score, _)| *score > 0.7)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, known)| known.clone())
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::model::duration;
+
 /// A length of time, as people write it: `15s`, `10m`, `1h 30m`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
@@ -17,9 +19,7 @@ impl FromStr for Span {
         if text == "0" {
             return Ok(Span(Duration::ZERO));
         }
-        humantime::parse_duration(text)
-            .map(Span)
-            .map_err(|error| format!("{text:?} is not a length of time such as 15s, 10m or 1h: {error}"))
+        duration::parse(text).map(Span)
     }
 }
 

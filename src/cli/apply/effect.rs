@@ -6,6 +6,7 @@ use super::{Change, Step};
 use crate::cli::content::{Content, stored};
 use crate::model::assignment::{Assignment, Terms};
 use crate::model::documents::Document;
+use crate::model::fault::Fault;
 use crate::model::group::Group;
 use crate::model::label::Label;
 use crate::model::names::{GroupName, NodeId, Revision};
@@ -18,7 +19,7 @@ use crate::store::keys::{NodePart, ParsedKey};
 ///
 /// Domain and sharing say which keys an address is claimed under. A change while nodes have addresses would let the same
 /// address be claimed twice under two names.
-pub(super) fn forbidden(wanted: &Pool, source: &Content) -> Option<String> {
+pub(super) fn forbidden(wanted: &Pool, source: &Content) -> Option<Fault> {
     let nodes = source.nodes();
     let terms = nodes
         .values()
@@ -29,7 +30,8 @@ pub(super) fn forbidden(wanted: &Pool, source: &Content) -> Option<String> {
     let field = if first.domain != wanted.domain { "domain" } else { "sharing" };
     let count = differing.len();
     let nodes = if count == 1 { "1 node has".into() } else { format!("{count} nodes have") };
-    Some(format!("{field}: cannot be changed while {nodes} addresses of this pool (make another pool, and let them move)"))
+    let message = format!("cannot be changed while {nodes} addresses of this pool (make another pool, and let them move)");
+    Some(Fault { field, message })
 }
 
 fn terms(assignment: &Assignment) -> impl Iterator<Item = &Terms> {

@@ -12,7 +12,8 @@ use super::content::{self, Content};
 use super::exit::{Exit, Fault};
 use super::{output, site};
 use crate::config::Loaded;
-use crate::model::documents::{Document, parse_files, to_stored};
+use crate::model::documents::{Document, Place, parse_placed, to_stored};
+use crate::model::fault;
 use crate::model::names::Revision;
 use crate::reconcile::Site;
 use crate::store::api::{Compare, Key, Op, Txn};
@@ -34,13 +35,13 @@ pub struct Args {
 pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     let loaded = common.settings(FlagSettings::default())?;
     telemetry::start(loaded.settings.log.format, common.level(&loaded, false), None);
-    let documents = documents(&args.files)?;
+    let (documents, places) = documents(&args.files)?;
     if documents.is_empty() {
         return Err(Fault::Usage("there is no document in what was given".into()).into());
     }
     let target = Target::open(&loaded, &documents).await?;
     let steps = target.steps(&documents).await?;
-    refuse(&steps)?;
+    refuse(&steps, &documents, &places)?;
     for step in &steps {
         let verb = if args.dry_run { step.would() } else { step.did() };
         if !args.dry_run {
@@ -51,8 +52,8 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Reads and validates everything.
-pub fn documents(files: &[String]) -> anyhow::Result<Vec<Document>> {
+/// Reads and validates everything; beside each document is its place.
+pub fn documents(files: &[String]) -> anyhow::Result<(Vec<Document>, Vec<Place>)> {
     let mut texts = Vec::new();
     for file in files {
         let text = match file.as_str() {
@@ -67,10 +68,11 @@ pub fn documents(files: &[String]) -> anyhow::Result<Vec<Document>> {
         texts.push((name, text));
     }
     let texts: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (*name, text.as_str())).collect();
-    parse_files(&texts).map_err(|errors| {
+    let placed = parse_placed(&texts).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        Fault::Usage(format!("nothing was written:\n{}", lines.join("\n"))).into()
-    })
+        Fault::Usage(format!("nothing was written:\n{}", lines.join("\n")))
+    })?;
+    Ok(placed.into_iter().unzip())
 }
 
 /// What is done about one document.
@@ -93,7 +95,7 @@ enum Change {
     Update,
     None,
     /// It must not be: why.
-    Refused(String),
+    Refused(fault::Fault),
 }
 
 impl Step {
@@ -114,15 +116,16 @@ impl Step {
     }
 }
 
-/// Every refusal at once; nothing is written when there is one.
-fn refuse(steps: &[Step]) -> Result<(), Fault> {
-    let refusals: Vec<String> = steps
-        .iter()
-        .filter_map(|step| match &step.change {
-            Change::Refused(why) => Some(format!("{} {}: {why}", step.kind, step.name)),
-            _ => None,
+/// Every refusal at once, with its place if the document has one; nothing is written when there is one.
+fn refuse(steps: &[Step], documents: &[Document], places: &[Place]) -> Result<(), Fault> {
+    let refusal = |(at, (step, document)): (usize, (&Step, &Document))| {
+        let Change::Refused(why) = &step.change else { return None };
+        Some(match places.get(at) {
+            Some(place) => place.error(document, why.field, why.message.as_str()).to_string(),
+            None => format!("{} {}: {why}", step.kind, step.name),
         })
-        .collect();
+    };
+    let refusals: Vec<String> = steps.iter().zip(documents).enumerate().filter_map(refusal).collect();
     if refusals.is_empty() { Ok(()) } else { Err(Fault::Conflict(format!("nothing was written:\n{}", refusals.join("\n")))) }
 }
 
@@ -153,7 +156,7 @@ impl Target {
     /// Writes documents without talk: for `enlist dev`.
     pub async fn apply(&self, documents: &[Document]) -> anyhow::Result<()> {
         let steps = self.steps(documents).await?;
-        refuse(&steps)?;
+        refuse(&steps, documents, &[])?;
         for step in &steps {
             self.write(step).await?;
         }
@@ -282,7 +285,7 @@ mod tests {
             step(&document, &content(&[("pools/eu", &before), ("nodes/a/assignment", &assignment(sharing))]), &content(&[]))
                 .change
         };
-        assert!(matches!(with("shared"), Change::Refused(why) if why.contains("sharing") && why.contains("1 node")));
+        assert!(matches!(with("shared"), Change::Refused(why) if why.field == "sharing" && why.message.contains("1 node")));
         assert_eq!(with("exclusive"), Change::Update);
     }
 }

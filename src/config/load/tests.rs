@@ -76,19 +76,24 @@ fn what_is_wrong_is_said_with_its_place() {
         let message = message.replace(&folder.path().display().to_string(), "");
         assert!(message.contains(expected), "{message}\ndoes not say\n{expected}");
     };
-    check("[source]\nendpoint = \"x\"\n", &[], "/enlist.toml: unknown setting source.endpoint; did you mean source.endpoints?");
+    check("[source]\nendpoint = \"x\"\n", &[], "/enlist.toml:2: unknown setting source.endpoint; did you mean source.endpoints?");
     check("[soruce]\nprefix = \"/x\"\n", &[], "unknown setting soruce.prefix; did you mean source.prefix?");
     check("[allocator]\nleader_ttl = \"9s\"\n", &[], "did you mean roles.leader_ttl?");
     check("prefix = \"/x\"\n", &[], "unknown setting prefix; did you mean");
-    check("[source\n", &[], "enlist.toml: ");
+    check("[source\n", &[], "/enlist.toml:1: unclosed table");
     check(
         "",
         &[("ENLIST__SOURCE__PREFX", "/x")],
         "variable ENLIST__SOURCE__PREFX: unknown setting source.prefx; did you mean source.prefix?",
     );
     check("", &[("ENLIST__LOG__FORMAT", "xml")], "log.format");
-    check("[roles]\nleader_ttl = \"ten\"\n", &[], "ten");
-    check("[relay]\nadopt = \"perhaps\"\n", &[], "setting relay.adopt");
+    check("[roles]\nleader_ttl = \"ten\"\n", &[], "setting roles.leader_ttl (/enlist.toml:2): \"ten\" is not a duration");
+    check("\n[relay]\nadopt = \"perhaps\"\n", &[], "setting relay.adopt (/enlist.toml:3): ");
+    check("relay.adopt = \"perhaps\"\n", &[], "setting relay.adopt (/enlist.toml:1): ");
+    let unit = "setting source.dial_timeout (/enlist.toml:3): \"5\" is not a duration (it has no unit: 5s?)";
+    check("[source]\n\ndial_timeout = 5\n", &[], unit);
+    check("", &[("ENLIST__NOPE__X", "1")], "unknown setting nope.x; sections are agent, allocator,");
+    check("[log]\nqq = 1\n", &[], "unknown setting log.qq; section log has format, level");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! A reader of a field returns `None` when it is absent *or* wrong; wrong was noted in `errors`, so that reading goes on and
 //! all errors of a document are told at once. A field without a value (`selector:`) is absent, as in Kubernetes.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -190,6 +191,16 @@ pub(super) fn text(node: &Node) -> Result<&str, String> {
         }
         _ => Err(format!("it must be text, this is {}", node.describe())),
     }
+}
+
+/// The fields of a document, each with its line.
+pub(super) fn lines(node: &Node) -> BTreeMap<String, u64> {
+    let Value::Map(map) = &node.value else { return BTreeMap::new() };
+    let line = |(key, _): &(Node, Node)| match &key.value {
+        Value::Text(name) => Some((name.clone(), key.line)),
+        _ => None,
+    };
+    map.iter().filter_map(line).collect()
 }
 
 /// The version that a document names: `None` = none.

@@ -87,6 +87,28 @@ impl fmt::Display for DocumentError {
     }
 }
 
+/// Where a document stands, for what is found out about it later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    file: String,
+    line: u64,
+    /// Field → its line.
+    fields: BTreeMap<String, u64>,
+}
+
+impl Place {
+    /// An error about a field, at its line; at the document's if the field was left out.
+    pub fn error(&self, document: &Document, field: &str, message: impl Into<String>) -> DocumentError {
+        DocumentError {
+            file: self.file.clone(),
+            line: self.fields.get(field).copied().unwrap_or(self.line),
+            object: format!("{} {}", document.kind(), document.name()),
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+}
+
 /// Reads one file. The order is the file's; an empty file has none.
 ///
 /// ```
@@ -110,6 +132,14 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, Vec<DocumentError>
 /// # Errors
 /// Everything that is wrong in any document of any file.
 pub fn parse_files(files: &[(&str, &str)]) -> Result<Vec<Document>, Vec<DocumentError>> {
+    parse_placed(files).map(|placed| placed.into_iter().map(|(document, _)| document).collect())
+}
+
+/// As [`parse_files`], each with the place where it stands.
+///
+/// # Errors
+/// As [`parse_files`].
+pub fn parse_placed(files: &[(&str, &str)]) -> Result<Vec<(Document, Place)>, Vec<DocumentError>> {
     let (mut documents, mut errors) = (Vec::new(), Vec::new());
     let mut places = BTreeMap::new();
     for (file, text) in files {
@@ -118,7 +148,7 @@ pub fn parse_files(files: &[(&str, &str)]) -> Result<Vec<Document>, Vec<Document
                 let document = build::document(&node)?;
                 let place = (*file, node.line);
                 match places.insert((document.kind(), document.name().to_owned()), place) {
-                    None => Ok(document),
+                    None => Ok((document, Place { file: (*file).to_owned(), line: node.line, fields: fields::lines(&node) })),
                     Some(first) => Err(vec![twice(&document, node.line, first)]),
                 }
             });
