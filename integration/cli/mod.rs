@@ -2,11 +2,13 @@
 
 mod apply;
 mod away;
+mod away;
 mod bad_input;
 mod bench;
 mod dev;
 mod examples;
 mod exit_codes;
+mod flags;
 mod grants;
 mod leave;
 mod logs;

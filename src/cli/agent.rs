@@ -136,7 +136,7 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     settings.forward_signals = true;
     let shutdown = Shutdown::on_signals().context("failed to listen for signals")?;
     let site = site::open(loaded.source()?)?;
-    let host = OsHost::new(&settings)?;
+    let host = OsHost::new(&settings).map_err(|error| Fault::Usage(error.to_string()))?;
     let context = site::context(shutdown.orderly.clone());
     let ended = agent::run(site, settings, context, host);
     let exit = tokio::select! {
@@ -158,7 +158,7 @@ pub async fn ask_to_leave(loaded: &Loaded) -> anyhow::Result<Exit> {
     let id = loaded.agent_id()?;
     let folder = match loaded.agent_state_dir() {
         Some(folder) => folder,
-        None => default_state_dir(&id)?,
+        None => default_state_dir(&id).map_err(|error| Fault::Usage(error.to_string()))?,
     };
     match request_leave(&folder).await {
         Ok(()) => {

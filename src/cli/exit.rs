@@ -1,6 +1,7 @@
 //! Exit codes, and which failure gets which.
 
 use crate::config::ConfigError;
+use crate::relay::guard::Refusal;
 use crate::store::api::StoreError;
 
 /// How a command ended, as other programs see it.
@@ -56,6 +57,12 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if cause.downcast_ref::<ConfigError>().is_some() {
         return Some(Exit::Usage);
     }
+    if let Some(refusal) = cause.downcast_ref::<Refusal>() {
+        return Some(match refusal {
+            Refusal::Loop { .. } => Exit::Usage,
+            Refusal::OtherSource { .. } | Refusal::Newer(_) => Exit::Conflict,
+        });
+    }
     match cause.downcast_ref::<StoreError>()? {
         StoreError::Unreachable { .. } | StoreError::Timeout { .. } | StoreError::Broken(_) | StoreError::Refused(_) => {
             Some(Exit::Store)
@@ -98,6 +105,7 @@ mod tests {
         assert_eq!(error.as_ref().map(Exit::of), Some(Exit::Store));
         assert_eq!(Exit::of(&anyhow::anyhow!("x").context("y")), Exit::Unexpected);
         assert_eq!(Exit::of(&Fault::Conflict("x".into()).into()), Exit::Conflict);
+        assert_eq!(Exit::of(&anyhow::Error::from(Refusal::Newer(2)).context("the relay ended")), Exit::Conflict);
         assert_eq!(Exit::of(&StoreError::TooLarge.into()), Exit::Unexpected);
     }
 }
