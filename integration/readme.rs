@@ -59,3 +59,15 @@ fn the_readme_shows_the_help_of_every_command() {
     }
     assert!(shown == expected, "the README's help is old: UPDATE_README=1 cargo test --test integration readme");
 }
+
+#[test]
+fn every_crate_has_its_reason_in_the_decisions() {
+    let read = |file: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let (manifest, decisions) = (read("Cargo.toml"), read("DECISIONS.md"));
+    let sections = manifest.split("\n[").filter(|section| section.contains("dependencies]\n"));
+    let lines = sections.flat_map(|section| section.lines().skip(1));
+    let crates: Vec<&str> = lines.filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
+    assert!(crates.len() > 30, "{crates:?}");
+    let silent: Vec<&&str> = crates.iter().filter(|name| !decisions.contains(&format!("`{name}`"))).collect();
+    assert!(silent.is_empty(), "not a word about {silent:?}");
+}

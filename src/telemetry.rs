@@ -1,5 +1,7 @@
 //! Logs: `tracing` to stderr (or a file), as text or JSON. stdout is never written: it is for data.
 
+mod json;
+
 use std::fs::File;
 use std::io::IsTerminal;
 use std::str::FromStr;
@@ -97,7 +99,7 @@ pub fn start(format: LogFormat, level: LogLevel, file: Option<File>) {
     // The error of `try_init` says that logging has been started already.
     let _ = match format {
         LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => builder.json().event_format(json::Flat).try_init(),
     };
 }
 

@@ -58,7 +58,7 @@ fn what_was_put_by_hand_costs_only_itself() {
 }
 
 /// Something bad under every kind of key that people or faults can reach.
-const BAD: [(&str, &str); 21] = [
+const BAD: [(&str, &str); 26] = [
     ("pools/bad", "?"),
     ("pools/UPPER", "{}"),
     ("groups/bad", "?"),
@@ -80,6 +80,11 @@ const BAD: [(&str, &str); 21] = [
     ("manager/groups/ghost", "?"),
     ("roles/allocator", "?"),
     ("leaders/allocator/zzz", "?"),
+    ("roles/weird", "?"),
+    ("weird", "?"),
+    ("zzz/below/something", "?"),
+    ("nodes/clocked/hold/clock", "{}"),
+    ("manager/groups/newer", r#"{"v":2}"#),
 ];
 
 #[test]
@@ -124,8 +129,31 @@ fn nothing_that_runs_stops_for_it_nor_for_a_crowd_beside_the_prefix() {
         "nodes/bad/label",
         "nodes/good/foreign",
         "claims/default/nowhere",
+        "roles/weird",
+        "weird",
+        "zzz/below/something",
+        "nodes/clocked/hold/clock",
+        "manager/groups/newer",
     ] {
         assert!(found.stdout.contains(&format!("\"{key}\"")), "no finding about {key}:\n{}", found.stdout);
+    }
+    let code = |key: &str| {
+        let found: serde_json::Value = serde_json::from_str(&found.stdout).unwrap();
+        let about = found.as_array().unwrap().iter().find(|found| found["keys"][0] == key).unwrap();
+        about["code"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(code("nodes/clocked/hold/clock"), "clock-unleased");
+    assert_eq!(code("manager/groups/newer"), "group-newer");
+    // `describe` says the same words.
+    for (kind, name, key) in [
+        ("group", "bad", "groups/bad"),
+        ("group", "newer", "manager/groups/newer"),
+        ("role", "allocator", "leaders/allocator/zzz"),
+    ] {
+        let described = at.run(&["describe", kind, name, "-o", "json"]).json();
+        let about = |finding: &&serde_json::Value| finding["keys"][0] == key;
+        let finding = described["findings"].as_array().unwrap().iter().find(about).unwrap_or_else(|| panic!("{described}"));
+        assert_eq!(finding["code"].as_str().unwrap(), code(key), "{key}");
     }
     let told = found.stdout.matches("\"manager/nodes/good/foreign\"").count();
     assert_eq!(told, 1, "once is enough:\n{}", found.stdout);

@@ -38,6 +38,8 @@ fn a_wrong_command_line_is_2_and_needs_no_store() {
         (vec!["get", "groups", "--manager-cacert", "/nonexistent.pem"], "setting manager.cacert (flag --manager-cacert)"),
         (vec!["get", "nodes", "--config", "/nonexistent.toml"], "/nonexistent.toml"),
         (vec!["check", "-w", "json"], "did you mean -o json?"),
+        (vec!["explain", "node", "a", "-o", "name"], "explain has -o table, json or yaml"),
+        (vec!["explain", "group", "a", "--node", "a", "-o", "wide"], "explain has -o table, json or yaml"),
         (vec!["get", "nodes", "-w", "json"], "did you mean -o json?"),
         (vec!["run", "alocator"], "allocator"),
         (vec!["agent", "--var", "a b=c"], "a b"),
@@ -55,10 +57,44 @@ fn a_wrong_command_line_is_2_and_needs_no_store() {
 fn an_unknown_setting_is_named_with_its_place_and_the_nearest_one() {
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "enlist.toml", "[source]\nendpoint = \"x\"\n");
-    alone(&["get", "nodes", "--config", &file]).fails(2, "unknown setting source.endpoint; did you mean source.endpoints?");
+    let says = format!("{file}:2: unknown setting source.endpoint; did you mean source.endpoints?");
+    alone(&["get", "nodes", "--config", &file]).fails(2, &says);
     let mut command = enlist();
     command.args(["get", "nodes"]).env("ENLIST__SOURCE__PREFX", "/x");
     answer(command).fails(2, "variable ENLIST__SOURCE__PREFX: unknown setting source.prefx; did you mean source.prefix?");
+    // Where nothing looks like it, what there is.
+    for (variable, says) in [
+        ("ENLIST__NOPE__X", "unknown setting nope.x; sections are agent, allocator, log, manager, relay, roles, source"),
+        ("ENLIST__LOG__QQ", "unknown setting log.qq; section log has format, level"),
+    ] {
+        let mut command = enlist();
+        command.args(["get", "nodes"]).env(variable, "1");
+        answer(command).fails(2, &format!("variable {variable}: {says}"));
+    }
+}
+
+#[test]
+fn a_wrong_value_in_a_file_is_told_with_its_line_and_what_is_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    for (text, place, says) in [
+        (
+            "# Ours.\n[source]\ncommand_timeout = \"10\"\n",
+            "setting source.command_timeout (FILE:3): ",
+            "\"10\" is not a duration (it has no unit: 10s?); allowed are numbers with a unit, s, m, h or d: 90s, 10m, 1h 30m",
+        ),
+        ("[source]\nendpoints = [\"a:1\"]\nprefix = \"enlist\"\n", "setting source.prefix (FILE:3): ", "\"enlist\" is not valid"),
+        ("[agent]\n\n[agent.variables]\nok = \"1\"\n\"a b\" = \"c\"\n", "setting agent.variables.a b (FILE:5): ", "a b"),
+        ("[relay]\n\nadopt = \"perhaps\"\n", "setting relay.adopt (FILE:3): ", "perhaps"),
+        ("[log]\nlevel = \"loud\"\n", "setting log.level (FILE:2): ", "not one of error"),
+        ("[log]\n\nlevel =\n", "FILE:3: ", "expected"),
+        ("[log]\nlevel = \"info\"\nlevel = \"warn\"\n", "FILE:3: ", "duplicate key"),
+    ] {
+        let file = write(folder.path(), "enlist.toml", text);
+        let state = folder.path().join("state");
+        let said = alone(&["agent", "--id", "a", "--state-dir", state.to_str().unwrap(), "--config", &file]);
+        assert!(said.stderr.contains(says), "{says:?} is not in {said:?}");
+        said.fails(2, &place.replace("FILE", &file));
+    }
 }
 
 #[test]
@@ -75,7 +111,7 @@ fn a_word_that_a_setting_does_not_take_is_answered_with_those_it_takes() {
     let file = write(folder.path(), "enlist.toml", "[log\n");
     let said = alone(&["get", "nodes", "--config", &file]);
     assert!(!said.stderr.ends_with("\n\n"), "{said:?}");
-    said.fails(2, "line 1");
+    said.fails(2, &format!("{file}:1: "));
 }
 
 #[test]
@@ -202,4 +238,14 @@ fn tls_is_spoken_with_what_flags_and_settings_name() {
     // Another authority's server is not talked to.
     let strangers = Certs::generate();
     run(&["--cacert", strangers.ca().to_str().unwrap(), "--cert", &cert, "--key", &key], &[]).fails(6, "certificate");
+}
+
+#[test]
+fn a_self_signed_certificate_is_refused_in_plain_words() {
+    let certs = Certs::self_signed();
+    let etcd = Etcd::start_with(EtcdVersion::V3_5, &EtcdOptions { tls: Some(certs.clone()), ..EtcdOptions::default() });
+    let [ca, cert, key] = [certs.ca(), certs.client_cert(), certs.client_key()].map(|path| path.to_str().unwrap().to_owned());
+    let said = alone(&["get", "pools", "--endpoints", &etcd.endpoint, "--cacert", &ca, "--cert", &cert, "--key", &key]);
+    assert!(!said.stderr.contains("Other"), "{said:?}");
+    said.fails(6, "the server shows the certificate of an authority (CA:TRUE) as its own");
 }

@@ -1,4 +1,4 @@
-//! What roles and agents log: a line of JSON has each name once, and an assignment that changes is told as from, to, why.
+//! What roles and agents log: a line of JSON is flat and has each name once, and an assignment that changes is told as from, to, why.
 
 use std::collections::BTreeMap;
 
@@ -64,7 +64,11 @@ fn lines_of_json_tell_from_to_and_why() {
     assert_eq!(change(roles.line("assignment changed")), ["nothing", "waiting", "no pool's selector matches the label"]);
     let told = parsed(&waits.line("waiting for an assignment"));
     assert_eq!((&told["message"], &told["reason"]), (&"waiting for an assignment".into(), &"no-pool-matches".into()));
-    waits.line("no-pool-matches: ");
+    let cannot = parsed(&waits.line("no-pool-matches: "));
+    for line in [&told, &cannot] {
+        assert_eq!(line.get("node"), Some(&"waits".into()), "an agent's line names its node: {line:?}");
+        assert!(line.values().all(|value| !value.is_object() && !value.is_array()), "{line:?}");
+    }
 
     for agent in [&mut waits, &mut served] {
         agent.signal(nix::sys::signal::Signal::SIGTERM);

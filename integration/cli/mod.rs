@@ -2,7 +2,6 @@
 
 mod apply;
 mod away;
-mod away;
 mod bad_input;
 mod bench;
 mod dev;

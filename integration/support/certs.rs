@@ -20,11 +20,12 @@ impl Certs {
     /// All of them anew, in the same files.
     pub(crate) fn renew(&self) {
         let key = KeyPair::generate().unwrap();
-        let mut params = params("enlist test authority", &[]);
+        let mut params = params("enlist test authority", &["127.0.0.1", "localhost"]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).unwrap();
         std::fs::write(self.ca(), certificate.pem()).unwrap();
+        std::fs::write(self.path("ca.key"), key.serialize_pem()).unwrap();
         let issuer = Issuer::new(params, key);
         for name in ["server", "client"] {
             let key = KeyPair::generate().unwrap();
@@ -32,6 +33,14 @@ impl Certs {
             std::fs::write(self.path(&format!("{name}.pem")), certificate.pem()).unwrap();
             std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
         }
+    }
+
+    /// As [`Certs::generate`], but the server shows the authority's own certificate: what many guides make.
+    pub(crate) fn self_signed() -> Certs {
+        let certs = Certs::generate();
+        std::fs::copy(certs.ca(), certs.server_cert()).unwrap();
+        std::fs::copy(certs.path("ca.key"), certs.server_key()).unwrap();
+        certs
     }
 
     fn path(&self, name: &str) -> PathBuf {

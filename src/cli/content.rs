@@ -12,7 +12,7 @@ use crate::model::group::Group;
 use crate::model::names::{GroupName, NodeId, Revision};
 use crate::plan::snapshot::{NodeRecord, Snapshot, Stored, Unreadable};
 use crate::reconcile::Site;
-use crate::store::api::{Event, Key, KeyRange, KeyValue, LeaseId, RangeResponse};
+use crate::store::api::{Event, Key, KeyRange, KeyValue, LeaseId, RangeRequest, RangeResponse};
 use crate::store::feed::Update;
 use crate::store::keys::{ParsedKey, Prefix};
 use crate::store::wire;
@@ -47,6 +47,47 @@ pub async fn read(site: &Site, folders: &[&str]) -> anyhow::Result<Content> {
         content.kvs.extend(whole.kvs.into_iter().map(|kv| (kv.key.clone(), kv)));
     }
     Ok(content)
+}
+
+/// The folders that keys of enlist's are in, in order.
+const FOLDERS: [&str; 8] = ["brakes", "claims", "groups", "leaders", "manager", "nodes", "pools", "roles"];
+/// So many keys are named in each gap between folders: somebody's million is not listed.
+const BESIDE_MAX: i64 = 20;
+
+/// Keys below the prefix that are in none of enlist's folders, relative to it; of many the first of each gap. What is below
+/// `other`, the prefix of the other store if it is in the same cluster, is that one's.
+///
+/// # Errors
+/// What the store answered.
+pub async fn beside(site: &Site, other: Option<&Prefix>) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for range in gaps(&site.prefix, other) {
+        let request = RangeRequest { limit: BESIDE_MAX, keys_only: true, ..RangeRequest::all(range) };
+        let answer = site.store.range(request).await;
+        let answer = answer.with_context(|| format!("failed to read the keys of {}/", site.prefix))?;
+        found.extend(answer.kvs.iter().map(|kv| site.prefix.relative(&kv.key)));
+    }
+    Ok(found)
+}
+
+/// What is below the prefix without the folders.
+fn gaps(prefix: &Prefix, other: Option<&Prefix>) -> Vec<KeyRange> {
+    let mut taken: Vec<KeyRange> = FOLDERS.iter().map(|folder| prefix.folder(folder)).collect();
+    taken.extend(other.filter(|other| *other != prefix).map(Prefix::range));
+    taken.sort();
+    let whole = prefix.range();
+    let mut gaps = Vec::new();
+    let mut start = whole.start.clone();
+    for range in taken {
+        if range.start > start && whole.contains(&range.start) {
+            gaps.push(KeyRange::between(start.clone(), range.start.clone()));
+        }
+        if let Some(end) = range.end.filter(|end| *end > start && whole.contains(&range.start)) {
+            start = end;
+        }
+    }
+    gaps.extend(whole.end.map(|end| KeyRange::between(start, end)));
+    gaps
 }
 
 /// Everything below the prefix. Only for prefixes that are known to be small.
@@ -136,4 +177,30 @@ fn with_revisions<T>(kv: &KeyValue, value: Result<T, Unreadable>) -> Stored<T> {
 /// The value if it can be read.
 pub fn decoded<T: wire::Stored>(kv: &KeyValue) -> Result<T, Unreadable> {
     T::decode(&kv.value)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn gaps_are_all_that_is_in_no_folder_and_below_no_other_prefix() {
+        let within = |other: Option<&str>, key: &str| {
+            let other = other.map(|other| other.parse().unwrap());
+            let key = Key::from(format!("/enlist/{key}"));
+            gaps(&Prefix::default(), other.as_ref()).iter().filter(|gap| gap.contains(&key)).count()
+        };
+        for key in ["a", "weird", "nodes", "nodesx/a", "pools0", "zzz/a/b", ".", "~"] {
+            assert_eq!(within(None, key), 1, "{key}");
+            assert_eq!(within(Some("/enlist/core"), key), 1, "{key}");
+            assert_eq!(within(Some("/other"), key), 1, "{key}");
+        }
+        for key in ["nodes/a/label", "roles/x", "manager/groups/a", "brakes/"] {
+            assert_eq!(within(None, key), 0, "{key}");
+            assert_eq!(within(Some("/enlist/nodes/x"), key), 0, "{key}");
+        }
+        assert_eq!((within(None, "core/groups/a"), within(Some("/enlist/core"), "core/groups/a")), (1, 0));
+        assert!(!gaps(&Prefix::default(), None).iter().any(|gap| gap.contains(&Key::from("/enlist2/a"))));
+    }
 }

@@ -48,6 +48,9 @@ enum What {
 
 /// Does it.
 pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
+    if matches!(args.output, Format::Name | Format::Wide) {
+        return Err(Fault::Usage("explain has -o table, json or yaml: an explanation is not a list of names".into()).into());
+    }
     let loaded = common.settings(FlagSettings::default())?;
     telemetry::start(loaded.settings.log.format, common.level(&loaded, false), None);
     match args.what {

@@ -52,6 +52,10 @@ impl View {
 
     /// The differences of one group; `None` = there are none.
     fn group_change(&self, group: &GroupKey, marked: &Marked) -> Option<GroupChange> {
+        // A newer manager keeps it. What that wrote we would take for broken and overwrite, again and again.
+        if self.written.newer(group).is_some() {
+            return None;
+        }
         let nothing = WrittenGroup::default();
         let written = self.written.get(group).unwrap_or(&nothing);
         let want = self.want(group);

@@ -83,6 +83,7 @@ impl View {
                     match self.written.apply(event) {
                         Some(Touched::Member(group, node)) => self.mark(group, Some(node)),
                         Some(Touched::Summary(group)) => self.mark(group, None),
+                        Some(Touched::Whole(group)) => drop(self.marked.insert(group, Marked::All)),
                         None => {}
                     }
                 }
@@ -227,6 +228,11 @@ impl View {
                 Finding::about("too-many-groups", format!("groups/{name}"), message)
             }));
         }
+        findings.extend(self.written.all_newer().map(|(key, version)| {
+            let message =
+                format!("format v{version} is newer than this enlist reads: its group is left as it is; upgrade this manager");
+            Finding::about("group-newer", self.prefix.relative(key), message)
+        }));
         findings.extend(self.written.foreign().iter().map(|key| {
             let message = "is of no known form: the manager leaves it alone; delete it if nobody needs it";
             Finding::about("foreign-group-key", self.prefix.relative(key), message)

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::manager::state::WrittenMember;
 use crate::model::group::{GroupKey, Member};
 use crate::model::names::{GroupName, NodeId, Revision};
+use crate::plan::snapshot::Unreadable;
 use crate::store::api::{Event, Key, KeyValue};
 use crate::store::keys::{ParsedKey, Prefix};
 use crate::store::wire::{Stored, Summary};
@@ -27,6 +28,8 @@ pub enum Touched {
     Summary(GroupKey),
     /// A member.
     Member(GroupKey, NodeId),
+    /// A key in a newer format came or went: all of the group is to be looked at.
+    Whole(GroupKey),
 }
 
 /// All groups as stored.
@@ -37,12 +40,14 @@ pub struct Written {
     by_node: BTreeMap<NodeId, BTreeSet<GroupKey>>,
     /// Keys below `manager/groups/` that are of no known form. They are left alone.
     foreign: BTreeSet<Key>,
+    /// Keys in a format that is newer than ours, and which: a newer manager wrote them, and keeps their groups.
+    newer: BTreeMap<GroupKey, BTreeMap<Key, u64>>,
 }
 
 impl Written {
     /// Nothing is known yet.
     pub fn new(prefix: Prefix) -> Self {
-        Written { prefix, groups: BTreeMap::new(), by_node: BTreeMap::new(), foreign: BTreeSet::new() }
+        Written { prefix, groups: BTreeMap::new(), by_node: BTreeMap::new(), foreign: BTreeSet::new(), newer: BTreeMap::new() }
     }
 
     /// Everything there is. Answers the groups that are stored or were.
@@ -50,6 +55,7 @@ impl Written {
         let mut touched: BTreeSet<GroupKey> = std::mem::take(&mut self.groups).into_keys().collect();
         self.by_node.clear();
         self.foreign.clear();
+        self.newer.clear();
         for kv in kvs {
             self.put(kv);
         }
@@ -68,12 +74,16 @@ impl Written {
     fn put(&mut self, kv: &KeyValue) -> Option<Touched> {
         match self.group_of(&kv.key) {
             Some(Touched::Summary(group)) => {
-                let summary = Summary::decode(&kv.value).ok();
+                let decoded = Summary::decode(&kv.value);
+                let was_newer = self.note_newer(&group, &kv.key, decoded.as_ref().err());
+                let summary = decoded.ok();
                 self.groups.entry(group.clone()).or_default().summary = Some((summary, kv.mod_revision));
-                Some(Touched::Summary(group))
+                Some(if was_newer { Touched::Whole(group) } else { Touched::Summary(group) })
             }
             Some(Touched::Member(group, node)) => {
-                let member = Member::decode(&kv.value).ok().filter(|member| member.node == node);
+                let decoded = Member::decode(&kv.value);
+                let was_newer = self.note_newer(&group, &kv.key, decoded.as_ref().err());
+                let member = decoded.ok().filter(|member| member.node == node);
                 let stored = self.groups.entry(group.clone()).or_default();
                 let fresh = WrittenMember { member, mod_revision: kv.mod_revision };
                 stored.published += u64::from(is_published(&fresh));
@@ -81,9 +91,9 @@ impl Written {
                     stored.published -= u64::from(is_published(&old));
                 }
                 self.by_node.entry(node.clone()).or_default().insert(group.clone());
-                Some(Touched::Member(group, node))
+                Some(if was_newer { Touched::Whole(group) } else { Touched::Member(group, node) })
             }
-            None => {
+            Some(Touched::Whole(_)) | None => {
                 if self.prefix.folder("manager/groups").contains(&kv.key) {
                     self.foreign.insert(kv.key.clone());
                 }
@@ -113,11 +123,30 @@ impl Written {
                 }
                 self.drop_if_empty(group);
             }
-            None => {
+            Some(Touched::Whole(_)) | None => {
                 self.foreign.remove(key);
             }
         }
-        touched
+        match touched {
+            Some(Touched::Summary(group) | Touched::Member(group, _)) if self.note_newer(&group, key, None) => {
+                Some(Touched::Whole(group))
+            }
+            touched => touched,
+        }
+    }
+
+    /// Notes whether a key's format is newer than ours. Answers whether it is or was.
+    fn note_newer(&mut self, group: &GroupKey, key: &Key, error: Option<&Unreadable>) -> bool {
+        if let Some(Unreadable::Newer(version)) = error {
+            self.newer.entry(group.clone()).or_default().insert(key.clone(), *version);
+            return true;
+        }
+        let Some(keys) = self.newer.get_mut(group) else { return false };
+        let was_newer = keys.remove(key).is_some();
+        if keys.is_empty() {
+            self.newer.remove(group);
+        }
+        was_newer
     }
 
     fn drop_if_empty(&mut self, group: &GroupKey) {
@@ -153,6 +182,16 @@ impl Written {
     /// All, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&GroupKey, &WrittenGroup)> {
         self.groups.iter()
+    }
+
+    /// The keys of a group in a newer format, each with its version; `None` = there is none.
+    pub fn newer(&self, group: &GroupKey) -> Option<&BTreeMap<Key, u64>> {
+        self.newer.get(group)
+    }
+
+    /// All keys in a newer format, with their versions.
+    pub fn all_newer(&self) -> impl Iterator<Item = (&Key, u64)> {
+        self.newer.values().flatten().map(|(key, version)| (key, *version))
     }
 
     /// Keys below `manager/groups/` that are of no known form.

@@ -50,6 +50,11 @@ fn unreadable_of<'a>(
             about("status-unreadable", || node_key(node, "status"), record.status.as_ref()),
             about("assignment-unreadable", || node_key(node, "assignment"), record.assignment.as_ref()),
             about("hold-unreadable", || node_key(node, "hold"), record.hold.as_ref()),
+            record.clock.as_ref().filter(|clock| !clock.leased).map(|_| {
+                let message = "it is on no lease, so its time never ends: the node counts as away and keeps what it has until it comes \
+                               back; nobody but the allocator should put it: delete it";
+                Finding::about("clock-unleased", node_key(node, "hold/clock"), message)
+            }),
         ]
     });
     let claims = claims.map(|(key, stored)| about("claim-unreadable", || claim_key(key), Some(stored)));

@@ -252,6 +252,7 @@ fn is_faulty(record: &NodeRecord) -> bool {
         || unreadable(record.status.as_ref())
         || unreadable(record.assignment.as_ref())
         || unreadable(record.hold.as_ref())
+        || record.clock.as_ref().is_some_and(|clock| !clock.leased)
         || breaks_a_rule()
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 
-use super::stray::stray;
+use super::stray::{FOREIGN, stray};
 use super::{Found, Sites};
 use crate::cli::content::{self, Content};
 use crate::cli::describe::all_findings;
@@ -12,7 +12,7 @@ use crate::model::finding::Finding;
 use crate::model::names::Revision;
 use crate::reconcile::Site;
 use crate::store::api::{Header, KeyRange, RangeResponse, StoreError};
-use crate::store::keys::Role;
+use crate::store::keys::{Prefix, Role};
 use crate::store::wire::{Checkpoint, Stored as _};
 use crate::{manager, relay};
 
@@ -31,10 +31,21 @@ pub(super) async fn look(sites: &Sites) -> anyhow::Result<Vec<Found>> {
         known.extend(told(&found));
     }
     found.extend(stray(&destination, &known).into_iter().map(of("manager")));
+    let in_one_cluster = |prefix| Some(prefix).filter(|_| source.cluster_id == destination.cluster_id);
+    found.extend(beside(&sites.source, in_one_cluster(&destination.prefix)).await?.into_iter().map(of("source")));
+    if !is_one {
+        found.extend(beside(&sites.manager, in_one_cluster(&source.prefix)).await?.into_iter().map(of("manager")));
+    }
     found.append(&mut copied);
     found.sort();
     found.dedup();
     Ok(found)
+}
+
+/// Keys in none of our folders.
+async fn beside(site: &Site, other: Option<&Prefix>) -> anyhow::Result<Vec<Finding>> {
+    let keys = content::beside(site, other).await?;
+    Ok(keys.into_iter().map(|key| Finding::about("foreign-key", key, FOREIGN)).collect())
 }
 
 /// The keys that something was said about.
@@ -73,7 +84,8 @@ async fn read_at(source: &Site, at: Option<Revision>) -> anyhow::Result<RangeRes
     answer.with_context(|| format!("failed to read {}/nodes/", source.prefix))
 }
 
-fn groups(destination: &Content) -> Vec<Finding> {
+/// What is wrong with groups.
+pub(in crate::cli) fn groups(destination: &Content) -> Vec<Finding> {
     let prefix = &destination.prefix;
     let definitions = part(destination, &prefix.folder("groups"));
     let managed = part(destination, &prefix.folder("manager"));

@@ -1,9 +1,9 @@
 //! `enlist check`: looks for what must not be, in the claims, the copies and the groups; `--repair` puts right what can be
 //! put right by compares alone, so that it is safe while everything runs.
 
-mod look;
+pub(in crate::cli) mod look;
 mod repair;
-mod stray;
+pub(in crate::cli) mod stray;
 
 use std::time::Duration;
 

@@ -14,8 +14,11 @@ use crate::store::keys::{NodePart, ParsedKey};
 use crate::store::wire::{RoleReport, Stored, Summary};
 use crate::{Assignment, Label};
 
+/// What is said of a key that is of no known form.
+pub(super) const FOREIGN: &str = "is no key of enlist's: it is left alone; delete it if nobody needs it";
+
 /// Everything of that kind about keys that nothing was said of yet (`told`: relative to the prefix).
-pub(super) fn stray(content: &Content, told: &BTreeSet<String>) -> Vec<Finding> {
+pub(in crate::cli) fn stray(content: &Content, told: &BTreeSet<String>) -> Vec<Finding> {
     let prefix = &content.prefix;
     let new = content.parsed().filter(|(_, kv)| !told.contains(&prefix.relative(&kv.key)));
     new.filter_map(|(key, kv)| {
@@ -28,10 +31,7 @@ pub(super) fn stray(content: &Content, told: &BTreeSet<String>) -> Vec<Finding> 
 fn about(key: &ParsedKey, kv: &KeyValue) -> Option<(&'static str, String)> {
     let fault = |code, error: Option<Unreadable>| error.map(|error| (code, error.to_string()));
     match key {
-        ParsedKey::Foreign => {
-            let message = "is no key of enlist's: it is left alone; delete it if nobody needs it";
-            Some(("foreign-key", message.to_owned()))
-        }
+        ParsedKey::Foreign => Some(("foreign-key", FOREIGN.to_owned())),
         ParsedKey::Leader(..) if kv.lease == LeaseId::NONE => {
             let message = "is on no lease: no candidate stands behind it, and it does not count; delete it";
             Some(("candidate-foreign", message.to_owned()))

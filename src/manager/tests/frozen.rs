@@ -124,3 +124,56 @@ fn a_node_whose_label_cannot_be_read_stays_where_it_is_and_enters_nothing() {
         assert_eq!(world.groups()[1], "all/a: draining, not published, 10.0.0.1, http=8000");
     }
 }
+
+/// Two versions at once, as in an upgrade: the older manager may lead for a while after the newer one has written.
+#[test]
+fn what_a_newer_manager_wrote_is_left_alone_and_said() {
+    const SUMMARY: &str = r#"{"v":2,"group":"web","all":"new"}"#;
+    for (newer, restart) in [
+        (&[("web", SUMMARY)][..], false),
+        (&[("web", SUMMARY), ("web/members/a", r#"{"v":2,"node":"a"}"#)], true),
+        (&[("web/members/a", r#"{"v":2,"node":"a"}"#)], false),
+    ] {
+        let mut world = World::new();
+        world.define("web", &group("web", "role=web", ""));
+        world.define("db", &group("db", "role=db", ""));
+        world.ready("a", "10.0.0.1", &[("role", "web")]);
+        world.run();
+        let keys: Vec<String> = newer.iter().map(|(key, _)| format!("/enlist/manager/groups/{key}")).collect();
+        world.write(newer.iter().zip(&keys).map(|((_, value), key)| Op::put(key.as_str(), *value)).collect());
+        if restart {
+            world.restart();
+        }
+        let before = world.groups();
+        // Everything that would change the group: members that come, go and change, another selector, no definition.
+        world.ready("b", "10.0.0.2", &[("role", "web")]);
+        world.ready("c", "10.0.0.3", &[("role", "db")]);
+        world.cut(&[("a/status", Some(status("draining", 5)))]);
+        world.define("web", &group("web", "role in (web,db)", ""));
+        world.run();
+        let others = |world: &World| world.groups().into_iter().filter(|line| !line.starts_with("db")).collect::<Vec<_>>();
+        assert_eq!(others(&world).len(), before.len() - 1, "nothing of it was written: {:?}", world.groups());
+        assert!(
+            newer.iter().all(|(key, value)| world.kvs[&format!("/enlist/manager/groups/{key}").as_str().into()].value == value)
+        );
+        assert!(world.groups().contains(&"db: 1 members, 1 published, ok".to_owned()), "the others go on: {:?}", world.groups());
+        let mut expected: Vec<String> = newer.iter().map(|(key, _)| format!("group-newer manager/groups/{key}")).collect();
+        expected.sort();
+        assert_eq!(world.check(), expected);
+        let before = world.kvs.clone();
+        world.undefine("web");
+        world.run();
+        assert!(
+            before
+                .keys()
+                .filter(|key| key.as_str().unwrap().contains("groups/web"))
+                .all(|key| { world.kvs.contains_key(key) || key.as_str() == Some("/enlist/groups/web") })
+        );
+        // When it is gone the group is ours again, and whole.
+        world.define("web", &group("web", "role in (web,db)", ""));
+        world.write(keys.iter().map(|key| Op::delete(key.as_str())).collect());
+        world.run();
+        assert_eq!(others(&world)[0], "web: 3 members, 2 published, ok");
+        assert_eq!(world.check(), Vec::<String>::new());
+    }
+}

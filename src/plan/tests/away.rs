@@ -253,3 +253,23 @@ fn terms_longer_than_any_lease_are_cut_to_the_longest_that_a_pool_may_say() {
     }
     assert_eq!(seconds[..2], [longest, longest]);
 }
+
+/// Somebody put it by hand. Taking an address away on a guess would be worse than keeping it for too long.
+#[test]
+fn a_clock_on_no_lease_is_a_finding_and_takes_nothing_away() {
+    let mut lab = lab();
+    lab.die("a");
+    lab.run();
+    lab.edit("a", |record, _| record.clock.as_mut().unwrap().leased = false);
+    assert_eq!(lab.run(), []);
+    assert_eq!(lab.addresses("a"), "10.0.0.1");
+    let found = lab.findings("clock-unleased");
+    assert_eq!(found[0].keys, ["nodes/a/hold/clock"]);
+    assert_eq!(check(&lab.snapshot), found, "`check` says the same");
+    // What the finding says to do is the end of it; a return is, too.
+    let mut returned = lab.clone();
+    returned.join(label("a"));
+    assert_eq!((returned.run(), returned.findings("clock-unleased")), (vec![], vec![]));
+    lab.clock_ends("a");
+    assert_eq!(lab.run(), [(Action::Release, id("a"))]);
+}

@@ -91,10 +91,35 @@ async fn dial(address: &Address, settings: &StoreSettings) -> Result<Box<dyn Io>
     }
 }
 
+/// What rustls says of certificates only in the names of its types, in words.
+fn of_certificate(text: &str) -> Option<&'static str> {
+    [
+        (
+            "CaUsedAsEndEntity",
+            "invalid peer certificate: the server shows the certificate of an authority (CA:TRUE) as its own, as self-signed ones \
+             often are: give etcd one that the authority has signed, with CA:FALSE",
+        ),
+        (
+            "EndEntityUsedAsCa",
+            "invalid peer certificate: it is signed by a certificate that is no authority's (CA:FALSE): sign it with one that is, \
+             and name that in cacert",
+        ),
+        (
+            "UnsupportedCertVersion",
+            "invalid peer certificate: it is an X.509 certificate of version 1: make it anew, with subject alternative names",
+        ),
+    ]
+    .into_iter()
+    .find_map(|(name, words)| text.contains(name).then_some(words))
+}
+
 /// "connection refused" rather than "Connection refused (os error 111)".
 fn describe(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
+    if let Some(words) = of_certificate(text) {
+        return words.to_owned();
+    }
     let mut letters = text.chars();
     letters.next().map(|first| first.to_ascii_lowercase().to_string() + letters.as_str()).unwrap_or_default()
 }
