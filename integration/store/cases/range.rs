@@ -58,7 +58,7 @@ pub(crate) async fn siblings_are_not_mixed_in(subject: &Subject, keys: &str) {
 }
 
 pub(crate) async fn everything_is_read_over_pages(subject: &Subject, keys: &str) {
-    const COUNT: usize = 11_000;
+    const COUNT: usize = 100_000;
     let all: Vec<String> = (0..COUNT).map(|index| format!("{keys}{index:05}")).collect();
     for chunk in all.chunks(4_000) {
         let inner =

@@ -211,3 +211,73 @@ async fn a_first_join_that_finds_something_decides_on_it() {
     assert_eq!(lab.status().await.map(|status| status.generation), Some(given.generation));
     agent.kill().await;
 }
+
+/// A fleet whose etcd was away for longer than its leases. What each writes when it comes back is its status, once.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_nodes_that_come_back_at_once_write_no_label_and_restart_no_child() {
+    const NODES: u32 = 10_000;
+    let mut lab = Lab::new();
+    // The model of etcd shows each event to each watch: with one watch a node that would be all that this test does.
+    lab.store = lab.etcd.store().with_shared_watch(lab.prefix.folder("nodes"), fastrand::Rng::with_seed(7));
+    let mut fleet = Vec::new();
+    for number in 0..NODES {
+        let machine = lab.machine(&format!("m{number}"), &std::net::Ipv4Addr::from(0x0a10_0000 + number).to_string());
+        machine.set_child(Some(ChildScript::default()));
+        let settings =
+            AgentSettings { ports: vec!["http".parse().unwrap()], ..AgentSettings::new(format!("n{number}").parse().unwrap()) };
+        let agent = lab.start_with(&machine, settings);
+        fleet.push((machine, agent));
+    }
+    let nodes = || async { lab.store.read_all(KeyRange::prefix("/enlist/nodes/"), None).await.unwrap().kvs };
+    let parsed = |key: &crate::store::api::Key| match lab.prefix.parse(key) {
+        crate::store::keys::ParsedKey::Node(node, part) => Some((node, part)),
+        _ => None,
+    };
+    let count = |kvs: &[crate::store::api::KeyValue], phase: Phase| {
+        let is = |kv: &&crate::store::api::KeyValue| {
+            matches!(parsed(&kv.key), Some((_, NodePart::Status)))
+                && Status::decode(&kv.value).is_ok_and(|status| status.phase == phase)
+        };
+        kvs.iter().filter(is).count()
+    };
+    let all = NODES as usize;
+    // Not as often as `Lab::until` looks: each look reads everything.
+    let until = async |what: &str, phase: Phase, number: usize| {
+        let deadline = Instant::now() + Duration::from_secs(300);
+        while count(&nodes().await, phase) != number {
+            assert!(Instant::now() < deadline, "{what} did not come: {}", count(&nodes().await, phase));
+            pass(1).await;
+        }
+    };
+    until("all labels", Phase::Joining, all).await;
+    for kv in nodes().await {
+        if let Some((node, NodePart::Label)) = parsed(&kv.key) {
+            let label = Label::decode(&kv.value).unwrap();
+            let ip = format!("10.32.{}.{}", kv.mod_revision.0 / 250 % 250, kv.mod_revision.0 % 250);
+            let op = Op::put(lab.prefix.node(&node, NodePart::Assignment), lab.bound(&label, &ip, 80).encode());
+            lab.store.txn(Txn { then: vec![op], ..Txn::default() }).await.unwrap();
+        }
+    }
+    until("all registered", Phase::Registered, all).await;
+    fleet.iter().for_each(|(machine, _)| drop(machine.journal()));
+    let before = lab.etcd.revision();
+
+    fleet.iter().for_each(|(_, agent)| agent.link.cut());
+    until("the end of all leases", Phase::Registered, 0).await;
+    pass(120).await;
+    fleet.iter().for_each(|(_, agent)| agent.link.heal());
+    until("all registered again", Phase::Registered, all).await;
+
+    let history = lab.etcd.history_from(before.next());
+    let mut puts = std::collections::BTreeMap::new();
+    for event in history.values().flatten() {
+        if let (crate::store::api::Event::Put(_), Some((_, part))) = (event, parsed(event.key())) {
+            *puts.entry(part).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(puts, [(NodePart::Status, all)].into(), "each came back as what it is, by one write");
+    assert!(fleet.iter().all(|(machine, _)| journal(machine).is_empty()), "a child was disturbed");
+    for (_, agent) in fleet {
+        agent.kill().await;
+    }
+}
