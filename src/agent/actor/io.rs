@@ -140,8 +140,8 @@ fn is_new(trial: &Trial) -> bool {
 async fn try_with(trial: &Trial, lease: LeaseId, ahead: Option<Ahead>) -> Result<Outcome, StoreError> {
     let seen = if is_new(trial) {
         match enter_unseen(trial, lease, ahead).await? {
-            Unseen::Entered(entered) => return Ok(Outcome::Joined(Box::new(entered))),
-            Unseen::Found(seen) => seen,
+            Unseen::Entered(entered) => return Ok(Outcome::Joined(entered)),
+            Unseen::Found(seen) => *seen,
         }
     } else {
         read(&trial.site, &trial.me).await?
@@ -177,9 +177,9 @@ async fn try_with(trial: &Trial, lease: LeaseId, ahead: Option<Ahead>) -> Result
 
 /// What became of a try to join without a look.
 enum Unseen {
-    Entered(Entered),
+    Entered(Box<Entered>),
     /// Something stands there.
-    Found(Subtree),
+    Found(Box<Subtree>),
 }
 
 /// Most agents that start for the first time find nothing: so it is taken for granted, and compared. One request instead of
@@ -188,7 +188,7 @@ async fn enter_unseen(trial: &Trial, lease: LeaseId, ahead: Option<Ahead>) -> Re
     let (prefix, id) = (&trial.site.prefix, &trial.me.id);
     let nothing = Subtree::default();
     let Identity::Take(row) = identity::decide(&nothing, &trial.me, trial.replace) else {
-        return Ok(Unseen::Found(read(&trial.site, &trial.me).await?));
+        return Ok(Unseen::Found(Box::new(read(&trial.site, &trial.me).await?)));
     };
     let (label, status) = (join::label_for(&trial.label, &nothing, None), trial.status.clone());
     let mut txn = join::txn(prefix, &nothing, &label, &status, lease);
@@ -197,13 +197,15 @@ async fn enter_unseen(trial: &Trial, lease: LeaseId, ahead: Option<Ahead>) -> Re
     let header = response.header;
     if response.succeeded {
         let listing = join::listing(prefix, &label, &status, lease, header);
-        return Ok(Unseen::Entered(Entered { label, status, row, header, known: Some((listing, ahead)) }));
+        let known = Some((listing, ahead));
+        return Ok(Unseen::Entered(Box::new(Entered { label, status, row, header, known })));
     }
     match response.results.into_iter().next() {
         Some(OpResult::Range(found)) if !found.more => {
-            Ok(Unseen::Found(Subtree::read(prefix, id, header.cluster_id, header.revision, &found.kvs)))
+            let seen = Subtree::read(prefix, id, header.cluster_id, header.revision, &found.kvs);
+            Ok(Unseen::Found(Box::new(seen)))
         }
-        _ => Ok(Unseen::Found(read(&trial.site, &trial.me).await?)),
+        _ => Ok(Unseen::Found(Box::new(read(&trial.site, &trial.me).await?))),
     }
 }
 
