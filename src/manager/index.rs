@@ -6,7 +6,7 @@
 //! and value (`manager::sets`). Where a selector hangs depends on what is there when it comes, and is only a matter of cost: no answer may
 //! depend on the order of the changes that led to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use roaring::RoaringBitmap;
 
@@ -15,16 +15,19 @@ use crate::model::names::{GroupName, NodeId};
 use crate::model::selector::{Requirement, Selector};
 
 /// Nodes' variables, selectors, and who matches what.
+///
+/// Hash maps, because they are only asked, never listed: in an ordered map of 20,000 groups each question follows fifteen
+/// names to where they stand, and a label's change asks several.
 #[derive(Debug, Clone, Default)]
 pub struct Index {
-    variables: BTreeMap<NodeId, BTreeMap<String, String>>,
+    variables: HashMap<NodeId, BTreeMap<String, String>>,
     sets: Sets,
-    selectors: BTreeMap<GroupName, (Selector, Hook)>,
-    groups_by_pair: BTreeMap<String, BTreeMap<String, BTreeSet<GroupName>>>,
-    groups_by_key: BTreeMap<String, BTreeSet<GroupName>>,
+    selectors: HashMap<GroupName, (Selector, Hook)>,
+    groups_by_pair: HashMap<String, HashMap<String, BTreeSet<GroupName>>>,
+    groups_by_key: HashMap<String, BTreeSet<GroupName>>,
     groups_rest: BTreeSet<GroupName>,
-    members: BTreeMap<GroupName, RoaringBitmap>,
-    groups: BTreeMap<NodeId, BTreeSet<GroupName>>,
+    members: HashMap<GroupName, RoaringBitmap>,
+    groups: HashMap<NodeId, BTreeSet<GroupName>>,
     evaluations: u64,
 }
 
@@ -194,7 +197,7 @@ impl Index {
     }
 }
 
-fn forget(groups: &mut BTreeMap<NodeId, BTreeSet<GroupName>>, node: &NodeId, group: &GroupName) {
+fn forget(groups: &mut HashMap<NodeId, BTreeSet<GroupName>>, node: &NodeId, group: &GroupName) {
     if let Some(groups) = groups.get_mut(node) {
         groups.remove(group);
     }
