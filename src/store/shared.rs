@@ -2,7 +2,8 @@
 //!
 //! A process that hosts thousands of agents would hold thousands of watches and connections; etcd serves each of them apart.
 //! Here one [`Feed`] follows the whole range and its events are handed to whoever watches the sub-tree they are in. Nothing
-//! else changes: each agent still reads its own sub-tree, decides on it and writes with compares.
+//! else changes: each agent still reads its own sub-tree, decides on it and writes with compares. And they send no more
+//! requests at a time than an etcd answers quickly.
 //!
 //! It never hides a gap: when the feed had to read everything again, all watches that hang on it end, and a start that is
 //! older than what is kept is answered like one that was compacted: whoever asked reads its sub-tree again.
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::api::{
@@ -30,11 +31,16 @@ const QUEUE: usize = 64;
 /// The feed's own slow verify: each agent reads its own sub-tree again every few minutes, so this is a second net only, and it
 /// makes all of them read.
 const VERIFY: Duration = Duration::from_secs(24 * 3_600);
+/// Requests of all of them under way. Thousands that come back at the same moment (leases lost in a pause) would otherwise
+/// send everything at once: what waits in etcd for longer than a call's time-out is answered to nobody and sent again, and
+/// so for ever. Here waiting costs no time-out. 256 is what etcd is busy with in the floor; twice that keeps it so.
+const REQUESTS_MAX: usize = 512;
 /// A watch waits so long for the feed's first read.
 const FIRST_READ_LIMIT: Duration = Duration::from_secs(10);
 
 impl Store {
-    /// This store with one watch for all sub-trees of a folder: for processes that host many agents. `folder` ends with `/`;
+    /// This store with one watch for all sub-trees of a folder, and with a bound on the requests under way (the others wait
+    /// for their turn, however long): for processes that host many agents. `folder` ends with `/`;
     /// a sub-tree is everything below one name in it (`<folder><name>/`). Watches of other ranges go to the server as before.
     #[must_use]
     pub fn with_shared_watch(&self, folder: KeyRange, rng: fastrand::Rng) -> Store {
@@ -43,7 +49,8 @@ impl Store {
         let feed = Feed::open(self.clone(), Scope::one(folder.clone()), settings, rng);
         let (tell, ready) = watch::channel(false);
         let task = AbortOnDropHandle::new(tokio::spawn(distribute(feed, folder.clone(), hub.clone(), tell)));
-        Store::new(Arc::new(Shared { inner: self.clone(), folder, hub, ready, _task: task }))
+        let turns = Semaphore::new(REQUESTS_MAX);
+        Store::new(Arc::new(Shared { inner: self.clone(), folder, hub, ready, turns, _task: task }))
     }
 }
 
@@ -54,6 +61,7 @@ struct Shared {
     hub: Arc<Mutex<Hub>>,
     /// The feed was complete once.
     ready: watch::Receiver<bool>,
+    turns: Semaphore,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -171,6 +179,13 @@ impl Shared {
     fn covers(&self, range: &KeyRange) -> bool {
         subtree(&self.folder, &range.start).is_some_and(|part| KeyRange::prefix(part) == *range)
     }
+
+    /// Makes a call when it is its turn.
+    async fn in_turn<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        // It is never closed.
+        let _turn = self.turns.acquire().await.ok();
+        call.await
+    }
 }
 
 /// A watch that hangs on the shared one. Dropping it is enough: the hub sweeps it at the next event of its sub-tree.
@@ -188,23 +203,23 @@ impl Watch for Hanging {
 
 impl Backend for Shared {
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
-        self.inner.range(request).boxed()
+        self.in_turn(self.inner.range(request)).boxed()
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
-        self.inner.txn(txn).boxed()
+        self.in_turn(self.inner.txn(txn)).boxed()
     }
 
     fn grant(&self, ttl_s: u64) -> BoxFuture<'_, Result<(LeaseId, u64), StoreError>> {
-        self.inner.grant(ttl_s).boxed()
+        self.in_turn(self.inner.grant(ttl_s)).boxed()
     }
 
     fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.revoke(lease).boxed()
+        self.in_turn(self.inner.revoke(lease)).boxed()
     }
 
     fn time_to_live(&self, lease: LeaseId) -> BoxFuture<'_, Result<(i64, i64), StoreError>> {
-        self.inner.time_to_live(lease).boxed()
+        self.in_turn(self.inner.time_to_live(lease)).boxed()
     }
 
     fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {

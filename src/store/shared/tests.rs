@@ -1,5 +1,7 @@
 //! The shared watch on the model of etcd: each watcher gets its own sub-tree, whole, and no gap is hidden.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use super::*;
 use crate::store::api::Op;
 use crate::store::memory::MemoryEtcd;
@@ -94,4 +96,68 @@ async fn a_reader_ahead_of_the_feed_is_no_restored_store() {
         WatchMessage::Created(header) => assert!(header.revision.0 >= at.0 + 4),
         other => panic!("{other:?}"),
     }
+}
+
+/// An etcd that needs a second for each transaction, however many there are, and counts those under way.
+#[derive(Debug)]
+struct Slow {
+    inner: Store,
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Backend for Slow {
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
+        async move {
+            let now = self.now.fetch_add(1, Relaxed) + 1;
+            self.most.fetch_max(now, Relaxed);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            self.now.fetch_sub(1, Relaxed);
+            self.inner.txn(txn).await
+        }
+        .boxed()
+    }
+
+    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
+        self.inner.range(request).boxed()
+    }
+
+    fn grant(&self, ttl_s: u64) -> BoxFuture<'_, Result<(LeaseId, u64), StoreError>> {
+        self.inner.grant(ttl_s).boxed()
+    }
+
+    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.revoke(lease).boxed()
+    }
+
+    fn time_to_live(&self, lease: LeaseId) -> BoxFuture<'_, Result<(i64, i64), StoreError>> {
+        self.inner.time_to_live(lease).boxed()
+    }
+
+    fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {
+        self.inner.keep_alive(lease).boxed()
+    }
+
+    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
+        self.inner.watch(request).boxed()
+    }
+
+    fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
+        self.inner.member().boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_that_come_at_once_are_sent_in_turn_and_all_are_answered() {
+    let etcd = MemoryEtcd::new();
+    let slow = Arc::new(Slow { inner: etcd.store(), now: AtomicUsize::new(0), most: AtomicUsize::new(0) });
+    let store = Store::new(slow.clone()).with_shared_watch(KeyRange::prefix("/n/"), fastrand::Rng::with_seed(1));
+    let puts = (0..REQUESTS_MAX * 3).map(|n| {
+        let txn = Txn { then: vec![Op::put(format!("/n/{n}/status"), "v")], ..Txn::default() };
+        let store = store.clone();
+        async move { store.txn(txn).await }
+    });
+    let answers = futures::future::join_all(puts).await;
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(slow.most.load(Relaxed), REQUESTS_MAX);
 }
