@@ -31,9 +31,18 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// It runs.
 pub struct PrivateEtcd {
     process: Started,
+    home: Home,
     endpoint: String,
     version: String,
     log: PathBuf,
+}
+
+/// What it is started with: the same again after a stop.
+struct Home {
+    binary: PathBuf,
+    folder: PathBuf,
+    client: u16,
+    peer: u16,
 }
 
 impl PrivateEtcd {
@@ -49,14 +58,28 @@ impl PrivateEtcd {
         std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
         let log = folder.join("etcd.log");
         for _ in 0..ATTEMPTS {
-            let (client, peer) = (free_port()?, free_port()?);
-            let process = spawn(command(&binary, folder, &log, client, peer)?).await;
-            let process = process.with_context(|| format!("failed to start {}", binary.display()))?;
-            if let Some(etcd) = up(process, format!("127.0.0.1:{client}"), log.clone()).await? {
+            let home = Home { binary: binary.clone(), folder: folder.to_owned(), client: free_port()?, peer: free_port()? };
+            if let Some(etcd) = home.start(&log).await? {
                 return Ok(etcd);
             }
         }
         anyhow::bail!("etcd did not come up: see {}{}", log.display(), last_line(&log))
+    }
+
+    /// Kills it at once, as a power cut would.
+    pub async fn kill(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.process.child.kill().await;
+    }
+
+    /// Starts it again after [`PrivateEtcd::kill`], on the same data and ports, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not come up; its log is named then.
+    pub async fn start_again(self) -> anyhow::Result<PrivateEtcd> {
+        let PrivateEtcd { home, log, .. } = self;
+        let again = home.start(&log).await?;
+        again.with_context(|| format!("etcd did not come up again: see {}{}", log.display(), last_line(&log)))
     }
 
     /// Where it listens.
@@ -90,15 +113,20 @@ impl PrivateEtcd {
     }
 }
 
-/// Waits until it answers; `None` = it ended (its port was taken, say).
-async fn up(mut process: Started, endpoint: String, log: PathBuf) -> anyhow::Result<Option<PrivateEtcd>> {
-    let settings = StoreSettings { dial_timeout: START_LIMIT, ..StoreSettings::endpoints([endpoint.clone()]) };
-    let member = async { Store::connect(settings).await?.member().await };
-    let member = tokio::select! {
-        member = member => member.context("the private etcd does not answer")?,
-        _ = process.child.wait() => return Ok(None),
-    };
-    Ok(Some(PrivateEtcd { process, endpoint, version: member.version, log }))
+impl Home {
+    /// Starts it and waits until it answers; `None` = it ended (its port was taken, say).
+    async fn start(self, log: &Path) -> anyhow::Result<Option<PrivateEtcd>> {
+        let process = spawn(command(&self.binary, &self.folder, log, self.client, self.peer)?).await;
+        let mut process = process.with_context(|| format!("failed to start {}", self.binary.display()))?;
+        let endpoint = format!("127.0.0.1:{}", self.client);
+        let settings = StoreSettings { dial_timeout: START_LIMIT, ..StoreSettings::endpoints([endpoint.clone()]) };
+        let member = async { Store::connect(settings).await?.member().await };
+        let member = tokio::select! {
+            member = member => member.context("the private etcd does not answer")?,
+            _ = process.child.wait() => return Ok(None),
+        };
+        Ok(Some(PrivateEtcd { process, home: self, endpoint, version: member.version, log: log.to_owned() }))
+    }
 }
 
 fn command(binary: &Path, folder: &Path, log: &Path, client: u16, peer: u16) -> anyhow::Result<Command> {

@@ -1,6 +1,7 @@
 //! Many agents in this process: the real agent code, a lease each, and one watch for all of them or one for each.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -30,13 +31,20 @@ pub enum Arrival {
 pub struct Fleet {
     site: Site,
     log: Arc<Log>,
+    lease_ttl: Duration,
+    children: Option<Arc<AtomicU64>>,
     tasks: JoinSet<()>,
 }
 
 impl Fleet {
     /// None yet. The site's store notes in `log` what they do.
     pub fn new(site: Site, log: Arc<Log>) -> Fleet {
-        Fleet { site, log, tasks: JoinSet::new() }
+        Fleet { site, log, lease_ttl: Duration::from_secs(nodes::LEASE_TTL_S), children: None, tasks: JoinSet::new() }
+    }
+
+    /// With leases of this length, and children that are counted when they are started.
+    pub fn with(self, lease_ttl: Duration, children: Option<Arc<AtomicU64>>) -> Fleet {
+        Fleet { lease_ttl, children, ..self }
     }
 
     /// Starts so many. Answers when each should have started, in microseconds since the log began.
@@ -72,10 +80,12 @@ impl Fleet {
             Context { identity: format!("host-{n}"), seed: n as u64, wall: Wall::system(), shutdown: CancellationToken::new() };
         let (tell, _) = watch::channel(AgentState::new());
         let (order, orders) = mpsc::channel(1);
-        let (site, settings) = (self.site.clone(), nodes::settings(n)?);
+        let (site, mut settings) = (self.site.clone(), nodes::settings(n)?);
+        settings.lease_ttl = self.lease_ttl;
+        let host = self.children.clone().map_or_else(|| BareHost::new(n), |started| BareHost::with_child(n, started));
         self.tasks.spawn(async move {
             let _order = order;
-            run_tied(site, settings, context, Arc::new(BareHost::new(n)), Ties { tell, orders }).await;
+            run_tied(site, settings, context, Arc::new(host), Ties { tell, orders }).await;
         });
         Ok(())
     }

@@ -1,14 +1,16 @@
-//! The host of a bench's agent: none. No disk, no child, no hook: what is measured is the store and the protocol.
+//! The host of a bench's agent: none. No disk, no process, no hook: what is measured is the store and the protocol.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, pending, ready};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::nodes::token;
 use crate::agent::decide::applied::{Applied, Given};
@@ -20,12 +22,18 @@ use crate::model::names::InstanceId;
 pub struct BareHost {
     number: usize,
     booted: Instant,
+    children: Option<Arc<AtomicU64>>,
 }
 
 impl BareHost {
     /// The n-th.
     pub fn new(number: usize) -> BareHost {
-        BareHost { number, booted: Instant::now() }
+        BareHost { number, booted: Instant::now(), children: None }
+    }
+
+    /// With a child, which is none either; `started` counts how often it was started.
+    pub fn with_child(number: usize, started: Arc<AtomicU64>) -> BareHost {
+        BareHost { children: Some(started), ..BareHost::new(number) }
     }
 
     fn opened(&self) -> Option<Opened> {
@@ -40,6 +48,28 @@ impl BareHost {
             runs: vec![this],
             applied: None,
         })
+    }
+}
+
+/// Runs until it is sent any signal.
+#[derive(Default)]
+struct BareChild(CancellationToken);
+
+impl Child for BareChild {
+    fn pid(&self) -> u32 {
+        0
+    }
+
+    fn signal(&self, _signal: i32) {
+        self.0.cancel();
+    }
+
+    fn signal_group(&self, _signal: i32) {
+        self.0.cancel();
+    }
+
+    fn ended(&self) -> BoxFuture<'static, i32> {
+        self.0.clone().cancelled_owned().map(|()| 0).boxed()
     }
 }
 
@@ -77,11 +107,14 @@ impl Host for BareHost {
     }
 
     fn has_child(&self) -> bool {
-        false
+        self.children.is_some()
     }
 
     fn start_child(&self, _given: Given) -> BoxFuture<'_, Result<Arc<dyn Child>, HostError>> {
-        ready(Err(HostError::Failed("a bench has no children".into()))).boxed()
+        if let Some(started) = &self.children {
+            started.fetch_add(1, Relaxed);
+        }
+        ready(Ok(Arc::new(BareChild::default()) as Arc<dyn Child>)).boxed()
     }
 
     fn accepts(&self, _at: SocketAddr) -> BoxFuture<'_, bool> {

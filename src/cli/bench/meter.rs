@@ -1,8 +1,9 @@
 //! A store that counts what goes through it, and notes when a node's label, assignment and registration were written. It
 //! changes nothing.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -80,6 +81,8 @@ pub struct Log {
     pub done: AtomicU64,
     /// One permit for each label written.
     pub joined: Semaphore,
+    /// The leases that were renewed since somebody emptied this.
+    pub beaten: Mutex<HashSet<LeaseId>>,
 }
 
 impl Log {
@@ -93,6 +96,7 @@ impl Log {
             registered: empty(),
             done: AtomicU64::new(0),
             joined: Semaphore::new(0),
+            beaten: Mutex::default(),
         }
     }
 
@@ -207,7 +211,14 @@ impl Backend for Metered {
     }
 
     fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {
-        self.inner.keep_alive(lease).boxed()
+        async move {
+            let inner = self.inner.keep_alive(lease).await?;
+            Ok(match self.log.clone() {
+                Some(log) => Box::new(LoggedBeats { inner, lease, log }),
+                None => inner,
+            })
+        }
+        .boxed()
     }
 
     fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
@@ -220,6 +231,25 @@ impl Backend for Metered {
 
     fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
         self.inner.member().boxed()
+    }
+}
+
+struct LoggedBeats {
+    inner: Box<dyn KeepAlive>,
+    lease: LeaseId,
+    log: Arc<Log>,
+}
+
+impl KeepAlive for LoggedBeats {
+    fn beat(&mut self) -> BoxFuture<'_, Result<i64, StoreError>> {
+        async {
+            let remaining = self.inner.beat().await?;
+            if remaining > 0 {
+                self.log.beaten.lock().unwrap_or_else(PoisonError::into_inner).insert(self.lease);
+            }
+            Ok(remaining)
+        }
+        .boxed()
     }
 }
 

@@ -47,6 +47,26 @@ pub fn cpu_seconds(pid: i32) -> Option<f64> {
     Some(ticks as f64 / per_second as f64)
 }
 
+/// Processor seconds that this thread has used: for work that waits for nothing.
+///
+/// # Errors
+/// When the kernel has no such clock.
+pub fn thread_seconds() -> nix::Result<f64> {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)?;
+    Ok(time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)
+}
+
+/// Bytes of memory that a process has in use (resident); `None` = it is gone.
+pub fn memory(pid: i32) -> Option<u64> {
+    resident(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+/// `VmRSS` of `/proc/<pid>/status` (proc(5)), which counts in KiB.
+fn resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
 /// `utime` and `stime` of a line of `/proc/<pid>/stat` (proc(5)); the name in it may hold blanks and parentheses.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
@@ -66,6 +86,13 @@ mod tests {
         let latency = Latency::of((1..=200).map(|n| n * 1_000).collect());
         assert_eq!(latency, Latency { p50_ms: 100.0, p99_ms: 198.0, max_ms: 200.0 });
         assert_eq!(Latency::of(vec![]), Latency::default());
+    }
+
+    #[test]
+    fn memory_is_counted_in_bytes() {
+        assert_eq!(resident("Name:\tenlist\nVmHWM:\t 9 kB\nVmRSS:\t    3 kB\n"), Some(3_072));
+        assert_eq!(resident("Name:\tkthreadd\n"), None);
+        assert!(memory(std::process::id() as i32).is_some_and(|bytes| bytes > 100_000));
     }
 
     #[test]

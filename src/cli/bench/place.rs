@@ -57,25 +57,37 @@ impl Ground {
                 let version = etcd.version().to_owned();
                 Ok(Place { settings, prefix: Prefix::default(), etcd: Some((etcd, folder)), version })
             }
+            Ground::Yours(settings, prefix) => Place::yours(settings, prefix).await,
+        }
+    }
+
+    /// Two places: two private etcds, or two prefixes in yours.
+    ///
+    /// # Errors
+    /// As [`Ground::place`].
+    pub async fn pair(&self) -> anyhow::Result<(Place, Place)> {
+        match self {
+            Ground::Private { .. } => Ok((self.place().await?, self.place().await?)),
             Ground::Yours(settings, prefix) => {
-                let store = Store::connect(settings.as_ref().clone()).await?;
-                let there = store.range(crate::store::api::RangeRequest {
-                    count_only: true,
-                    ..crate::store::api::RangeRequest::all(prefix.range())
-                });
-                let count = there.await.with_context(|| format!("failed to look below {prefix}/"))?.count;
-                anyhow::ensure!(
-                    count == 0,
-                    "there are {count} keys below {prefix}/: a bench needs a prefix of its own (--prefix)"
-                );
-                let version = store.member().await?.version;
-                Ok(Place { settings: settings.as_ref().clone(), prefix: prefix.clone(), etcd: None, version })
+                let below = |name: &str| format!("{}/{name}", prefix.as_str()).parse::<Prefix>();
+                let (source, destination) = (below("source")?, below("destination")?);
+                Ok((Place::yours(settings, &source).await?, Place::yours(settings, &destination).await?))
             }
         }
     }
 }
 
 impl Place {
+    async fn yours(settings: &StoreSettings, prefix: &Prefix) -> anyhow::Result<Place> {
+        let store = Store::connect(settings.clone()).await?;
+        let there = store
+            .range(crate::store::api::RangeRequest { count_only: true, ..crate::store::api::RangeRequest::all(prefix.range()) });
+        let count = there.await.with_context(|| format!("failed to look below {prefix}/"))?.count;
+        anyhow::ensure!(count == 0, "there are {count} keys below {prefix}/: a bench needs a prefix of its own (--prefix)");
+        let version = store.member().await?.version;
+        Ok(Place { settings: settings.clone(), prefix: prefix.clone(), etcd: None, version })
+    }
+
     /// A site with a connection of its own.
     ///
     /// # Errors
@@ -87,6 +99,31 @@ impl Place {
     /// etcd's version.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Where the private etcd listens.
+    pub fn private_endpoint(&self) -> Option<&str> {
+        Some(self.etcd.as_ref()?.0.endpoint())
+    }
+
+    /// Kills the private etcd, as a power cut would.
+    ///
+    /// # Errors
+    /// When it is not a private one.
+    pub async fn kill_etcd(&mut self) -> anyhow::Result<()> {
+        self.etcd.as_mut().context("an etcd that is not private is not killed")?.0.kill().await;
+        Ok(())
+    }
+
+    /// Starts it again, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_etcd_again(&mut self) -> anyhow::Result<()> {
+        if let Some((etcd, folder)) = self.etcd.take() {
+            self.etcd = Some((etcd.start_again().await?, folder));
+        }
+        Ok(())
     }
 
     /// Processor seconds that the private etcd has used.

@@ -1,0 +1,214 @@
+//! `enlist bench storm`: a process with very many agents is stopped as it stands until all their leases are gone, and then
+//! goes on: they all come back at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use nix::sys::signal::Signal;
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+
+use super::again::Again;
+use super::fleet::{Arrival, Fleet};
+use super::goal::{self, Goal, short};
+use super::living::Living;
+use super::meter::{Log, metered};
+use super::nodes::{GROUP, POOL, values};
+use super::numbers::{median, rate};
+use super::place::{Ground, Place};
+use super::progress::Bar;
+use super::role::Running;
+use super::written::{Differences, Stand, brake};
+use crate::cli::apply;
+use crate::cli::output::{self, Format, Table};
+use crate::model::documents::parse;
+use crate::reconcile::Site;
+use crate::store::api::{Op, Txn};
+use crate::store::keys::NodePart;
+use crate::store::wire::Stored;
+
+/// Of a blind grant and status write.
+const RATE_BAR: f64 = 0.7;
+/// Requests of the blind writes under way: as many as the floor has.
+const IN_FLIGHT: usize = 256;
+/// The allocator reports every five seconds.
+const BRAKE_LIMIT: Duration = Duration::from_secs(60);
+/// Without a change for so long the roles have done what the loss asks of them.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// Very many agents that lost their leases come back at the same moment
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How many agents
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(4..=60_000))]
+    nodes: u32,
+    /// Their leases, in seconds
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..=600))]
+    ttl: u32,
+    /// Be the agents that are stopped
+    #[arg(long, hide = true)]
+    be_agents: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    etcd: String,
+    nodes: usize,
+    ttl_s: u32,
+    goals: Vec<Goal>,
+    rounds: Vec<Round>,
+}
+
+#[derive(Debug, Serialize)]
+struct Round {
+    /// Nodes a second of a blind grant and status write.
+    blind: f64,
+    /// Registered again a second, from the moment they are woken.
+    rate: f64,
+    ratio: f64,
+    /// From the last status' end until the brake was on, and from the last registration until it was off.
+    brake_on_s: f64,
+    brake_off_s: f64,
+    /// Keys that were written from before the pause until the end.
+    written: Differences,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When something refuses, or stands still.
+pub async fn run(ground: &Ground, args: &Args, rounds: usize, format: Format) -> anyhow::Result<String> {
+    if args.be_agents {
+        return be_agents(ground, args).await;
+    }
+    let (mut done, mut etcd) = (Vec::new(), String::new());
+    for _ in 0..rounds {
+        let place = ground.place().await?;
+        etcd = place.version().to_owned();
+        let blind = blind(&place, args).await;
+        place.clear().await?;
+        let place = ground.place().await?;
+        let round = round(&place, args, blind?).await;
+        place.clear().await?;
+        done.push(round?);
+    }
+    let goals = vec![
+        Goal::at_least(
+            "registered again over a blind grant and status write",
+            median(done.iter().map(|round| round.ratio).collect()),
+            RATE_BAR,
+        ),
+        Goal::at_most("assignments changed", done.iter().map(|r| r.written.assignments).max().unwrap_or(0) as f64, 0.0),
+        Goal::at_most("labels changed", done.iter().map(|r| r.written.labels).max().unwrap_or(0) as f64, 0.0),
+    ];
+    let report = Report { etcd, nodes: args.nodes as usize, ttl_s: args.ttl, goals, rounds: done };
+    if format == Format::Json { output::json(&report) } else { Ok(text(&report)) }
+}
+
+/// The child's part: agents, until it is killed.
+async fn be_agents(ground: &Ground, args: &Args) -> anyhow::Result<String> {
+    let Ground::Yours(settings, prefix) = ground else { bail!("agents need --endpoints") };
+    let log = Arc::new(Log::new(args.nodes as usize));
+    let (store, _) = metered(crate::Store::open(settings.as_ref().clone())?, Some(log.clone()));
+    let store = store.with_shared_watch(prefix.folder("nodes"), fastrand::Rng::with_seed(7));
+    let site = Site { store, prefix: prefix.clone() };
+    let mut fleet = Fleet::new(site, log).with(Duration::from_secs(u64::from(args.ttl)), None);
+    fleet.arrive(args.nodes as usize, Arrival::Rush).await?;
+    while !fleet.lost_one() {
+        sleep(Duration::from_secs(1)).await;
+    }
+    bail!("an agent ended by itself")
+}
+
+/// A grant for each, then a status for each.
+async fn blind(place: &Place, args: &Args) -> anyhow::Result<f64> {
+    let (site, nodes) = (place.site()?, args.nodes as usize);
+    let bar = Bar::new("blind", nodes * 2);
+    let values = (0..nodes).map(values).collect::<anyhow::Result<Vec<_>>>()?;
+    let began = Instant::now();
+    let grants = stream::iter(0..nodes).map(async |_| {
+        let (lease, _) = site.store.grant(u64::from(args.ttl)).await.context("failed to grant a lease")?;
+        bar.add(1);
+        anyhow::Ok(lease)
+    });
+    let leases: Vec<_> = grants.buffered(IN_FLIGHT).try_collect().await?;
+    let writes = stream::iter(values.iter().zip(leases)).map(async |(node, lease)| {
+        let key = site.prefix.node(&node.id, NodePart::Status);
+        let then = vec![Op::Put { key, value: node.registered.encode(), lease }];
+        site.store.txn(Txn { then, ..Txn::default() }).await.context("failed to write a status")?;
+        bar.add(1);
+        anyhow::Ok(())
+    });
+    writes.buffered(IN_FLIGHT).try_collect::<()>().await?;
+    Ok(rate(nodes, began.elapsed()))
+}
+
+async fn round(place: &Place, args: &Args, blind: f64) -> anyhow::Result<Round> {
+    let (site, nodes) = (place.site()?, args.nodes as usize);
+    let documents = parse("bench", &format!("{POOL}\n---\n{GROUP}\n")).map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
+    apply::Target::on(site.clone(), site.clone()).apply(&documents).await?;
+    let roles =
+        [Running::allocator(place.site()?), Running::relay(place.site()?, place.site()?), Running::manager(place.site()?)];
+    let mut living = Living::open(&place.site()?);
+    let flags = [("--nodes", args.nodes.to_string()), ("--ttl", args.ttl.to_string())];
+    let mut agents = Again::start(place, "storm", &flags, "--be-agents").await?;
+    tokio::select! {
+        biased;
+        error = agents.ended() => return Err(error),
+        registered = living.registered(nodes, "registering") => registered?,
+    }
+    living.quiet(QUIET).await?;
+    let before = Stand::read(&site).await?;
+
+    agents.signal(Signal::SIGSTOP)?;
+    living.gone(nodes, "leases run out").await?;
+    let brake_on = brake(&site, true, BRAKE_LIMIT).await?;
+    living.quiet(QUIET).await?;
+
+    let began = Instant::now();
+    agents.signal(Signal::SIGCONT)?;
+    living.registered(nodes, "coming back").await?;
+    let rate = rate(nodes, began.elapsed());
+    let brake_off = brake(&site, false, BRAKE_LIMIT).await?;
+    living.quiet(QUIET).await?;
+    let after = Stand::read(&site).await?;
+    agents.kill().await;
+    for role in roles {
+        role.stop().await?;
+    }
+    Ok(Round {
+        blind,
+        rate,
+        ratio: rate / blind,
+        brake_on_s: brake_on.as_secs_f64(),
+        brake_off_s: brake_off.as_secs_f64(),
+        written: before.differences(&after, &site),
+    })
+}
+
+fn text(report: &Report) -> String {
+    let rows = report.rounds.iter().enumerate().map(|(n, round)| {
+        vec![
+            (n + 1).to_string(),
+            short(round.blind),
+            short(round.rate),
+            short(round.ratio),
+            short(round.brake_on_s),
+            short(round.brake_off_s),
+            round.written.labels.to_string(),
+            round.written.assignments.to_string(),
+        ]
+    });
+    let headings = vec!["ROUND", "BLIND/S", "BACK/S", "RATIO", "BRAKE-ON-S", "BRAKE-OFF-S", "LABELS", "ASSIGNMENTS"];
+    let table = Table { headings, rows: rows.collect() }.render();
+    format!(
+        "{table}\n{} agents with leases of {} s, stopped until the last lease was gone, etcd {}. LABELS and ASSIGNMENTS: how many changed. \
+         The brake went\non after the loss and off after the return, so many seconds later.\n{}",
+        report.nodes,
+        report.ttl_s,
+        report.etcd,
+        goal::lines(&report.goals)
+    )
+}
