@@ -16,15 +16,18 @@
 mod backend;
 mod gate;
 mod link;
+mod snare;
 #[cfg(test)]
 mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use self::snare::Snare;
+
 use self::gate::Fuse;
 use self::link::{Cut, Link};
-use crate::store::api::Store;
+use crate::store::api::{Store, Txn};
 
 /// What may go wrong, and how often: each `f64` is a probability per call, or per watch message.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,6 +95,8 @@ pub struct FaultCounts {
     pub answers_lost: u64,
     /// Requests done late.
     pub late: u64,
+    /// Writes that a [`Snare`] made late.
+    pub snared: u64,
     /// Transactions done twice.
     pub duplicates: u64,
     /// Transactions whose keys were written by somebody else just before.
@@ -121,13 +126,20 @@ struct Controller {
     random: fastrand::Rng,
     /// Late requests that are still to be done.
     under_way: usize,
+    snares: Vec<Snare>,
 }
 
 impl Faults {
     /// With a plan, from a seed.
     pub fn new(seed: u64, plan: FaultPlan) -> Self {
         let random = fastrand::Rng::with_seed(seed);
-        Faults(Arc::new(Mutex::new(Controller { plan, counts: FaultCounts::default(), random, under_way: 0 })))
+        Faults(Arc::new(Mutex::new(Controller {
+            plan,
+            counts: FaultCounts::default(),
+            random,
+            under_way: 0,
+            snares: Vec::new(),
+        })))
     }
 
     /// From now on by this plan.
@@ -138,6 +150,22 @@ impl Faults {
     /// From now on nothing goes wrong any more. Clients that are cut off stay so, late requests still arrive.
     pub fn calm(&self) {
         self.set_plan(FaultPlan::default());
+        self.clear_snares();
+    }
+
+    /// Waits for one certain write, of whatever client, and makes it late.
+    pub fn set_snare(&self, snare: Snare) {
+        self.lock().snares.push(snare);
+    }
+
+    /// How many have not caught their write yet.
+    pub fn snares_set(&self) -> usize {
+        self.lock().snares.len()
+    }
+
+    /// Takes them all away.
+    pub fn clear_snares(&self) {
+        self.lock().snares.clear();
     }
 
     /// What was injected so far.
@@ -155,6 +183,14 @@ impl Faults {
         let random = self.lock().random.fork();
         let link = Arc::new(Link::new(self.clone(), random));
         FaultyClient { store: Store::new(Arc::new(backend::Faulty::new(store, link.clone()))), link }
+    }
+
+    /// How late the snare makes a transaction that is caught in one; it is used up.
+    fn spring(&self, txn: &Txn) -> Option<Duration> {
+        let mut controller = self.lock();
+        let caught = controller.snares.iter().position(|snare| snare.catches(txn))?;
+        controller.counts.snared += 1;
+        Some(controller.snares.remove(caught).late)
     }
 
     fn lock(&self) -> MutexGuard<'_, Controller> {
@@ -187,6 +223,11 @@ impl FaultyClient {
     /// Its requests arrive, but it hears nothing.
     pub fn cut_answers(&self) {
         self.link.set_cut(Cut::Answers);
+    }
+
+    /// All but its keep-alives is cut off: they need no leave to read, and may go by another connection.
+    pub fn cut_all_but_beats(&self) {
+        self.link.set_cut(Cut::AllButBeats);
     }
 
     /// Connects it again.

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
-use super::link::{Cut, Link};
+use super::link::{Call, Cut, Link};
 use crate::model::names::Revision;
 use crate::store::api::{
     Backend, Compare, KeepAlive, Key, LeaseId, MemberInfo, Op, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse,
@@ -38,12 +38,13 @@ impl fmt::Debug for Faulty {
 impl Backend for Faulty {
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
         let inner = self.inner.clone();
-        self.link.call(async move { inner.range(request).await }.boxed(), None).boxed()
+        self.link.call(Call::new(async move { inner.range(request).await }.boxed())).boxed()
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
         let rival = Some(self.link.plan().conflict).filter(|chance| self.link.chance(*chance)).and_then(|_| compared(&txn));
         let (inner, faults) = (self.inner.clone(), self.link.faults.clone());
+        let snared = self.link.faults.spring(&txn);
         let second = {
             let (inner, txn) = (inner.clone(), txn.clone());
             async move { inner.txn(txn).await }.boxed()
@@ -56,22 +57,22 @@ impl Backend for Faulty {
             }
             inner.txn(txn).await
         };
-        self.link.call(first.boxed(), Some(second)).boxed()
+        self.link.call(Call::txn(first.boxed(), second, snared)).boxed()
     }
 
     fn grant(&self, ttl_s: u64) -> BoxFuture<'_, Result<(LeaseId, u64), StoreError>> {
         let inner = self.inner.clone();
-        self.link.call(async move { inner.grant(ttl_s).await }.boxed(), None).boxed()
+        self.link.call(Call::new(async move { inner.grant(ttl_s).await }.boxed())).boxed()
     }
 
     fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
         let inner = self.inner.clone();
-        self.link.call(async move { inner.revoke(lease).await }.boxed(), None).boxed()
+        self.link.call(Call::new(async move { inner.revoke(lease).await }.boxed())).boxed()
     }
 
     fn time_to_live(&self, lease: LeaseId) -> BoxFuture<'_, Result<(i64, i64), StoreError>> {
         let inner = self.inner.clone();
-        self.link.call(async move { inner.time_to_live(lease).await }.boxed(), None).boxed()
+        self.link.call(Call::new(async move { inner.time_to_live(lease).await }.boxed())).boxed()
     }
 
     fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {
@@ -87,7 +88,7 @@ impl Backend for Faulty {
             self.link.faults.count(|counts| counts.watches_repeated += 1);
             request.start.0 -= REPEATED;
         }
-        let open = self.link.call(async move { inner.watch(request).await }.boxed(), None);
+        let open = self.link.call(Call::new(async move { inner.watch(request).await }.boxed()));
         async move {
             let inner = Some(open.await?);
             let watch = FaultyWatch { inner, link: self.link.clone(), pending: None, stalled: false };
@@ -98,7 +99,7 @@ impl Backend for Faulty {
 
     fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
         let inner = self.inner.clone();
-        self.link.call(async move { inner.member().await }.boxed(), None).boxed()
+        self.link.call(Call::new(async move { inner.member().await }.boxed())).boxed()
     }
 }
 
@@ -134,7 +135,7 @@ struct FaultyKeepAlive {
 impl KeepAlive for FaultyKeepAlive {
     fn beat(&mut self) -> BoxFuture<'_, Result<i64, StoreError>> {
         let (inner, lease) = (self.inner.clone(), self.lease);
-        self.link.call(async move { inner.keep_alive(lease).await?.beat().await }.boxed(), None).boxed()
+        self.link.call(Call::beat(async move { inner.keep_alive(lease).await?.beat().await }.boxed())).boxed()
     }
 }
 
@@ -199,7 +200,7 @@ impl Watch for FaultyWatch {
     fn request_progress(&mut self) -> BoxFuture<'_, ()> {
         async {
             // While it is cut off nothing arrives.
-            if self.link.cut() != Cut::Both
+            if !matches!(self.link.cut(), Cut::Both | Cut::AllButBeats)
                 && let Some(inner) = &mut self.inner
             {
                 inner.request_progress().await;

@@ -19,6 +19,8 @@ pub(super) enum Cut {
     Both,
     /// Requests arrive, answers do not.
     Answers,
+    /// Only keep-alives get through.
+    AllButBeats,
 }
 
 /// One client's way to the store: decides what happens to each of its calls.
@@ -28,6 +30,30 @@ pub(super) struct Link {
     pub(super) gate: Gate,
     random: Mutex<fastrand::Rng>,
     cut: watch::Sender<Cut>,
+}
+
+/// A call as it is sent.
+pub(super) struct Call<T> {
+    first: Request<T>,
+    /// The same once more; only transactions have one.
+    second: Option<Request<T>>,
+    snared: Option<Duration>,
+    is_beat: bool,
+}
+
+impl<T> Call<T> {
+    pub(super) fn new(first: Request<T>) -> Self {
+        Call { first, second: None, snared: None, is_beat: false }
+    }
+
+    pub(super) fn beat(first: Request<T>) -> Self {
+        Call { is_beat: true, ..Call::new(first) }
+    }
+
+    /// One that may be done twice, or that a snare has caught.
+    pub(super) fn txn(first: Request<T>, second: Request<T>, snared: Option<Duration>) -> Self {
+        Call { second: Some(second), snared, ..Call::new(first) }
+    }
 }
 
 /// What happens to one call.
@@ -93,14 +119,14 @@ impl Link {
         self.faults.lock().plan.clone()
     }
 
-    /// Does a call as fate wants it. `second` is the same request once more; only transactions have one.
-    pub(super) async fn call<T: Send + 'static>(&self, first: Request<T>, second: Option<Request<T>>) -> Result<T, StoreError> {
+    /// Does a call as fate wants it.
+    pub(super) async fn call<T: Send + 'static>(&self, call: Call<T>) -> Result<T, StoreError> {
         let stops = self.gate.count();
         if stops == Some(false) {
             self.stop();
         }
         self.gate.wait(false).await;
-        let answer = self.carry(first, second, stops == Some(true)).await;
+        let answer = self.carry(call, stops == Some(true)).await;
         // Who stands still hears the answer when it goes on.
         self.gate.wait(false).await;
         answer
@@ -111,21 +137,22 @@ impl Link {
         self.gate.freeze();
     }
 
-    async fn carry<T: Send + 'static>(
-        &self,
-        first: Request<T>,
-        second: Option<Request<T>>,
-        stops_when_done: bool,
-    ) -> Result<T, StoreError> {
+    async fn carry<T: Send + 'static>(&self, call: Call<T>, stops_when_done: bool) -> Result<T, StoreError> {
+        let Call { first, second, snared, is_beat } = call;
         let plan = self.plan();
         let deadline = Instant::now() + plan.timeout;
         let (fate, there, back) = self.decide(&plan);
+        if let Some(after) = snared {
+            self.later(after, first);
+            return self.time_out(&plan, deadline).await;
+        }
         if plan.delay_max > Duration::ZERO {
             self.faults.count(|counts| counts.delayed += 1);
             sleep(there).await;
         }
         match (self.cut(), fate) {
-            (Cut::Both, _) => {
+            (Cut::AllButBeats, _) if is_beat => {}
+            (Cut::Both | Cut::AllButBeats, _) => {
                 self.faults.count(|counts| counts.cut_off += 1);
                 return self.time_out(&plan, deadline).await;
             }
@@ -158,7 +185,7 @@ impl Link {
         if back > Duration::ZERO {
             sleep(back).await;
         }
-        if self.cut() != Cut::No {
+        if self.cut() != Cut::No && !(is_beat && self.cut() == Cut::AllButBeats) {
             self.faults.count(|counts| counts.cut_off += 1);
             return self.time_out(&plan, deadline).await;
         }

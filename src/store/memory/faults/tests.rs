@@ -146,3 +146,43 @@ async fn a_rival_is_faster_and_an_early_watch_repeats() {
     assert_eq!(events[0].revision(), Revision(5));
     assert_eq!(faults.counts().watches_repeated, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_snare_makes_one_certain_write_late_and_no_other() {
+    let etcd = MemoryEtcd::new();
+    let faults = Faults::new(1, FaultPlan::default());
+    let store = faults.client(etcd.store()).store();
+    let late = Duration::from_secs(7);
+    faults.set_snare(Snare { key: "n/a".to_owned(), put: Some("x".to_owned()), late });
+    faults.set_snare(Snare { key: "n/a".to_owned(), put: None, late });
+    store.txn(Txn { then: vec![Op::put("n/a", "y"), Op::put("n/b", "x")], ..Txn::default() }).await.unwrap();
+    store.txn(Txn { then: vec![Op::Txn(put("n/ab"))], ..Txn::default() }).await.unwrap();
+    assert_eq!((etcd.revision(), faults.snares_set()), (Revision(3), 2));
+    let nested = Txn { then: vec![Op::Txn(put("n/a"))], ..Txn::default() };
+    assert!(matches!(store.txn(nested.clone()).await, Err(StoreError::Timeout { .. })));
+    let deleted = Txn { then: vec![Op::delete("n/a")], ..Txn::default() };
+    assert!(matches!(store.txn(deleted).await, Err(StoreError::Timeout { .. })));
+    assert_eq!((faults.snares_set(), faults.counts().snared), (0, 2));
+    sleep(late).await;
+    // What was sent first has arrived long ago.
+    assert_eq!((etcd.revision(), store.get("n/a").await.unwrap().1), (Revision(5), None));
+    store.txn(nested).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_only_keeps_alive_keeps_its_lease_and_reaches_nothing_else() {
+    let etcd = MemoryEtcd::new();
+    let faults = Faults::new(1, FaultPlan::default());
+    let client = faults.client(etcd.store());
+    let (lease, _) = client.store().grant(5).await.unwrap();
+    let mut beats = client.store().keep_alive(lease).await.unwrap();
+    client.cut_all_but_beats();
+    for _ in 0..5 {
+        sleep(Duration::from_secs(4)).await;
+        assert_eq!(beats.beat().await, Ok(5));
+    }
+    assert!(matches!(client.store().txn(put("a")).await, Err(StoreError::Timeout { .. })));
+    assert_eq!(etcd.revision(), Revision(1));
+    client.heal();
+    client.store().txn(put("a")).await.unwrap();
+}
