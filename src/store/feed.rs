@@ -239,7 +239,7 @@ impl Follower {
                     self.pause(&error).await;
                     // After a gap the store may be another one: only a witness makes a resumed watch sound.
                     if reread.is_none() {
-                        reread = self.resume_fault().await;
+                        reread = if self.machine.can_resume() { self.resume_fault().await } else { Some(Reread::Unsure) };
                     }
                 }
             }

@@ -94,7 +94,16 @@ pub struct WatchMachine {
     cluster_id: u64,
     /// Everything up to and including this revision was told.
     seen: Revision,
-    /// The last write seen.
+    /// The revision of the last event, or of the listing before it. Progress moves `seen` on, not this: it proves that nothing
+    /// happened up to there in *this* store, and a restored one may have passed that revision with other events.
+    proven: Revision,
+    /// Nothing was told since the listing.
+    only_listed: bool,
+    /// What had been seen when the present stream was opened.
+    seen_before: Revision,
+    /// The last write to our ranges.
+    own: Option<Witness>,
+    /// The last write seen, of whatever key the stream tells.
     written: Option<Witness>,
     /// The last deletion seen, if it came after that write. Alone it proves little: a restored store may never have had the key.
     deleted: Option<Witness>,
@@ -113,6 +122,10 @@ impl WatchMachine {
             ranges,
             cluster_id: 0,
             seen: Revision::NONE,
+            proven: Revision::NONE,
+            only_listed: true,
+            seen_before: Revision::NONE,
+            own: None,
             written: None,
             deleted: None,
             fragments: Vec::new(),
@@ -124,7 +137,13 @@ impl WatchMachine {
 
     /// The revision to watch from.
     pub fn resume(&self) -> Revision {
-        self.seen.next()
+        self.proven.next()
+    }
+
+    /// Whether a stream that broke may be resumed once the witnesses are recognised. They prove the past up to the last event;
+    /// where there was none since the listing, what was deleted before the listing is proven by nothing.
+    pub fn can_resume(&self) -> bool {
+        !self.only_listed && self.witnesses().next().is_some()
     }
 
     /// The last revision that was told.
@@ -152,16 +171,18 @@ impl WatchMachine {
     /// Everything was read whole. Answers whether the store stepped back.
     pub fn reread(&mut self, listing: &RangeResponse) -> bool {
         // A key is never older than it was; if it is gone that proves nothing.
-        let older = |kv: &KeyValue| self.written.as_ref().is_some_and(|w| w.key == kv.key && kv.mod_revision < w.revision);
+        let older = |kv: &KeyValue| self.own.as_ref().is_some_and(|w| w.key == kv.key && kv.mod_revision < w.revision);
         let stepped_back = self.cluster_id != 0
             && (listing.header.cluster_id != self.cluster_id
                 || listing.header.revision < self.seen
                 || listing.kvs.iter().any(older));
         self.cluster_id = listing.header.cluster_id;
         self.seen = listing.header.revision;
+        (self.proven, self.only_listed) = (self.seen, true);
         self.restart();
         let newest = listing.kvs.iter().max_by_key(|kv| kv.mod_revision);
         self.written = newest.map(|kv| Witness { key: kv.key.clone(), revision: kv.mod_revision, held: Some(kv.clone()) });
+        self.own.clone_from(&self.written);
         self.deleted = None;
         stepped_back
     }
@@ -175,7 +196,8 @@ impl WatchMachine {
     fn restart(&mut self) {
         self.fragments.clear();
         self.told.clear();
-        self.told_after = self.seen;
+        self.told_after = self.proven;
+        self.seen_before = self.seen;
     }
 
     /// Takes a message of the stream.
@@ -215,22 +237,29 @@ impl WatchMachine {
         // Old events are usual (see etcd's list of faults), repeated ones too; one that was never told comes too late.
         let (seen, after) = (self.seen, self.told_after);
         let is_late = |at: Revision| at <= seen && at > after && !self.told.contains(&at);
-        if events.iter().any(|event| is_late(event.revision())) {
-            return Verdict::Reread(Reread::Disorder);
+        if let Some(late) = events.iter().find(|event| is_late(event.revision())) {
+            // Race: the store was restored, and has passed what was seen before anybody could ask it. Before, there was nothing
+            // at this revision.
+            let is_another_past = late.revision() <= self.seen_before;
+            return Verdict::Reread(if is_another_past { Reread::SteppedBack } else { Reread::Disorder });
         }
         if upto <= seen {
             return Verdict::Nothing; // duplicates of a resumed watch (servers before 3.4.24 / 3.5.8)
         }
         events.retain(|event| event.revision() > seen);
         self.seen = upto;
+        (self.proven, self.only_listed) = (upto, false);
         self.remember(&events);
-        let ranges = &self.ranges;
-        events.retain(|event| ranges.iter().any(|range| range.contains(event.key())));
         if let Some(write) = events.iter().rfind(|event| matches!(event, Event::Put(_))) {
             (self.written, self.deleted) = (Some(Witness::of(write)), None);
         }
         if let Some(delete) = events.last().filter(|event| matches!(event, Event::Delete { .. })) {
             self.deleted = Some(Witness::of(delete));
+        }
+        let ranges = &self.ranges;
+        events.retain(|event| ranges.iter().any(|range| range.contains(event.key())));
+        if let Some(write) = events.iter().rfind(|event| matches!(event, Event::Put(_))) {
+            self.own = Some(Witness::of(write));
         }
         Verdict::Apply(upto, events)
     }

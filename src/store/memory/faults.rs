@@ -111,6 +111,10 @@ pub struct FaultCounts {
     pub watches_stalled: u64,
     /// Calls of clients that were cut off.
     pub cut_off: u64,
+    /// Calls that the store refused because it has no space.
+    pub no_space: u64,
+    /// Calls and watches that came too late for what they asked for: it was compacted.
+    pub compacted: u64,
     /// Clients that came to stand still at a call.
     pub frozen: u64,
 }

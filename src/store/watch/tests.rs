@@ -173,7 +173,7 @@ fn a_restore_whose_revision_is_past_ours_again_is_found_by_the_witness() {
 }
 
 #[test]
-fn progress_moves_the_resume_point_only_where_it_is_a_barrier() {
+fn progress_moves_what_is_seen_only_where_it_is_a_barrier_and_never_the_resume_point() {
     let mut machine = machine();
     assert_eq!(machine.message(WatchMessage::Progress(header(12_007))), Verdict::Nothing);
     assert_eq!(machine.resume(), Revision(11));
@@ -184,9 +184,35 @@ fn progress_moves_the_resume_point_only_where_it_is_a_barrier() {
     assert_eq!(machine.message(WatchMessage::Progress(header(20))), Verdict::Nothing);
     machine.message(events(11, vec![]));
     assert_eq!(machine.message(WatchMessage::Progress(header(20))), Verdict::Apply(Revision(20), vec![]));
-    assert_eq!(machine.resume(), Revision(21));
+    assert_eq!((machine.seen(), machine.resume()), (Revision(20), Revision(12)));
     machine.reopened();
     assert_eq!(machine.message(WatchMessage::Progress(header(30))), Verdict::Nothing);
+}
+
+/// A restored store may have passed what was seen, with other events.
+#[test]
+fn what_comes_from_where_there_was_only_progress_is_another_past() {
+    let mut machine = machine();
+    machine.message(events(11, vec![put("/n/a", 11)]));
+    assert!(machine.can_resume());
+    machine.trust_progress_of(Some(1));
+    machine.message(WatchMessage::Progress(header(20)));
+    machine.reopened();
+    assert_eq!(machine.resume(), Revision(12));
+    assert_eq!(machine.clone().message(events(30, vec![put("/n/b", 15)])), Verdict::Reread(Reread::SteppedBack));
+    // What it was told before is merely old.
+    assert_eq!(machine.message(events(30, vec![put("/n/a", 11)])), Verdict::Nothing);
+    assert!(matches!(machine.message(events(30, vec![put("/n/b", 21)])), Verdict::Apply(Revision(21), _)));
+}
+
+#[test]
+fn a_stream_that_told_nothing_is_not_resumed() {
+    let mut machine = machine();
+    assert!(!machine.can_resume());
+    machine.message(events(11, vec![put("/elsewhere", 11)]));
+    assert!(machine.can_resume(), "an event of a key that is not ours proves the past as well");
+    machine.reread(&RangeResponse { header: header(20), kvs: vec![kv("/n/a", 4)], ..Default::default() });
+    assert!(!machine.can_resume());
 }
 
 #[test]

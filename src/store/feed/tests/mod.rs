@@ -55,6 +55,9 @@ impl Rig {
         rig.open();
         rig.settle().await;
         assert_eq!(rig.resets, 1);
+        // A stream that told nothing would not be resumed.
+        rig.put("c", "2").await;
+        rig.settle().await;
         rig
     }
 

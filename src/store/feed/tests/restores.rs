@@ -82,3 +82,27 @@ async fn an_empty_scope_whose_watch_breaks_is_no_restored_store() {
     rig.settle().await;
     assert_eq!(rig.stepped_back, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_restored_store_has_where_there_was_only_progress_is_not_lost() {
+    for deletes in [false, true] {
+        let mut rig = Rig::started().await;
+        rig.put("last", "1").await;
+        rig.settle().await;
+        let backup = rig.etcd.snapshot();
+        for _ in 0..5 {
+            rig.write(Op::put("/other", "x")).await;
+        }
+        rig.for_a_while(Duration::from_secs(10)).await;
+        assert_eq!(rig.revision, rig.etcd.revision(), "progress moved the view on");
+        // What was told last is in the backup. Before the watch is there again the store has passed what was seen.
+        rig.etcd.restore(backup);
+        let change = if deletes { Op::delete("/n/last") } else { Op::put("/n/new", "1") };
+        rig.write(change).await;
+        for _ in 0..8 {
+            rig.write(Op::put("/other", "y")).await;
+        }
+        rig.settle().await;
+        assert_eq!((rig.resets, rig.stepped_back), (2, 1), "deletes: {deletes}");
+    }
+}

@@ -160,6 +160,11 @@ impl FaultyWatch {
                 received = self.inner.as_mut()?.next() => Some(received),
             };
             let Some(received) = received else { return self.broken() };
+            if let Some(Ok(WatchMessage::Canceled { compacted, .. })) = &received
+                && *compacted > Revision::NONE
+            {
+                self.link.faults.count(|counts| counts.compacted += 1);
+            }
             self.stalled |= !self.stalled && self.link.chance(plan.watch_stalled) && self.count_stall();
             if self.link.chance(plan.watch_broken) {
                 return self.broken();

@@ -175,6 +175,11 @@ impl Link {
             (_, Fate::Fine | Fate::AnswerLost) => {}
         }
         let answer = first.await;
+        match &answer {
+            Err(StoreError::NoSpace) => self.faults.count(|counts| counts.no_space += 1),
+            Err(StoreError::Compacted(_)) => self.faults.count(|counts| counts.compacted += 1),
+            _ => {}
+        }
         if stops_when_done {
             self.stop();
         }
