@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::decide::applied::{Applied, Given};
 use super::decide::identity::{Place, RecordedRun};
+use super::decide::word::Word;
 use crate::model::names::{BootId, InstanceId, RunId};
 
 /// Why something on the host failed. `Display` is one line for people; it fits a status' message.
@@ -129,6 +130,14 @@ pub trait Host: Send + Sync + 'static {
     fn open(&self, wanted: Option<InstanceId>) -> BoxFuture<'_, Result<Opened, HostError>>;
     /// Records what is applied, durably; `None` = nothing.
     fn remember(&self, applied: Option<Applied>) -> BoxFuture<'_, Result<(), HostError>>;
+    /// Records the last status that this process wrote, durably. A host without a memory does nothing.
+    fn remember_word(&self, _word: Word) -> BoxFuture<'_, Result<(), HostError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+    /// The last status that an earlier process of this very directory wrote when it ended in order.
+    fn last_word(&self) -> BoxFuture<'_, Option<Word>> {
+        Box::pin(std::future::ready(None))
+    }
     /// Opens the temporary endpoint, which tells `face` for as long as this host lives.
     fn listen(&self, face: watch::Receiver<Face>) -> BoxFuture<'_, Result<SocketAddr, HostError>>;
     /// Asks a temporary endpoint who is there; `None` = nobody that answers sensibly within two seconds.

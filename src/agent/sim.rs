@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::decide::applied::{Applied, Given};
 use super::decide::identity::{Place, RecordedRun};
+use super::decide::word::Word;
 use super::host::{Child, Face, HookEvent, Host, HostError, LeaveRequest, Opened};
 use crate::model::names::InstanceId;
 
@@ -81,6 +82,7 @@ struct Disk {
     instance: Option<InstanceId>,
     runs: Vec<RecordedRun>,
     applied: Option<Applied>,
+    word: Option<Word>,
 }
 
 /// What hooks do.
@@ -106,7 +108,8 @@ pub struct ChildScript {
 impl SimMachine {
     /// A machine that was just booted, with an empty disk.
     pub fn new(net: &SimNet, name: &str, ip: IpAddr) -> Self {
-        let disk = Disk { place: Place { device: 1, inode: net.next() }, instance: None, runs: Vec::new(), applied: None };
+        let disk =
+            Disk { place: Place { device: 1, inode: net.next() }, instance: None, runs: Vec::new(), applied: None, word: None };
         let machine = Machine {
             name: name.to_owned(),
             ip,
@@ -170,7 +173,7 @@ impl SimMachine {
     /// Empties its disk: it is installed anew.
     pub fn reinstall(&self) {
         let place = Place { device: 1, inode: self.net.next() };
-        self.state().disk = Disk { place, instance: None, runs: Vec::new(), applied: None };
+        self.state().disk = Disk { place, instance: None, runs: Vec::new(), applied: None, word: None };
     }
 
     /// Gives it a hook; `None` = none.
@@ -211,6 +214,13 @@ impl SimMachine {
     /// What the state directory says is applied.
     pub fn recorded(&self) -> Option<Applied> {
         self.state().disk.applied.clone()
+    }
+
+    /// Whether its last agent wrote and recorded a last word. One that was killed did not.
+    pub fn ended_in_order(&self) -> bool {
+        let state = self.state();
+        let last = state.disk.runs.last().map(|recorded| &recorded.run);
+        last.is_none() || state.disk.word.as_ref().map(|word| &word.run) == last
     }
 
     /// Asks its agent to leave, as `enlist leave` does on the node.
@@ -328,6 +338,15 @@ impl Host for SimHost {
     fn remember(&self, applied: Option<Applied>) -> BoxFuture<'_, Result<(), HostError>> {
         self.machine.state().disk.applied = applied;
         std::future::ready(Ok(())).boxed()
+    }
+
+    fn remember_word(&self, word: Word) -> BoxFuture<'_, Result<(), HostError>> {
+        self.machine.state().disk.word = Some(word);
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn last_word(&self) -> BoxFuture<'_, Option<Word>> {
+        std::future::ready(self.machine.state().disk.word.clone()).boxed()
     }
 
     fn listen(&self, face: watch::Receiver<Face>) -> BoxFuture<'_, Result<SocketAddr, HostError>> {

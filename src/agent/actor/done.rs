@@ -11,6 +11,7 @@ use super::{Actor, REFUSED_PAUSE_MAX, STORE_PAUSE_FIRST, STORE_PAUSE_MAX, io, wo
 use crate::agent::decide::identity::Holder;
 use crate::agent::decide::observe::{Do, Known, Next, Proof, answer, observe};
 use crate::agent::decide::subtree::Subtree;
+use crate::agent::decide::word::{Word, nothing_since};
 use crate::agent::exit::Ending;
 use crate::model::status::{Phase, Status};
 use crate::store::api::StoreError;
@@ -117,6 +118,12 @@ impl Actor {
                 self.withdraw(&why);
                 Duration::ZERO
             }
+            Outcome::Over(generation) => {
+                warn!(%generation, "the store stepped back behind what this node gave up: what it gives is not used before it is given anew");
+                (self.applied, self.given) = (None, None);
+                self.label.holding = Some(nothing_since(generation));
+                Duration::ZERO
+            }
             Outcome::Superseded => return self.superseded(),
         };
         self.attempt_at = Instant::now() + pause;
@@ -146,6 +153,7 @@ impl Actor {
 
     fn is_in(&mut self, revision: crate::model::names::Revision, label: crate::model::label::Label, status: Status) {
         let Some(lease) = self.spare_lease.take() else { return };
+        self.word = Some(Word::of(&self.me, &status, revision));
         self.joined = Some(Joined { lease, written: status, status_revision: revision, floor: revision, stale_since: None });
         if self.label.variables == label.variables {
             self.label = label;
@@ -168,6 +176,7 @@ impl Actor {
                 if joined.written.phase != status.phase || joined.written.generation != status.generation {
                     info!(phase = %status.phase, generation = %status.generation, note = note(&status), "status");
                 }
+                self.word = Some(Word::of(&self.me, &status, revision));
                 joined.written = status;
                 joined.status_revision = revision;
                 joined.floor = joined.floor.max(revision);

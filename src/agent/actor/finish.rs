@@ -10,6 +10,7 @@ use super::io::Written;
 use super::state::Doing;
 use super::{Actor, io, work};
 use crate::agent::decide::join;
+use crate::agent::decide::word::Word;
 use crate::agent::exit::{AgentExit, Ending};
 use crate::agent::host::{Child, LeaveRequest};
 use crate::model::names::Revision;
@@ -43,7 +44,11 @@ impl Actor {
         self.put_all_out_of_use(phase).await;
         let left = match phase {
             Some(phase) => {
-                let written = timeout(LAST_WORD_LIMIT, self.last_word(phase)).await.unwrap_or(false);
+                let written = timeout(LAST_WORD_LIMIT, self.last_word(phase)).await.unwrap_or(None);
+                if let Some(word) = written.filter(|at| *at > Revision::NONE).map(|at| Word::of(&self.me, &self.status(), at)) {
+                    work::remember_word(&*self.host, word).await;
+                }
+                let written = written.is_some();
                 if !written {
                     warn!(phase = %phase, "the last word could not be written: this node will be taken for silent");
                 }
@@ -125,16 +130,16 @@ impl Actor {
         self.io_done(io::Done::Status(written, status));
     }
 
-    /// `stopped` or `left`, without a lease. Whether it was written.
-    async fn last_word(&mut self, phase: Phase) -> bool {
+    /// `stopped` or `left`, without a lease. At which revision it was written; none = there is nothing to take back.
+    async fn last_word(&mut self, phase: Phase) -> Option<Revision> {
         // A write under way may still land: its outcome first.
         if let Some(request) = self.io.take() {
             let done = request.await;
             self.io_done(done);
         }
         if self.joined.is_none() && !self.ever_joined {
-            // It never was in the store: there is nothing to take back.
-            return true;
+            // It never was in the store.
+            return Some(Revision::NONE);
         }
         self.wish.phase = phase;
         self.publish();
@@ -145,28 +150,28 @@ impl Actor {
             let Some(at) = last else { break };
             let txn = join::status_txn(&self.site.prefix, &self.me, at, &status, LeaseId::NONE);
             match io::write_status(&self.site, txn).await {
-                Ok(Written::Yes(_)) => return self.give_up_lease().await,
-                Ok(Written::Lost(Some((there, _)))) if there == status => return self.give_up_lease().await,
+                Ok(Written::Yes(at)) => return self.give_up_lease(at).await,
+                Ok(Written::Lost(Some((there, at)))) if there == status => return self.give_up_lease(at).await,
                 Ok(Written::Lost(Some((there, revision)))) if there.run == self.me.run => last = Some(revision),
-                Ok(Written::Lost(Some(_))) => return false,
+                Ok(Written::Lost(Some(_))) => return None,
                 Ok(Written::Lost(None)) => last = None,
                 // Unknown: try again, the compare tells.
                 Err(_) => {}
             }
         }
         // Its lease ran out meanwhile. If nobody joined since, the label is still this run's.
-        let Ok(seen) = io::read(&self.site, &self.me).await else { return false };
+        let seen = io::read(&self.site, &self.me).await.ok()?;
         let own = seen.label.as_ref().filter(|label| label.ok().is_some_and(|label| label.run == self.me.run));
-        let (Some(label), None) = (own, &seen.status) else { return false };
+        let (Some(label), None) = (own, &seen.status) else { return None };
         let txn = join::last_word_txn(&self.site.prefix, &self.me, label.mod_revision, &status);
-        self.site.store.txn(txn).await.is_ok_and(|response| response.succeeded && response.header.revision > Revision::NONE)
+        self.site.store.txn(txn).await.ok().filter(|response| response.succeeded).map(|response| response.header.revision)
     }
 
-    async fn give_up_lease(&mut self) -> bool {
+    async fn give_up_lease(&mut self, at: Revision) -> Option<Revision> {
         if let Some(joined) = self.joined.take() {
             // Nothing is on it any more. If it cannot be revoked it runs out by itself.
             let _ = self.site.store.revoke(joined.lease.id()).await;
         }
-        true
+        Some(at)
     }
 }

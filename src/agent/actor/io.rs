@@ -10,6 +10,7 @@ use crate::agent::decide::identity::{self, Holder, Identity, Me, Row};
 use crate::agent::decide::join;
 use crate::agent::decide::observe::{self, Do, Proof};
 use crate::agent::decide::subtree::Subtree;
+use crate::agent::decide::word::Word;
 use crate::agent::host::Host;
 use crate::model::assignment::Assignment;
 use crate::model::label::Label;
@@ -65,6 +66,8 @@ pub(super) struct Trial {
     pub replace: bool,
     /// The revision of this run's last write.
     pub since: Revision,
+    /// The last status that is known to have been written.
+    pub word: Option<Word>,
 }
 
 /// A try to join: what came of it.
@@ -90,6 +93,8 @@ pub(super) enum Outcome {
     Wait(Holder, String),
     /// What is in use is no longer this node's: stop using it, then try again.
     WithdrawFirst(String),
+    /// What the store gives is out of a past that is over; nothing is in use. The generation after which that is so.
+    Over(Revision),
     /// Another run of this instance took over.
     Superseded,
 }
@@ -154,6 +159,8 @@ async fn try_with(trial: &Trial, lease: LeaseId, ahead: Option<Ahead>) -> Result
     if let Some(applied) = &trial.applied {
         match find_out(trial, &seen, &label, applied).await? {
             Do::Withdraw(why) => return Ok(Outcome::WithdrawFirst(why)),
+            // For how long nobody used it is not known: it may be another's, who need not have told the store yet.
+            Do::Hold if trial.first && applied.withdraws() => return Ok(Outcome::Over(applied.assignment.generation)),
             Do::Hold => {
                 label.holding = applied.holding();
                 // The generation that is in use means nothing to this store, or something else.
@@ -162,6 +169,14 @@ async fn try_with(trial: &Trial, lease: LeaseId, ahead: Option<Ahead>) -> Result
             }
             _ => {}
         }
+    }
+    if let Some(word) = &trial.word
+        && label.holding.is_none()
+        && (trial.first || trial.applied.is_none())
+        && word.must_be_asked_for(&seen, &trial.me)
+        && !is_past(trial, word).await?
+    {
+        return Ok(Outcome::Over(word.revision));
     }
     let row = match identity::decide(&seen, &trial.me, trial.replace) {
         Identity::Take(row) => row,
@@ -215,6 +230,21 @@ async fn find_out(trial: &Trial, seen: &Subtree, label: &Label, applied: &Applie
     match answer(Proof::Unknown) {
         Do::Prove => Ok(answer(prove(&trial.site, &trial.me, applied).await?)),
         known => Ok(known),
+    }
+}
+
+/// Whether the store has this word in its past, or cannot tell any more.
+async fn is_past(trial: &Trial, word: &Word) -> Result<bool, StoreError> {
+    let range = KeyRange::one(trial.site.prefix.node(&trial.me.id, NodePart::Status));
+    let request = RangeRequest { revision: Some(word.revision), ..RangeRequest::all(range) };
+    match trial.site.store.range(request).await {
+        Ok(response) => {
+            let then = response.kvs.first().and_then(|kv| Some((kv.mod_revision, Status::decode(&kv.value).ok()?)));
+            Ok(word.is_what_stood(then.as_ref().map(|(at, status)| (*at, status))))
+        }
+        Err(StoreError::Future) => Ok(false),
+        Err(StoreError::Compacted(_)) => Ok(true),
+        Err(error) => Err(error),
     }
 }
 

@@ -32,6 +32,7 @@ use crate::agent::decide::applied::{Applied, Given};
 use crate::agent::decide::identity::{Me, RecordedRun};
 use crate::agent::decide::isolation::Suspends;
 use crate::agent::decide::subtree::Subtree;
+use crate::agent::decide::word::Word;
 use crate::agent::exit::{AgentExit, Ending};
 use crate::agent::host::{Child, Face, Host, LeaveRequest};
 use crate::agent::settings::AgentSettings;
@@ -131,6 +132,8 @@ struct Actor {
     ever_joined: bool,
     /// The revision of this run's last write, also if the store stepped back behind it.
     since: Revision,
+    /// The last status that this run wrote, or, before that, an earlier one when it ended.
+    word: Option<Word>,
     attempt_at: Instant,
     attempt_backoff: Backoff,
     /// Since when the first join waits for a live holder that does not answer.
@@ -237,6 +240,7 @@ impl Actor {
             ever_in: false,
             ever_joined: false,
             since: Revision::NONE,
+            word: None,
             attempt_at: now,
             waits_since: None,
             said: String::new(),
@@ -268,6 +272,7 @@ impl Actor {
             ending: None,
         };
         actor.recall(opened.applied).await;
+        actor.word = actor.host.last_word().await;
         Ok(actor)
     }
 

@@ -98,6 +98,7 @@ impl Actor {
             follows: self.feed.is_some(),
             replace: self.settings.replace && !self.ever_joined,
             since: self.since,
+            word: self.word.clone(),
         };
         self.io = boxed(async move { io::Done::Attempt(Box::new(io::attempt(trial).await)) });
     }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::agent::decide::applied::{Applied, Given};
+use crate::agent::decide::word::Word;
 use crate::agent::host::{Child, HookEvent, Host, HostError};
 
 /// SIGTERM.
@@ -116,6 +117,13 @@ pub(super) async fn start(host: Arc<dyn Host>, given: Given, applied: Applied) -
 pub(super) async fn remember(host: &dyn Host, applied: Option<Applied>) {
     if let Err(error) = host.remember(applied).await {
         warn!(%error, "what is applied could not be recorded");
+    }
+}
+
+/// Records the last status that was written.
+pub(super) async fn remember_word(host: &dyn Host, word: Word) {
+    if let Err(error) = host.remember_word(word).await {
+        warn!(%error, "the last status could not be recorded");
     }
 }
 

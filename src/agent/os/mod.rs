@@ -28,6 +28,7 @@ use tracing::warn;
 
 use self::state::StateDir;
 use super::decide::applied::{Applied, Given};
+use super::decide::word::Word;
 use super::host::{Child, Face, HookEvent, Host, HostError, LeaveRequest, Opened};
 use super::settings::AgentSettings;
 use crate::model::names::{InstanceId, NodeId};
@@ -140,6 +141,22 @@ impl Host for OsHost {
             Err(_) => Err(HostError::Failed("the state directory's lock is poisoned".into())),
         })
         .boxed()
+    }
+
+    fn remember_word(&self, word: Word) -> BoxFuture<'_, Result<(), HostError>> {
+        let slot = self.state.clone();
+        blocking(move || match slot.lock() {
+            Ok(guard) => guard.as_ref().map_or(Ok(()), |state| state.remember_word(&word)),
+            Err(_) => Err(HostError::Failed("the state directory's lock is poisoned".into())),
+        })
+        .boxed()
+    }
+
+    fn last_word(&self) -> BoxFuture<'_, Option<Word>> {
+        let slot = self.state.clone();
+        blocking(move || Ok(slot.lock().ok().and_then(|guard| guard.as_ref()?.last_word())))
+            .map(|word| word.ok().flatten())
+            .boxed()
     }
 
     fn listen(&self, face: watch::Receiver<Face>) -> BoxFuture<'_, Result<SocketAddr, HostError>> {

@@ -6,6 +6,7 @@
 //! | `instance` | this installation's name, random |
 //! | `runs.json` | the last runs with boot id and this directory's device and inode |
 //! | `applied.json` | the assignment that is applied |
+//! | `last-word.json` | the status that an agent wrote when it ended, and its revision |
 //! | `agent.sock` | `enlist leave` |
 
 use std::fs::{self, File, OpenOptions};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::decide::applied::Applied;
 use crate::agent::decide::identity::{Place, RecordedRun};
+use crate::agent::decide::word::Word;
 use crate::agent::host::{HostError, Opened};
 use crate::model::assignment::Assignment;
 use crate::model::label::Holding;
@@ -56,6 +58,15 @@ struct AppliedFile {
     assignment: serde_json::Value,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     answered: Option<HoldingFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WordFile {
+    v: u64,
+    node: String,
+    run: String,
+    revision: Revision,
+    left: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,6 +128,22 @@ impl StateDir {
             }),
         };
         write_json(&path, &file)
+    }
+
+    /// Records the last status that was written.
+    ///
+    /// # Errors
+    /// What the file system says, with the path.
+    pub fn remember_word(&self, word: &Word) -> Result<(), HostError> {
+        let (node, run) = (word.node.to_string(), word.run.to_string());
+        let file = WordFile { v: 1, node, run, revision: word.revision, left: word.left };
+        write_json(&self.dir.join("last-word.json"), &file)
+    }
+
+    /// It, if there is one that can be read.
+    pub fn last_word(&self) -> Option<Word> {
+        let file: WordFile = serde_json::from_slice(&fs::read(self.dir.join("last-word.json")).ok()?).ok()?;
+        Some(Word { node: file.node.parse().ok()?, run: file.run.parse().ok()?, revision: file.revision, left: file.left })
     }
 
     fn instance(&self, wanted: Option<InstanceId>) -> Result<InstanceId, HostError> {
@@ -253,6 +280,9 @@ mod tests {
         applied.answered = applied.holding();
         applied.cluster_id = u64::MAX;
         state.remember(Some(&applied)).unwrap();
+        assert_eq!(state.last_word(), None);
+        let word = Word { node: "edge-7".parse().unwrap(), run: first.run.clone(), revision: Revision(9), left: true };
+        state.remember_word(&word).unwrap();
         drop(state);
 
         let (state, second) = StateDir::open(&path, None).unwrap();
@@ -261,7 +291,7 @@ mod tests {
         assert_eq!(second.runs.len(), 2);
         assert_eq!(second.runs[0].run, first.run);
         assert_eq!(second.place, first.place);
-        assert_eq!(second.applied, Some(applied));
+        assert_eq!((second.applied, state.last_word()), (Some(applied), Some(word)));
         state.remember(None).unwrap();
         state.remember(None).unwrap();
         drop(state);
@@ -287,10 +317,10 @@ mod tests {
     #[test]
     fn damaged_files_cost_what_they_held_and_no_more() {
         let dir = tempfile::tempdir().unwrap();
-        for file in ["runs.json", "applied.json", "instance"] {
+        for file in ["runs.json", "applied.json", "instance", "last-word.json"] {
             fs::write(dir.path().join(file), "{ not json").unwrap();
         }
-        let (_, opened) = StateDir::open(dir.path(), None).unwrap();
-        assert_eq!((opened.runs.len(), opened.applied), (1, None));
+        let (state, opened) = StateDir::open(dir.path(), None).unwrap();
+        assert_eq!((opened.runs.len(), opened.applied, state.last_word()), (1, None, None));
     }
 }

@@ -111,3 +111,84 @@ async fn what_is_held_may_be_refused() {
     lab.until("a label without `holding`", async || lab.label().await.holding.is_none()).await;
     agent.kill().await;
 }
+
+/// What a store gives out of its past is not used: it is told that nothing is in use, and its next answer is.
+async fn until_given_anew(lab: &Lab, machine: &SimMachine, before: &Assignment) {
+    let holding = until_holding(lab).await;
+    assert_eq!((holding.addresses.len(), holding.ports.len()), (0, 0), "{holding:?}");
+    assert!(holding.generation >= before.generation, "{holding:?}");
+    pass(60).await;
+    assert_eq!(machine.uses(), None);
+    let answer = lab.bound(&lab.label().await, "10.0.0.2", 80);
+    lab.put(NodePart::Assignment, &answer).await;
+    lab.until_registered(&answer).await;
+    lab.until("a label without `holding`", async || lab.label().await.holding.is_none()).await;
+    assert!(machine.uses().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_backup_gives_to_one_who_left_is_not_used() {
+    let lab = Lab::new();
+    let machine = lab.serving_machine();
+    let agent = lab.start(&machine);
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    let backup = lab.etcd.snapshot();
+    machine.leave().await.unwrap();
+    agent.stop().await;
+    lab.etcd.restore(backup);
+    let agent = lab.start(&machine);
+    until_given_anew(&lab, &machine, &given).await;
+    agent.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_what_it_gives_out_of_a_pool_that_withdraws_to_one_who_stopped() {
+    for writes in [0, 60] {
+        let lab = Lab::withdrawing(30);
+        let machine = lab.serving_machine();
+        let agent = lab.start(&machine);
+        let given = lab.assign("10.0.0.1", 80).await;
+        lab.until_registered(&given).await;
+        let backup = lab.etcd.snapshot();
+        agent.stop().await;
+        lab.etcd.restore(backup);
+        // Something else is written there: the revision passes that of the last word.
+        for _ in 0..writes {
+            lab.etcd.store().txn(Txn { then: vec![Op::put("elsewhere", "x")], ..Txn::default() }).await.unwrap();
+        }
+        let agent = lab.start(&machine);
+        until_given_anew(&lab, &machine, &given).await;
+        agent.kill().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_stopped_and_finds_his_word_uses_his_answer_at_once() {
+    let lab = Lab::withdrawing(30);
+    let machine = lab.serving_machine();
+    let agent = lab.start(&machine);
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    agent.stop().await;
+    // Somebody deletes what he wrote, but the past has it.
+    lab.delete(NodePart::Status).await;
+    let agent = lab.start(&machine);
+    lab.until_registered(&given).await;
+    assert_eq!(lab.label().await.holding, None);
+    agent.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_starts_does_not_ask_back_what_withdraws() {
+    let lab = Lab::withdrawing(30);
+    let machine = lab.serving_machine();
+    let agent = lab.start(&machine);
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    agent.kill().await;
+    lab.etcd.empty();
+    let agent = lab.start(&machine);
+    until_given_anew(&lab, &machine, &given).await;
+    agent.kill().await;
+}
