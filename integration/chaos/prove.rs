@@ -16,6 +16,7 @@ use super::uses::Uses;
 use super::world::World;
 use crate::history::copies::Copies;
 use crate::history::source::Walk;
+use crate::history::steps::{Allowed, Times};
 
 /// Beyond this many findings only their number is of interest.
 const FINDINGS_MAX: usize = 50;
@@ -100,7 +101,7 @@ pub(crate) fn prove(folder: &Path) -> Proof {
     let mut ledger = Ledger::default();
     let (source, destination) = (folder.join("source.jsonl"), folder.join("destination.jsonl"));
     let prefix = Prefix::default();
-    let mut walk = Walk::new(prefix.clone(), false);
+    let mut walk = Walk::new(prefix.clone(), Allowed::default(), Times::default());
     let mut last = Revision(1);
     for Recorded { revision, ms, events } in read(&source) {
         proof.holes += hole(&mut last, revision);

@@ -2,8 +2,10 @@
 //! and the chaos runs give their histories here.
 //!
 //! It must never ask a live store anything: what it says of a history can be said again tomorrow. [`source`] proves the
-//! claims and assignments, [`copies`] the relay's states, [`quiet`] what must be once nothing changes any more.
+//! claims and assignments, [`steps`] each step from one revision to the next, [`copies`] the relay's states, [`quiet`] what must be once nothing changes any more.
 
 pub(crate) mod source;
+pub(crate) mod steps;
+mod steps_of_nodes;
 pub(crate) mod copies;
 pub(crate) mod quiet;

@@ -3,21 +3,24 @@
 
 use std::collections::BTreeSet;
 
-use enlist::Assignment;
 use enlist::allocator::View;
-use enlist::model::names::{NodeId, Revision};
-use enlist::model::status::Phase;
+use enlist::model::names::Revision;
 use enlist::plan::check::check;
-use enlist::plan::snapshot::{NodeRecord, Snapshot};
+use enlist::plan::snapshot::Snapshot;
 use enlist::store::api::Event;
 use enlist::store::feed::Update;
-use enlist::store::keys::{NodePart, ParsedKey, Prefix};
+use enlist::store::keys::{ParsedKey, Prefix};
+
+use super::steps::{Allowed, Rules, Times};
+
+/// What somebody wrote by hand and nobody can read: it is found, and must not be touched.
+const BY_HAND: &str = "claim-unreadable";
 
 /// A walk through a source's history, from its first revision on.
 #[derive(Debug)]
 pub(crate) struct Walk {
     prefix: Prefix,
-    pools_change: bool,
+    rules: Rules,
     view: View,
     /// What was wrong at the revision before: it is told once, not at every revision that it lasts.
     standing: BTreeSet<String>,
@@ -25,11 +28,11 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    /// Before the first revision. Where pools change, assignments may move.
-    pub(crate) fn new(prefix: Prefix, pools_change: bool) -> Walk {
+    /// Before the first revision.
+    pub(crate) fn new(prefix: Prefix, allowed: Allowed, times: Times) -> Walk {
         let mut view = View::new(prefix.clone());
         view.apply(Update::Reset { revision: Revision(1), cluster_id: 0, kvs: Vec::new(), stepped_back: false });
-        Walk { prefix, pools_change, view, standing: BTreeSet::new(), revisions: 0 }
+        Walk { rules: Rules::new(prefix.clone(), allowed, times), prefix, view, standing: BTreeSet::new(), revisions: 0 }
     }
 
     /// How many revisions were taken.
@@ -46,53 +49,18 @@ impl Walk {
     pub(crate) fn take(&mut self, revision: Revision, events: Vec<Event>) -> Vec<String> {
         self.revisions += 1;
         let parsed: Vec<ParsedKey> = events.iter().map(|event| self.prefix.parse(event.key())).collect();
-        let before: Vec<(NodeId, NodeRecord)> = parsed.iter().filter_map(|key| self.record_before(key)).collect();
+        let before = self.rules.before(&events, self.view.snapshot());
         self.view.apply(Update::Events { revision, events });
         let concerns = |key: &ParsedKey| matches!(key, ParsedKey::Node(..) | ParsedKey::Claim(_) | ParsedKey::Pool(_));
         if !parsed.iter().any(concerns) {
             return Vec::new();
         }
-        let now: BTreeSet<String> = check(self.snapshot()).iter().map(ToString::to_string).collect();
+        let found = check(self.snapshot()).into_iter().filter(|finding| finding.code != BY_HAND);
+        let now: BTreeSet<String> = found.map(|finding| finding.to_string()).collect();
         let mut wrong: Vec<String> = now.difference(&self.standing).map(|what| format!("at {revision:?}: {what}")).collect();
         self.standing = now;
-        for (node, record) in before {
-            let after = self.snapshot().nodes.get(&node).cloned().unwrap_or_default();
-            if let Err(why) = moved(&node, &record, &after, (self.pools_change, self.snapshot().brake_released)) {
-                wrong.push(format!("at {revision:?}: node {node} {why}"));
-            }
-        }
+        let steps = self.rules.step(revision, &before, self.view.snapshot());
+        wrong.extend(steps.into_iter().map(|why| format!("at {revision:?}: {why}")));
         wrong
     }
-
-    fn record_before(&self, key: &ParsedKey) -> Option<(NodeId, NodeRecord)> {
-        match key {
-            ParsedKey::Node(node, NodePart::Assignment) => Some((node.clone(), self.snapshot().nodes.get(node)?.clone())),
-            _ => None,
-        }
-    }
-}
-
-/// An assignment that still fits never moves while its node is alive or held, and goes only for a reason.
-/// `word`: when an operator released the brake, which ends the holds that are older.
-fn moved(node: &NodeId, before: &NodeRecord, after: &NodeRecord, (pools_change, word): (bool, Revision)) -> Result<(), String> {
-    let assignment = |record: &NodeRecord| record.assignment.as_ref().and_then(|stored| stored.ok()).cloned();
-    let Some(old) = assignment(before) else { return Ok(()) };
-    let Some(bound) = old.bound() else { return Ok(()) };
-    let status = before.status.as_ref().and_then(|stored| stored.ok());
-    let Some(new) = assignment(after) else {
-        let left = status.is_some_and(|status| status.phase == Phase::Left);
-        let is_over = |hold: Revision| before.clock.is_none() || word > hold;
-        let over = before.hold.as_ref().is_some_and(|hold| is_over(hold.mod_revision)) && !before.is_live();
-        return if left || over { Ok(()) } else { Err(format!("was released while it is alive or held: {old:?}")) };
-    };
-    let same = |new: &Assignment| new.bound().is_some_and(|b| b.addresses == bound.addresses && b.ports == bound.ports);
-    let asked_anew = new.asked != old.asked || new.instance != old.instance;
-    let refused = status.is_some_and(|status| !status.refused.is_empty());
-    if same(&new) || asked_anew || refused || pools_change {
-        if !same(&new) && new.generation <= old.generation {
-            return Err(format!("moved without a higher generation: {old:?} to {new:?}"));
-        }
-        return Ok(());
-    }
-    Err(format!("moved for no reason ({node}): {old:?} to {new:?}"))
 }

@@ -7,6 +7,7 @@ use enlist::store::keys::Prefix;
 
 use crate::history::copies::Copies;
 use crate::history::source::Walk;
+use crate::history::steps::{Allowed, Times};
 use crate::support::roles::{bound, label, status};
 
 type History = Vec<(Revision, Vec<Event>)>;
@@ -44,7 +45,7 @@ fn registered(node: &str, ip: &str) -> Vec<Vec<Event>> {
 }
 
 fn wrong(revisions: Vec<Vec<Event>>) -> String {
-    let mut walk = Walk::new(Prefix::default(), false);
+    let mut walk = Walk::new(Prefix::default(), Allowed::default(), Times::default());
     history(revisions).into_iter().flat_map(|(revision, events)| walk.take(revision, events)).collect::<Vec<_>>().join("\n")
 }
 

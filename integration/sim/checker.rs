@@ -1,22 +1,23 @@
 //! What must always hold, checked on every revision of a run's history, and what must hold after quiet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use bytes::Bytes;
 use enlist::allocator::View;
 use enlist::model::names::{NodeId, Revision};
-use enlist::plan::check::check;
+use enlist::plan::snapshot::NodeRecord;
 use enlist::store::api::{Event, Key, KeyValue};
 use enlist::store::feed::Update;
 use enlist::store::keys::{NodePart, ParsedKey};
 use enlist::store::memory::MemoryEtcd;
 use enlist::store::wire::{Checkpoint, Stored as _};
 
-use super::rules::{Allowed, Rules};
+use super::script::Node;
 use super::timeline::{Era, Timeline, apply};
 use super::world::World;
 use crate::history::quiet::{self, Content, not_settled};
+use crate::history::source::Walk;
+use crate::history::steps::Allowed;
 
 /// Walks both histories. Answers what is wrong, first things first; or how many revisions were checked.
 pub(crate) fn history(world: &World, allowed: Allowed) -> Result<u64, String> {
@@ -46,21 +47,16 @@ fn views(etcd: &MemoryEtcd) -> Result<(), String> {
 /// Walks a source's history.
 pub(crate) fn walk(source: &Timeline, allowed: Allowed) -> Result<u64, String> {
     let mut revisions = 0;
-    for (number, era) in source.eras().iter().enumerate() {
-        let mut view = View::new(World::prefix());
-        view.apply(Update::Reset { revision: Revision(1), cluster_id: 0, kvs: Vec::new(), stepped_back: false });
-        let mut rules = Rules::new(allowed, number > 0, source.times(number));
+    for (number, era) in source.eras().into_iter().enumerate() {
+        let allowed = Allowed { restored: number > 0, ..allowed };
+        let mut walk = Walk::new(World::prefix(), allowed, source.times(number));
         for (revision, events) in era {
-            let before = rules.before(events, view.snapshot());
-            view.apply(Update::Events { revision: *revision, events: events.clone() });
-            let findings: Vec<_> = check(view.snapshot()).into_iter().map(|finding| finding.to_string()).collect();
-            let at = || format!("at {revision:?} of store {number}");
-            if !findings.is_empty() {
-                return Err(format!("{}: {}", at(), findings.join("; ")));
+            let wrong = walk.take(revision, events);
+            if !wrong.is_empty() {
+                return Err(format!("store {number} {}", wrong.join("; ")));
             }
-            rules.step(*revision, &before, view.snapshot()).map_err(|why| format!("{}: {why}", at()))?;
         }
-        revisions += era.len() as u64;
+        revisions += walk.revisions();
     }
     Ok(revisions)
 }
@@ -87,10 +83,6 @@ fn copies(source: &[Era], destination: &[Era]) -> Result<u64, String> {
             let equal = (0..states.len()).filter(|source| states[*source].copied_at(checkpoint.revision) == copied);
             let equal: Vec<_> = equal.map(|source| (source, checkpoint.revision)).collect();
             let at = format!("at {revision:?} of destination {number}");
-            // Open: one store that holds source and copies was restored; a cut from before it may land once.
-            if equal.is_empty() && number > 0 && super::number("SIM_STRICT").is_none() {
-                continue;
-            }
             if equal.is_empty() {
                 let states = states.iter_mut().map(|source| source.copied_at(checkpoint.revision));
                 let differing: Vec<Vec<_>> = states.map(|wanted| differing(&wanted, &copied)).collect();
@@ -153,14 +145,19 @@ pub(crate) fn unrest(world: &World) -> Vec<String> {
         let id: NodeId = format!("n{node}").parse().unwrap();
         let record = snapshot.nodes.get(&id).cloned().unwrap_or_default();
         // A silent earlier installation may only be cut off: a new one waits until its hold is over, which a brake may lengthen.
-        let waits_for_its_id = world.was_reinstalled(node) && record.status.is_none() && record.clock.is_some();
+        // So does an agent that cannot know its own run again, because its label was deleted.
+        let cannot_tell = world.was_reinstalled(node) || record.label.is_none();
+        let waits_for_its_id = cannot_tell && record.status.is_none() && record.clock.is_some();
         if waits_for_its_id {
             continue;
         }
-        if let Some(why) = not_settled(&record) {
+        if let Some(why) = not_settled(&record).or_else(|| uses_something_else(world, node, &record)) {
             unrest.push(format!("{id} {why}"));
         }
     }
+    let left_alone =
+        snapshot.nodes.iter().filter(|(_, record)| record.is_silent() && (record.hold.is_none() || record.clock.is_none()));
+    unrest.extend(left_alone.map(|(id, record)| format!("{id} is silent, and nobody holds or releases what it has: {record:?}")));
     unrest.extend(quiet::unrest(&prefix, &source, &content(world.destination().etcd())));
     unrest
 }
@@ -172,20 +169,18 @@ pub(crate) fn dump(world: &World) -> String {
     format!("source:\n{}\ndestination:\n{}", of(world.source.etcd()), of(world.destination().etcd()))
 }
 
-fn content(etcd: &MemoryEtcd) -> Content {
-    Content { revision: etcd.revision(), kvs: etcd.at_revision(etcd.revision()).into_values().collect() }
+/// A node that is settled uses what it has, and nothing else.
+fn uses_something_else(world: &World, node: Node, record: &NodeRecord) -> Option<String> {
+    let bound = record.assignment.as_ref()?.ok()?.bound();
+    let uses = world.machine(node).uses();
+    let same = match (&uses, bound) {
+        (Some(given), Some(bound)) => given.addresses == bound.addresses && given.ports == bound.ports,
+        (None, None) => true,
+        _ => false,
+    };
+    (!same).then(|| format!("uses {uses:?} and has {bound:?}"))
 }
 
-/// No address of a pool that withdraws is in use on two machines at this moment.
-pub(crate) fn used_twice(world: &World) -> Option<String> {
-    let withdrawing = |ip: &IpAddr| ip.to_string().starts_with("10.2.");
-    let mut users: BTreeMap<IpAddr, usize> = BTreeMap::new();
-    for (number, machine) in world.machines().iter().enumerate() {
-        for ip in machine.uses().map(|given| given.addresses.clone()).unwrap_or_default() {
-            if let Some(other) = users.insert(ip, number).filter(|_| withdrawing(&ip)) {
-                return Some(format!("{ip} is in use on m{other} and m{number}"));
-            }
-        }
-    }
-    None
+fn content(etcd: &MemoryEtcd) -> Content {
+    Content { revision: etcd.revision(), kvs: etcd.at_revision(etcd.revision()).into_values().collect() }
 }

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use enlist::agent::AgentExit;
+use enlist::agent::exit::Ending;
 use enlist::store::api::{KeyRange, LeaseId, Op};
 use enlist::store::keys::Role;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::process::{At, Grip};
-use super::script::{Fault, Who};
+use super::script::{Fault, Node, Who};
 use super::world::{World, write};
 
 /// Disasters that had an effect; those of single calls and watches are counted by [`enlist::store::memory::faults`].
@@ -22,8 +25,12 @@ pub(crate) struct Done {
     pub(crate) emptied: u64,
     pub(crate) compacted: u64,
     pub(crate) elections: u64,
-    pub(crate) full: u64,
     pub(crate) store_cut: u64,
+    pub(crate) calls_cut: u64,
+    pub(crate) rivals: u64,
+    pub(crate) bad_claims: u64,
+    pub(crate) greedy_labels: u64,
+    pub(crate) strangers: u64,
 }
 
 /// An agent is paused for less than the shortest cooldown of a pool that withdraws, and not again before it has settled:
@@ -38,6 +45,10 @@ impl World {
             Fault::Cut(who) => self.grip(*who).iter().for_each(|grip| grip.cut(true)),
             Fault::Heal(who) => self.grip(*who).iter().for_each(|grip| grip.cut(false)),
             Fault::CutAnswers(who) => self.grip(*who).iter().for_each(Grip::cut_answers),
+            Fault::CutCalls(who) => self.grip(*who).iter().for_each(|grip| {
+                self.done.calls_cut += 1;
+                grip.cut_calls();
+            }),
             Fault::CutDestination => {
                 self.done.store_cut += u64::from(!self.one_store);
                 self.link_to_destination(true);
@@ -59,11 +70,11 @@ impl World {
                 self.destination.etcd().elect();
             }
             Fault::Full(full) => {
-                self.done.full += u64::from(*full);
                 self.source.etcd().set_full(*full);
             }
             Fault::Depose(role) => self.depose(*role).await,
             Fault::Expire(share) => self.expire(*share).await,
+            Fault::ExpireNode(node) => self.expire_node(*node).await,
             Fault::JumpClocks(seconds) => {
                 let grips = self.agents.values().map(|agent| &agent.grip).chain(self.roles.values().map(|role| &role.grip));
                 (1..).zip(grips).for_each(|(share, grip)| grip.clock.jump(*seconds / share));
@@ -77,6 +88,11 @@ impl World {
             Fault::Restore { source, writes } => {
                 let store = if *source || self.one_store { &mut self.source } else { &mut self.destination };
                 self.done.restored += u64::from(store.restore());
+                let running = self.running();
+                let dead = (0..self.nodes()).filter(|node| !running.contains(node) && !self.machine(*node).ended_in_order());
+                let dead: Vec<Node> = dead.collect();
+                self.unproven.extend(dead);
+                let store = if *source || self.one_store { &mut self.source } else { &mut self.destination };
                 store.etcd().set_full(false);
                 let client = store.etcd().store();
                 for write_number in 0..*writes {
@@ -137,6 +153,15 @@ impl World {
         }
     }
 
+    /// The lease of this node's status runs out.
+    async fn expire_node(&mut self, node: Node) {
+        let store = self.source.etcd().store();
+        let status = store.get(World::prefix().key(format_args!("nodes/n{node}/status"))).await.unwrap().1;
+        if let Some(lease) = status.map(|kv| kv.lease).filter(|lease| *lease != LeaseId::NONE) {
+            self.done.expired += u64::from(store.revoke(lease).await.is_ok());
+        }
+    }
+
     fn pause(&mut self, who: Who, at: At, lasts: Duration) {
         let Some(grip) = self.grip(who) else { return };
         let mut lasts = lasts;
@@ -160,13 +185,40 @@ impl World {
         self.done
     }
 
-    /// Counts what only shows afterwards. Processes that crashed are started again by whoever supervises them.
-    pub(crate) fn look_after(&mut self) {
+    /// Counts what only shows afterwards. Roles that crashed are started again by whoever supervises them; neither they nor
+    /// agents end by themselves without a cause.
+    pub(crate) async fn look_after(&mut self) {
         let crashed: Vec<_> = self.roles.iter().filter(|(_, process)| process.task.is_finished()).map(|(key, _)| *key).collect();
         for (role, instance) in crashed {
             self.done.crashes += 1;
             self.note_clock(Who::Role(role, instance));
+            if let Some(process) = self.roles.remove(&(role, instance)) {
+                match process.task.await {
+                    Err(killed) if killed.is_cancelled() => {}
+                    other => self.ended_without_cause.push(format!("{role} {instance} ended by itself: {other:?}")),
+                }
+            }
             self.start_role(role, instance);
+        }
+        let ended: Vec<Node> = self.agents.iter().filter(|(_, agent)| agent.task.is_finished()).map(|(node, _)| *node).collect();
+        for node in ended {
+            self.note_clock(Who::Node(node));
+            if let Some(process) = self.agents.remove(&node) {
+                self.judge(node, process.task.await);
+            }
+        }
+    }
+
+    /// Whether an agent may end so.
+    pub(super) fn judge(&mut self, node: Node, exit: Result<AgentExit, JoinError>) {
+        let fine = match &exit {
+            Ok(AgentExit { ending: Ending::Stopped | Ending::Left, .. }) => true,
+            Ok(AgentExit { ending: Ending::Conflict(_) | Ending::Superseded(_), .. }) => self.contested.contains(&node),
+            Ok(_) => false,
+            Err(error) => error.is_cancelled(),
+        };
+        if !fine {
+            self.ended_without_cause.push(format!("the agent of n{node} ended without a cause: {exit:?}"));
         }
     }
 

@@ -96,6 +96,10 @@ impl Grip {
         self.links.iter().for_each(FaultyClient::cut_answers);
     }
 
+    pub(crate) fn cut_calls(&self) {
+        self.links.iter().for_each(FaultyClient::cut_all_but_beats);
+    }
+
     pub(crate) fn thaw(&self) {
         self.links.iter().for_each(FaultyClient::thaw);
     }

@@ -7,28 +7,29 @@ use enlist::store::keys::Role;
 use enlist::store::memory::faults::FaultPlan;
 
 use super::script::{Fault, Node, Step, Who};
+use super::snares;
 
-type Steps = Vec<(Duration, Step)>;
+pub(super) type Steps = Vec<(Duration, Step)>;
 
 /// One of them.
 pub(crate) fn race(rng: &mut fastrand::Rng, nodes: usize) -> Steps {
     let node = rng.usize(..nodes);
-    let mut race = match rng.u8(..9) {
-        0 => hold_in_the_second_absence(rng, node),
-        1 => release_in_the_second_absence(rng, node),
-        2 => two_hosts_with_one_id(rng, node, nodes),
-        3 => late_words_of_earlier_runs(rng, node),
-        4 => blind_allocator(rng, nodes),
-        5 => isolated(rng, node, nodes),
-        6 => restored_under_way(rng, node, nodes),
-        7 => late_cuts(rng, nodes),
-        _ => answer_to_one_who_is_gone(rng, node),
+    let mut race = match rng.u8(..22) {
+        0 => two_hosts_with_one_id(rng, node, nodes),
+        1 => late_words_of_earlier_runs(rng, node),
+        2 => blind_allocator(rng, nodes),
+        3 => isolated(rng, node, nodes),
+        4 => restored_under_way(rng, node, nodes),
+        5 => late_cuts(rng, nodes),
+        6 => answer_to_one_who_is_gone(rng, node),
+        7 => pool_that_is_edited(rng, node, nodes),
+        other => snares::race(rng, (other, node), nodes),
     };
     race.push((ms(rng, 0, 20_000), Step::Fault(Fault::Plan(FaultPlan::default()))));
     race
 }
 
-fn ms(rng: &mut fastrand::Rng, from: u64, to: u64) -> Duration {
+pub(super) fn ms(rng: &mut fastrand::Rng, from: u64, to: u64) -> Duration {
     Duration::from_millis(rng.u64(from..=to))
 }
 
@@ -41,28 +42,6 @@ fn late(rng: &mut fastrand::Rng, late: f64) -> Step {
         ..FaultPlan::default()
     };
     Step::Fault(Fault::Plan(plan))
-}
-
-/// Race 69: the write of a hold is late, the node was back meanwhile and is away again.
-fn hold_in_the_second_absence(rng: &mut fastrand::Rng, node: Node) -> Steps {
-    vec![
-        (ms(rng, 0, 2_000), late(rng, 0.5)),
-        (ms(rng, 0, 500), Step::Fault(Fault::Expire(1.0))),
-        (ms(rng, 100, 3_000), Step::Kill(node)),
-        (ms(rng, 20_000, 40_000), Step::Join(node)),
-    ]
-}
-
-/// Races 50 and 68: so is a release.
-fn release_in_the_second_absence(rng: &mut fastrand::Rng, node: Node) -> Steps {
-    vec![
-        (ms(rng, 0, 2_000), Step::Kill(node)),
-        // A lease TTL and a hold of one of the pools.
-        (ms(rng, 11_000, 36_000), late(rng, 0.6)),
-        (ms(rng, 0, 4_000), Step::Join(node)),
-        (ms(rng, 0, 2_500), Step::Kill(node)),
-        (ms(rng, 15_000, 25_000), Step::Join(node)),
-    ]
 }
 
 /// Case 26: at the same moment, on two machines.
@@ -99,14 +78,15 @@ fn blind_allocator(rng: &mut fastrand::Rng, nodes: usize) -> Steps {
 
 /// Race 59: a node that must withdraw is cut off, and others want what it has.
 fn isolated(rng: &mut fastrand::Rng, node: Node, nodes: usize) -> Steps {
-    let ask = |rng: &mut fastrand::Rng, by| (ms(rng, 0, 3_000), Step::Change { node: (node + by) % nodes, pool: "w", ports: 0 });
-    vec![
-        ask(rng, 0),
-        (ms(rng, 3_000, 6_000), Step::Fault(Fault::Cut(Who::Node(node)))),
-        ask(rng, 1),
-        ask(rng, 2),
-        (ms(rng, 40_000, 60_000), Step::Fault(Fault::Heal(Who::Node(node)))),
-    ]
+    let ask = |rng: &mut fastrand::Rng, by| {
+        let node = (node + by) % nodes;
+        [(ms(rng, 0, 1_000), Step::Leave(node)), (ms(rng, 0, 2_000), Step::Change { node, pool: "w", ports: 0 })]
+    };
+    let mut steps = Vec::from(ask(rng, 0));
+    steps.push((ms(rng, 3_000, 6_000), Step::Fault(Fault::Cut(Who::Node(node)))));
+    steps.extend([1, 2].into_iter().flat_map(|by| ask(rng, by)));
+    steps.push((ms(rng, 40_000, 60_000), Step::Fault(Fault::Heal(Who::Node(node)))));
+    steps
 }
 
 /// Races 66 and 67: the store goes back while nodes change places.
@@ -147,5 +127,27 @@ fn answer_to_one_who_is_gone(rng: &mut fastrand::Rng, node: Node) -> Steps {
         (ms(rng, 0, 200), Step::Join(node)),
         (ms(rng, 20, 2_500), if rng.bool() { Step::Reinstall(node) } else { Step::Kill(node) }),
         (ms(rng, 0, 3_000), Step::DeleteStatus(node)),
+    ]
+}
+
+/// Race 55: a pool goes, or is edited by hand, while a node has an address out of it and leaves.
+fn pool_that_is_edited(rng: &mut fastrand::Rng, node: Node, nodes: usize) -> Steps {
+    let ask = |node| Step::Change { node, pool: "a", ports: 0 };
+    let edit = match rng.u8(..3) {
+        0 => Step::DeletePool("a"),
+        1 => Step::Define(
+            "{kind: Pool, name: a, domain: other, cidrs: [10.0.0.0/30], ports: 8000-8003, selector: pool=a, hold: 20s, cooldown: 5s}",
+        ),
+        _ => Step::Define(
+            "{kind: Pool, name: a, sharing: shared, cidrs: [10.0.0.0/30], ports: 8000-8003, selector: pool=a, hold: 20s, cooldown: 5s}",
+        ),
+    };
+    let gone = if rng.bool() { Step::Leave(node) } else { Step::Kill(node) };
+    vec![
+        (ms(rng, 0, 1_000), ask(node)),
+        (ms(rng, 2_000, 5_000), edit),
+        (ms(rng, 0, 2_000), ask((node + 1) % nodes)),
+        (ms(rng, 0, 2_000), gone),
+        (ms(rng, 2_000, 30_000), Step::Define(super::world::POOLS[0])),
     ]
 }

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use enlist::store::keys::Role;
-use enlist::store::memory::faults::FaultPlan;
+use enlist::store::memory::faults::{FaultPlan, Snare};
 
 use super::process::At;
 use super::races;
-use super::rules::Allowed;
 use super::world::{GROUPS, OTHER_POOLS, POOLS};
+use crate::history::steps::Allowed;
 
 /// How often a step is the beginning of a race that is set up on purpose.
-const RACES_PERCENT: u8 = 8;
+const RACES_PERCENT: u8 = 12;
 
 /// A node's number.
 pub(crate) type Node = usize;
@@ -50,6 +50,16 @@ pub(crate) enum Step {
     },
     DeleteStatus(Node),
     DeleteLabel(Node),
+    /// A claim that nobody can read is put there by hand, if there is none.
+    BadClaim(&'static str),
+    /// A live node with a label that no agent would write: it asks for more ports than allowed.
+    GreedyLabel,
+    /// Something else answers at the temporary endpoint in a node's label.
+    Stranger(Node),
+    /// The next write that it waits for is late …
+    Snare(Snare),
+    /// … and the script goes on when it was sent.
+    Snared,
     RestartRole(Role, usize),
     Fault(Fault),
 }
@@ -68,6 +78,8 @@ pub(crate) enum Fault {
     Cut(Who),
     /// What it sends arrives, but it hears nothing.
     CutAnswers(Who),
+    /// Only its keep-alives arrive, and are answered.
+    CutCalls(Who),
     Heal(Who),
     /// The second cluster is away.
     CutDestination,
@@ -82,6 +94,8 @@ pub(crate) enum Fault {
     Depose(Role),
     /// The leases of a share of the nodes end at once.
     Expire(f64),
+    /// The lease of this one ends.
+    ExpireNode(Node),
     /// Every process' clock jumps, each by another time.
     JumpClocks(i64),
     Crash(Who, At),
@@ -111,8 +125,13 @@ pub(crate) struct Script {
 impl Script {
     /// What it makes happen that is no fault of the roles.
     pub(crate) fn allowed(&self) -> Allowed {
-        let is_late = |step: &Step| matches!(step, Step::Fault(Fault::Plan(plan)) if plan.late > 0.0 || plan.duplicate > 0.0);
-        Allowed { pools_change: self.pools_change, late: self.steps.iter().any(|(_, step)| is_late(step)) }
+        let any = |what: fn(&Step) -> bool| self.steps.iter().any(|(_, step)| what(step));
+        let late = any(|step| match step {
+            Step::Fault(Fault::Plan(plan)) => plan.late > 0.0 || plan.duplicate > 0.0,
+            step => matches!(step, Step::Snare(_)),
+        });
+        let written_again = any(|step| matches!(step, Step::Fault(Fault::Plan(plan)) if plan.conflict > 0.0));
+        Allowed { pools_change: self.pools_change, late, written_again, ..Allowed::default() }
     }
 
     pub(crate) fn of(seed: u64) -> Script {
@@ -161,7 +180,11 @@ fn step(rng: &mut fastrand::Rng, nodes: usize, pools_change: bool, level: usize)
         54 => Step::DeleteGroup(["all", "odd"][rng.usize(..2)]),
         55..=57 => Step::DeleteStatus(node),
         58..=59 => Step::DeleteLabel(node),
-        60..=69 => Step::RestartRole(role, rng.usize(..2)),
+        60 => Step::GreedyLabel,
+        61 => {
+            Step::BadClaim(["default/10.0.0.1", "default/10.0.0.2", "default/10.1.0.0/8001", "default/10.2.0.0"][rng.usize(..4)])
+        }
+        62..=69 => Step::RestartRole(role, rng.usize(..2)),
         _ => Step::Fault(fault(rng, (node, role), level)),
     }
 }
@@ -173,7 +196,8 @@ fn fault(rng: &mut fastrand::Rng, (node, role): (Node, Role), level: usize) -> F
     match rng.u32(..100) {
         0..=17 => Fault::Plan(plan(rng, level)),
         18..=27 => Fault::Cut(who),
-        28..=30 => Fault::CutAnswers(who),
+        28..=29 => Fault::CutAnswers(who),
+        30 => Fault::CutCalls(who),
         31..=42 => Fault::Heal(who),
         43..=44 => Fault::CutDestination,
         45..=47 => Fault::HealDestination,
@@ -187,8 +211,8 @@ fn fault(rng: &mut fastrand::Rng, (node, role): (Node, Role), level: usize) -> F
         75..=76 => Fault::JumpClocks(rng.i64(-4_000..4_000)),
         77..=84 => Fault::Crash(who, at),
         85..=92 => Fault::Pause(who, at, Duration::from_millis(rng.u64(..40_000))),
-        93..=95 => Fault::BackUp,
-        96..=98 => Fault::Restore { source: rng.bool(), writes: rng.usize(..3) * 40 },
+        93..=94 => Fault::BackUp,
+        95..=97 => Fault::Restore { source: rng.bool(), writes: rng.usize(..3) * 40 },
         _ => Fault::Empty { source: rng.bool() },
     }
 }

@@ -7,26 +7,14 @@ use std::time::Duration;
 use enlist::model::names::Revision;
 use enlist::store::api::{Event, Key, KeyValue};
 use enlist::store::memory::{MemoryEtcd, Snapshot};
-use tokio::time::Instant;
+
+use crate::history::steps::Times;
 
 /// All events of a store from its first revision until it was replaced. After a restore the first ones are the backup's.
 pub(crate) type Era = BTreeMap<Revision, Vec<Event>>;
 
 /// How often it is looked which revision a store is at.
 const SAMPLE: Duration = Duration::from_millis(20);
-
-/// When the revisions of one era were written, to [`SAMPLE`].
-#[derive(Clone, Default)]
-pub(crate) struct Times(Vec<(Instant, Revision)>);
-
-impl Times {
-    /// The longest that it can have been from one revision to a later one.
-    pub(crate) fn at_most(&self, from: Revision, to: Revision) -> Option<Duration> {
-        let before = self.0.partition_point(|(_, seen)| *seen < from).checked_sub(1)?;
-        let after = self.0.partition_point(|(_, seen)| *seen < to);
-        Some(self.0.get(after)?.0 - self.0[before].0)
-    }
-}
 
 /// A store with a past.
 pub(crate) struct Timeline {
@@ -42,15 +30,14 @@ impl Timeline {
         let (sampled, samples) = (etcd.clone(), times.clone());
         tokio::spawn(async move {
             loop {
-                let now = (Instant::now(), sampled.revision());
-                samples.lock().unwrap().last_mut().unwrap().0.push(now);
+                samples.lock().unwrap().last_mut().unwrap().saw(sampled.revision());
                 tokio::time::sleep(SAMPLE).await;
             }
         });
         Timeline { etcd, times, past: Vec::new(), backup: None }
     }
 
-    /// When the revisions of an era were written.
+    /// When the revisions of an era were written, to [`SAMPLE`].
     pub(crate) fn times(&self, era: usize) -> Times {
         self.times.lock().unwrap()[era].clone()
     }
@@ -95,5 +82,20 @@ pub(crate) fn apply(state: &mut BTreeMap<Key, KeyValue>, event: &Event) {
     match event {
         Event::Put(kv) => drop(state.insert(kv.key.clone(), kv.clone())),
         Event::Delete { key, .. } => drop(state.remove(key)),
+    }
+}
+
+/// Shows a whole past, for whoever looks for what went wrong.
+pub(crate) fn tell(eras: &[Era]) {
+    for (number, era) in eras.iter().enumerate() {
+        for (revision, events) in era {
+            for event in events {
+                let value = match event {
+                    Event::Put(kv) => String::from_utf8_lossy(&kv.value).into_owned(),
+                    Event::Delete { .. } => "deleted".to_owned(),
+                };
+                eprintln!("{number} {revision:?} {} {value}", event.key());
+            }
+        }
     }
 }

@@ -5,36 +5,44 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use enlist::agent::host::Face;
 use enlist::agent::sim::{ChildScript, SimMachine, SimNet};
 use enlist::agent::{AgentExit, AgentSettings};
 use enlist::allocator::{self, AllocatorSettings};
 use enlist::manager::{self, ManagerSettings};
 use enlist::model::documents::{Document, parse, to_stored};
+use enlist::model::label::Label;
+use enlist::model::names::Revision;
 use enlist::reconcile::{Context, Site};
 use enlist::relay::{self, RelaySettings};
-use enlist::store::api::{Key, Op, StoreError, Txn};
+use enlist::store::api::{Compare, Key, Op, StoreError, Txn};
 use enlist::store::keys::{Prefix, Role};
 use enlist::store::memory::faults::{FaultPlan, Faults, FaultyClient};
 use enlist::store::memory::{MemoryEtcd, MemoryOptions, ProgressKind};
+use enlist::store::wire::Stored as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::disaster::Done;
+use super::eyes::{Eyes, Twice};
 use super::process::{Clock, Process};
 use super::script::{Node, Step};
 use super::timeline::Timeline;
 
 /// Short, so that a life fits into minutes.
 const LEASE_TTL: Duration = Duration::from_secs(4);
+/// A write that a snare waits for is sent within this, or never: the longest hold, and what comes before it.
+const SNARE_MAX: Duration = Duration::from_secs(45);
 /// Instances of each role.
 const INSTANCES: usize = 2;
 
 /// The pools that a world starts with. `w` withdraws: its promise is checked at every moment.
-pub(crate) const POOLS: [&str; 4] = [
+pub(crate) const POOLS: [&str; 5] = [
     "{kind: Pool, name: a, cidrs: [10.0.0.0/30], ports: 8000-8003, selector: pool=a, hold: 20s, cooldown: 5s}",
     "{kind: Pool, name: s, cidrs: [10.1.0.0/31, 'fd00::/127'], ports: 8000-8002, sharing: shared, selector: pool=s, hold: 15s, cooldown: 5s}",
-    "{kind: Pool, name: h, sharing: host, domain: host, ports: 8000-8009, selector: pool=h, hold: 10s, cooldown: 0s}",
+    "{kind: Pool, name: h, sharing: host, domain: host, ports: 8000-8019, selector: pool=h, hold: 10s, cooldown: 0s}",
     "{kind: Pool, name: w, cidrs: [10.2.0.0/31], selector: pool=w, hold: 30s, cooldown: 5s, on_isolation: withdraw}",
+    "{kind: Pool, name: t, cidrs: [10.3.0.1/32], ports: 8000-8000, sharing: shared, selector: pool=t, hold: 10s, cooldown: 2s}",
 ];
 
 /// Other words of the same pools.
@@ -71,6 +79,14 @@ pub(crate) struct World {
     settings: Vec<(String, usize)>,
     /// Machines that were installed anew: a silent earlier installation may still hold their id.
     reinstalled: BTreeSet<Node>,
+    /// Ids that somebody else called himself as well: their agents may be told that it is another's.
+    pub(super) contested: BTreeSet<Node>,
+    /// Agents and roles that ended although nobody told them to.
+    pub(crate) ended_without_cause: Vec<String>,
+    pub(crate) eyes: Eyes,
+    /// Nodes that were dead, without a last word, when a backup was put in. A known limit: nothing tells such a node from one that
+    /// died a moment ago, and that its address may be another's by now.
+    pub(super) unproven: BTreeSet<Node>,
     pub(super) roles: BTreeMap<(Role, usize), Process<anyhow::Result<()>>>,
 }
 
@@ -93,11 +109,12 @@ impl World {
     pub(crate) async fn new(seed: u64, nodes: usize, two_stores: bool) -> World {
         let source = MemoryEtcd::with_options(options(seed, false));
         let destination = if two_stores { MemoryEtcd::with_options(options(seed, true)) } else { source.clone() };
-        let net = SimNet::default();
+        let (net, eyes) = (SimNet::default(), Eyes::open());
         let machine = |n: usize| {
             let ip: IpAddr = format!("192.0.2.{}", n + 1).parse().unwrap();
             let machine = SimMachine::new(&net, &format!("m{n}"), ip);
             machine.set_child(Some(ChildScript::default()));
+            eyes.watch(&format!("m{n}"), &machine);
             machine
         };
         let machines = (0..nodes).map(machine).collect();
@@ -116,6 +133,10 @@ impl World {
             paused_until: BTreeMap::new(),
             settings,
             reinstalled: BTreeSet::new(),
+            contested: BTreeSet::new(),
+            ended_without_cause: Vec::new(),
+            eyes,
+            unproven: BTreeSet::new(),
             roles: BTreeMap::new(),
         };
         world.define_all(true).await;
@@ -130,6 +151,11 @@ impl World {
         Prefix::default()
     }
 
+    /// How many there are.
+    pub(super) fn nodes(&self) -> usize {
+        self.machines.len()
+    }
+
     /// How many agents' processes run.
     pub(crate) fn running(&self) -> Vec<Node> {
         self.agents.iter().filter(|(_, process)| !process.task.is_finished()).map(|(node, _)| *node).collect()
@@ -140,9 +166,15 @@ impl World {
         self.reinstalled.contains(&node)
     }
 
-    /// The machines.
-    pub(crate) fn machines(&self) -> &[SimMachine] {
-        &self.machines
+    /// Two machines that used one address of a pool that withdraws.
+    pub(crate) fn used_twice(&self) -> Option<String> {
+        let is_known = |twice: &Twice| self.unproven.iter().any(|node| twice.users.contains(&format!("m{node}")));
+        self.eyes.used_twice().filter(|twice| !is_known(twice)).map(|twice| twice.to_string())
+    }
+
+    /// A node's machine.
+    pub(crate) fn machine(&self, node: Node) -> &SimMachine {
+        &self.machines[node]
     }
 
     fn context(&mut self) -> (Context, Clock) {
@@ -241,7 +273,8 @@ impl World {
             // A process that is paused is told when it goes on.
             process.grip.thaw();
             process.shutdown.cancel();
-            let _ = process.task.await;
+            let exit = process.task.await;
+            self.judge(node, exit);
         }
     }
 
@@ -295,6 +328,20 @@ impl World {
                 let key = Self::prefix().group(&name.parse().unwrap());
                 write(&self.destination.etcd().store(), Op::delete(key)).await;
             }
+            Step::BadClaim(claim) => {
+                let key = Self::prefix().key(format_args!("claims/{claim}"));
+                self.done.bad_claims += u64::from(self.write_if_absent(vec![Op::put(key, "{")]).await);
+            }
+            Step::GreedyLabel => self.greedy_label().await,
+            Step::Stranger(node) => self.stranger(*node).await,
+            Step::Snare(snare) => self.faults.set_snare(snare.clone()),
+            Step::Snared => {
+                let end = Instant::now() + SNARE_MAX;
+                while self.faults.snares_set() > 0 && Instant::now() < end {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                self.faults.clear_snares();
+            }
             Step::DeleteStatus(node) => self.delete(*node, "status").await,
             Step::DeleteLabel(node) => self.delete(*node, "label").await,
             Step::RestartRole(role, instance) => {
@@ -313,6 +360,9 @@ impl World {
         let name = format!("copy{}", self.started);
         let machine = SimMachine::new(&self.net, &name, format!("192.0.2.{}", 100 + to).parse().unwrap());
         machine.set_child(Some(ChildScript::default()));
+        self.eyes.watch(&name, &machine);
+        self.contested.insert(from);
+        self.done.rivals += 1;
         how(&machine, &self.machines[from]);
         let kept = std::mem::replace(&mut self.machines[to], machine);
         let as_original = self.settings[from].clone();
@@ -328,6 +378,38 @@ impl World {
         tokio::time::sleep(Duration::from_secs(5)).await;
         self.machines[to] = kept;
         self.settings[to] = settings;
+    }
+
+    /// By hand: sixteen ports are allowed.
+    async fn greedy_label(&mut self) {
+        let ports: Vec<String> = (0..18).map(|port| format!(r#""p{port}""#)).collect();
+        let by = r#""v":1,"instance":"by-hand","boot":"by-hand","run":"by-hand""#;
+        let label = format!(
+            r#"{{{by},"id":"greedy","temporary":{{"ip":"192.0.2.99","port":1}},"variables":{{"pool":"h"}},"ports":[{}]}}"#,
+            ports.join(",")
+        );
+        let status = format!(r#"{{{by},"phase":"joining"}}"#);
+        let key = |part| Self::prefix().key(format_args!("nodes/greedy/{part}"));
+        let written = self.write_if_absent(vec![Op::put(key("label"), label), Op::put(key("status"), status)]).await;
+        self.done.greedy_labels += u64::from(written);
+    }
+
+    /// By hand, if the first key is not there.
+    async fn write_if_absent(&self, then: Vec<Op>) -> bool {
+        let Some(Op::Put { key, .. }) = then.first() else { return false };
+        let txn = Txn { compares: vec![Compare::Modified(key.clone(), Revision::NONE)], then, ..Txn::default() };
+        self.source.etcd().store().txn(txn).await.is_ok_and(|done| done.succeeded)
+    }
+
+    /// The address of a machine that is gone was given to another, where an agent of another node answers.
+    async fn stranger(&mut self, node: Node) {
+        let key = Self::prefix().key(format_args!("nodes/n{node}/label"));
+        let label = self.source.etcd().store().get(key).await.unwrap().1;
+        if let Some(label) = label.and_then(|kv| Label::decode(&kv.value).ok()).filter(|_| !self.agents.contains_key(&node)) {
+            self.done.strangers += 1;
+            let face = Face { id: "stranger".into(), instance: "stranger".into(), run: "stranger".into(), ..Face::default() };
+            self.net.put(label.temporary, face);
+        }
     }
 
     async fn delete(&self, node: Node, part: &str) {

@@ -28,6 +28,7 @@ use tokio::process::Command;
 
 use crate::agent::until_file;
 use crate::history::source::Walk;
+use crate::history::steps::{Allowed, Times};
 use crate::store::subject;
 use crate::support::etcd::{Etcd, EtcdVersion, free_port};
 use crate::support::process::Process;
@@ -228,7 +229,7 @@ impl Fleet {
     /// released without a reason.
     async fn sound(&self) {
         self.until_nothing_found().await;
-        let mut walk = Walk::new(enlist::store::keys::Prefix::default(), false);
+        let mut walk = Walk::new(enlist::store::keys::Prefix::default(), Allowed::default(), Times::default());
         let wrong: Vec<String> = self.history().await.into_iter().flat_map(|(at, events)| walk.take(at, events)).collect();
         assert_eq!(wrong, Vec::<String>::new());
         assert!(walk.revisions() > 5, "the history has {} revisions", walk.revisions());
