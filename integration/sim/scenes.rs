@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use enlist::agent::decide::applied::Given;
+use enlist::store::api::Op;
 use enlist::store::keys::Role;
 use tokio::time::Instant;
 
 use super::script::{Fault, Node, Step, Who};
-use super::world::World;
+use super::world::{World, write};
 use super::{QUIET_MAX, checker, number};
 use crate::history::steps::Allowed;
 
@@ -177,5 +178,22 @@ fn an_address_that_is_anothers_since_the_backup_stays_his() {
         world.calm().await;
         settled(world, QUIET_MAX).await?;
         disturbed(world, &before)
+    });
+}
+
+/// Race 66. Nothing happened to any node since the backup, so its last event is in it; other writes moved everybody's view on, and
+/// the restored store passes that again before anybody is back.
+#[test]
+fn what_a_restored_store_does_before_anybody_looks_is_missed_by_nobody() {
+    play("the store went on since", async |world, rng| {
+        world.step(&Step::Fault(Fault::BackUp)).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        world.step(&Step::Fault(Fault::Restore { source: true, writes: 0 })).await;
+        world.step(&Step::Join(5)).await;
+        tokio::time::sleep(Duration::from_millis(rng.u64(1..60))).await;
+        for number in 0..80 {
+            write(&world.source.etcd().store(), Op::put("elsewhere", number.to_string())).await;
+        }
+        settled(world, SOON).await
     });
 }
