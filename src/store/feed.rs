@@ -20,6 +20,8 @@ use crate::store::watch::{Reread, Verdict, WatchMachine, Witness, progress_is_ba
 
 /// Updates that may wait for a slow consumer. Beyond it the feed stops reading and etcd counts it as a slow watcher.
 const QUEUE: usize = 256;
+/// A watch that is opened ahead of a read is taken on within this, or the read goes first: who joins waits for it.
+const TAKEN_ON_WITHIN: Duration = Duration::from_secs(2);
 /// A stream that was asked for progress so often without any word is dead.
 const SILENT_ASKS: u32 = 5;
 /// A stream that lived so long was no failure: the next attempt comes soon.
@@ -121,10 +123,11 @@ impl Ahead {
     /// See [`StoreError`].
     pub async fn open(store: &Store, range: KeyRange) -> Result<Ahead, StoreError> {
         let mut watch = store.watch_beside(WatchRequest { range, start: Revision::NONE }).await?;
-        match watch.next().await {
-            Some(Ok(WatchMessage::Created(header))) => Ok(Ahead { watch, header }),
-            Some(Err(error)) => Err(error),
-            Some(Ok(_)) | None => Err(StoreError::Broken("the watch was not taken on".into())),
+        match tokio::time::timeout(TAKEN_ON_WITHIN, watch.next()).await {
+            Ok(Some(Ok(WatchMessage::Created(header)))) => Ok(Ahead { watch, header }),
+            Ok(Some(Err(error))) => Err(error),
+            // Silence too: whoever joins waits for this.
+            Ok(Some(Ok(_)) | None) | Err(_) => Err(StoreError::Broken("the watch was not taken on".into())),
         }
     }
 
