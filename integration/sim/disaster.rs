@@ -211,8 +211,11 @@ impl World {
 
     /// Whether an agent may end so.
     pub(super) fn judge(&mut self, node: Node, exit: Result<AgentExit, JoinError>) {
+        // A keep-alive of a dead process that is late, an election or a restore lets its lease live longer than anybody waits.
+        let outlived = self.faults.counts().late + self.done.elections + self.done.restored > 0;
         let fine = match &exit {
             Ok(AgentExit { ending: Ending::Stopped | Ending::Left, .. }) => true,
+            Ok(AgentExit { ending: Ending::Conflict(why), .. }) if outlived && why.contains("still has it after") => true,
             Ok(AgentExit { ending: Ending::Conflict(_) | Ending::Superseded(_), .. }) => self.contested.contains(&node),
             Ok(_) => false,
             Err(error) => error.is_cancelled(),
