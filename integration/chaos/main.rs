@@ -24,6 +24,7 @@ mod summary;
 mod uses;
 mod world;
 
+#[expect(dead_code, reason = "the other binary needs the rest")]
 #[path = "../history/mod.rs"]
 mod history;
 #[expect(dead_code, reason = "the other binary needs the rest")]
