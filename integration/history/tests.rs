@@ -98,13 +98,19 @@ fn a_registration_that_vanishes_is_found() {
 
 #[test]
 fn a_move_without_a_reason_is_found() {
-    let mut then = claims_deleted("10.0.0.1");
-    then.push(put("nodes/a/assignment", bound("a", "10.0.0.2")));
-    then.push(put("claims/default/10.0.0.2", claim("a")));
-    then.push(put("claims/default/10.0.0.2/8000", claim("a")));
-    let wrong = after("a", "10.0.0.1", then);
-    assert!(wrong.contains("moved for no reason"), "{wrong}");
-    assert!(!wrong.contains("claim-"), "{wrong}");
+    let moved = |assignment: String| {
+        let mut then = claims_deleted("10.0.0.1");
+        then.push(put("nodes/a/assignment", assignment));
+        then.push(put("claims/default/10.0.0.2", claim("a")));
+        then.push(put("claims/default/10.0.0.2/8000", claim("a")));
+        after("a", "10.0.0.1", then)
+    };
+    let anew = bound("a", "10.0.0.2").replace(r#""generation":5"#, r#""generation":6"#);
+    for (assignment, why) in [(bound("a", "10.0.0.2"), "without a higher generation"), (anew, "moved for no reason")] {
+        let wrong = moved(assignment);
+        assert!(wrong.contains(why), "{wrong}");
+        assert!(!wrong.contains("claim-"), "{wrong}");
+    }
 }
 
 fn checkpoint(revision: u64, partial: bool) -> Event {

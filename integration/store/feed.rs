@@ -97,6 +97,9 @@ async fn a_catch_up_of_twelve_thousand_events_that_is_cut_again_and_again_loses_
         let client = faults.client(store.clone());
         let mut follower = Follower::open(&client.store());
         follower.settle(&store).await;
+        // A stream that has told something is resumed; one that has not is read again.
+        write(&store, 501, 1).await;
+        follower.settle(&store).await;
         // Cut off for longer than a connection lives; then its watches break in the middle of what they owe.
         faults.set_plan(FaultPlan {
             silence_max: Duration::from_millis(50),

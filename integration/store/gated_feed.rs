@@ -148,6 +148,9 @@ async fn a_feed_that_reconnects_within_a_catch_up_loses_nothing_although_progres
         let mut feed = feed(&gate, "k/", Duration::from_millis(5));
         let mut told = Told::default();
         told.take(&mut feed).await;
+        // A stream that has told something is resumed; one that has not is read again.
+        subject.put("k/0", "y").await;
+        told.until_equal(&mut feed, &subject.store, "k/").await;
         gate.close(true);
         let write = |writer: usize| {
             let store = subject.store.clone();
