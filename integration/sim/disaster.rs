@@ -88,10 +88,7 @@ impl World {
             Fault::Restore { source, writes } => {
                 let store = if *source || self.one_store { &mut self.source } else { &mut self.destination };
                 self.done.restored += u64::from(store.restore());
-                let running = self.running();
-                let dead = (0..self.nodes()).filter(|node| !running.contains(node) && !self.machine(*node).ended_in_order());
-                let dead: Vec<Node> = dead.collect();
-                self.unproven.extend(dead);
+                self.note_unproven();
                 let store = if *source || self.one_store { &mut self.source } else { &mut self.destination };
                 store.etcd().set_full(false);
                 let client = store.etcd().store();
@@ -109,6 +106,16 @@ impl World {
                 self.define_all(*source).await;
             }
         }
+    }
+
+    /// Nodes that are dead, wrote no last word, and are given something by the backup that was put in.
+    fn note_unproven(&mut self) {
+        let stored = self.source.etcd().at_revision(self.source.etcd().revision());
+        let running = self.running();
+        let is_given = |node: &Node| stored.contains_key(&World::prefix().key(format_args!("nodes/n{node}/assignment")));
+        let is_dead = |node: &Node| !running.contains(node) && !self.machine(*node).ended_in_order();
+        let unproven: Vec<Node> = (0..self.nodes()).filter(|node| is_dead(node) && is_given(node)).collect();
+        self.unproven.extend(unproven);
     }
 
     fn grip(&self, who: Who) -> Option<Grip> {

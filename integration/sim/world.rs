@@ -84,7 +84,7 @@ pub(crate) struct World {
     /// Agents and roles that ended although nobody told them to.
     pub(crate) ended_without_cause: Vec<String>,
     pub(crate) eyes: Eyes,
-    /// Nodes that were dead, without a last word, when a backup was put in. A known limit: nothing tells such a node from one that
+    /// Nodes that were dead, without a last word, when a backup was put in that gives them something. A known limit: nothing tells such a node from one that
     /// died a moment ago, and that its address may be another's by now.
     pub(super) unproven: BTreeSet<Node>,
     pub(super) roles: BTreeMap<(Role, usize), Process<anyhow::Result<()>>>,
