@@ -24,6 +24,9 @@ const QUEUE: usize = 256;
 const TAKEN_ON_WITHIN: Duration = Duration::from_secs(2);
 /// A stream that was asked for progress so often without any word is dead.
 const SILENT_ASKS: u32 = 5;
+/// … but not before it had so long: who asks often must not give up a stream whose server is only busy, and begin again with what
+/// it owes.
+const SILENT_MIN: Duration = Duration::from_secs(5);
 /// A stream that lived so long was no failure: the next attempt comes soon.
 const WORKED: Duration = Duration::from_secs(10);
 
@@ -336,7 +339,7 @@ impl Follower {
             let barrier = progress_is_barrier(&member.version);
             self.machine.trust_progress_of(barrier.then_some(member.header.member_id));
         }
-        let mut asked = 0;
+        let (mut asked, mut heard) = (0, Instant::now());
         loop {
             let ask = self.settings.progress.map(|every| Instant::now() + every);
             let message = tokio::select! {
@@ -345,14 +348,14 @@ impl Follower {
                 () = tokio::time::sleep_until(self.verify_at) => return Ok(Ok(Some(Reread::Verify))),
                 () = sleep_until(ask) => {
                     asked += 1;
-                    if asked > SILENT_ASKS {
+                    if asked > SILENT_ASKS && heard.elapsed() >= SILENT_MIN {
                         return Ok(Err(StoreError::Broken("the watch is silent".into())));
                     }
                     ask_progress(watch.as_mut()).await;
                     continue;
                 }
             };
-            asked = 0;
+            (asked, heard) = (0, Instant::now());
             match message {
                 None => return Ok(Err(StoreError::Broken("etcd ended the watch".into()))),
                 Some(Err(error)) => return Ok(Err(error)),
