@@ -34,6 +34,8 @@ pub(crate) struct Allowed {
     pub(crate) pools_change: bool,
     /// Requests arrive late. A cooling counts from its decision: its lease is granted then, and what it is put with may come later.
     pub(crate) late: bool,
+    /// Each call takes at most so long on its way, and back.
+    pub(crate) delay_max: Duration,
     /// Somebody writes keys again as they are.
     pub(crate) written_again: bool,
     /// The store was emptied or restored before: what a node says it is holding counts, the store's own idea does not.
@@ -157,6 +159,9 @@ impl Rules {
             let cooled = self.times.at_most(since, at)?;
             // The shortest of the pools that cool at all.
             let least = if self.allowed.late { Duration::ZERO } else { Duration::from_secs(2) };
+            // The way back of its lease, another lease of the same pass, and the way there of what it is put with, which may
+            // queue behind another request.
+            let least = least.saturating_sub(6 * self.allowed.delay_max);
             return (cooled < least).then(|| format!("cooled for {cooled:?} only: {was:?}"));
         }
         let old = before.nodes.get(&was.node).and_then(super::steps_of_nodes::assignment)?;

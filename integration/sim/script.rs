@@ -131,7 +131,11 @@ impl Script {
             step => matches!(step, Step::Snare(_)),
         });
         let written_again = any(|step| matches!(step, Step::Fault(Fault::Plan(plan)) if plan.conflict > 0.0));
-        Allowed { pools_change: self.pools_change, late, written_again, ..Allowed::default() }
+        let delay = |(_, step): &(Duration, Step)| {
+            if let Step::Fault(Fault::Plan(plan)) = step { plan.delay_max } else { Duration::ZERO }
+        };
+        let delay_max = self.steps.iter().map(delay).max().unwrap_or_default();
+        Allowed { pools_change: self.pools_change, late, written_again, delay_max, ..Allowed::default() }
     }
 
     pub(crate) fn of(seed: u64) -> Script {

@@ -103,8 +103,22 @@ impl Actor {
         self.io = boxed(async move { io::Done::Attempt(Box::new(io::attempt(trial).await)) });
     }
 
+    /// What was written may stand there no more: a store that was restored to a moment between two statuses of one run has the
+    /// earlier one, on the lease that this run still keeps alive. Then that is what the next one follows on.
+    fn see_own_status(&mut self) {
+        let (Some(joined), Some(view)) = (&mut self.joined, &self.view.newest) else { return };
+        let stands = view.status.as_ref().and_then(|entry| Some((entry.mod_revision, entry.ok()?)));
+        let Some((at, status)) = stands.filter(|(_, status)| status.run == self.me.run) else { return };
+        // One under way brings its own outcome.
+        if self.io.is_none() && view.revision >= joined.floor && at != joined.status_revision {
+            joined.status_revision = at;
+            joined.written = status.clone();
+        }
+    }
+
     /// Does what the sub-tree asks for.
     fn obey(&mut self) {
+        self.see_own_status();
         let (Some(joined), Some(view)) = (&self.joined, &self.view.newest) else { return };
         let known = Known {
             me: &self.me,

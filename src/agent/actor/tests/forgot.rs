@@ -192,3 +192,22 @@ async fn an_agent_that_starts_does_not_ask_back_what_withdraws() {
     until_given_anew(&lab, &machine, &given).await;
     agent.kill().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_a_restore_took_back_is_written_again() {
+    let lab = Lab::new();
+    let machine = lab.serving_machine();
+    let agent = lab.start(&machine);
+    let given = lab.assign("10.0.0.1", 80).await;
+    // The answer is in the backup, its acknowledgement is not.
+    let backup = lab.etcd.snapshot();
+    lab.until_registered(&given).await;
+    lab.etcd.restore(backup);
+    assert_eq!(lab.status().await.map(|status| status.phase), Some(Phase::Joining));
+    for _ in 0..60 {
+        lab.etcd.store().txn(Txn { then: vec![Op::put("elsewhere", "x")], ..Txn::default() }).await.unwrap();
+    }
+    lab.until_registered(&given).await;
+    assert!(machine.uses().is_some());
+    agent.kill().await;
+}
