@@ -25,7 +25,7 @@ struct Follower {
 impl Follower {
     fn open(store: &Store) -> Follower {
         let settings = FeedSettings {
-            progress: Some(Duration::from_millis(50)),
+            progress: Some(Duration::from_millis(200)),
             verify: Duration::from_secs(3_600),
             ..FeedSettings::default()
         };
@@ -34,7 +34,9 @@ impl Follower {
     }
 
     async fn take(&mut self) {
-        match tokio::time::timeout(LIMIT, self.feed.next()).await.expect("the feed is silent") {
+        // Each answer to a request for progress may be what breaks a stream here; on a busy machine several attempts come to nothing,
+        // each later than the one before.
+        match tokio::time::timeout(3 * LIMIT, self.feed.next()).await.expect("the feed is silent") {
             Update::Reset { revision, kvs, stepped_back, .. } => {
                 self.content = kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
                 self.revision = revision;

@@ -32,7 +32,7 @@ pub struct Copies {
     /// The source revision of the last complete state.
     source_revision: Revision,
     nodes: BTreeMap<NodeId, NodeRecord>,
-    /// What [`Brake::of`] would count over `nodes`, kept up to date: a change costs what changed.
+    /// What the allocator counts for its brake, over `nodes`, kept up to date: a change costs what changed.
     brake: Brake,
 }
 
