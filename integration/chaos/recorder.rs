@@ -120,7 +120,7 @@ impl Tape {
 
 async fn by_watch(store: Store, mut tape: Tape) {
     loop {
-        let request = WatchRequest { range: everything(), start: tape.last.next() };
+        let request = WatchRequest { range: everything(), start: tape.last.next(), beside: false };
         if let Ok(mut watch) = store.watch(request).await {
             let mut whole = Vec::new();
             let mut asked = false;

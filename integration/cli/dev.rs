@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use super::{At, LIMIT, Running, enlist};
+use crate::support::wait::until_blocking;
 
 fn dev(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = enlist();
@@ -30,15 +30,7 @@ fn processes_of(folder: &Path) -> BTreeSet<i32> {
 }
 
 fn none_left(folder: &Path) {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let left = processes_of(folder);
-        if left.is_empty() {
-            return;
-        }
-        assert!(Instant::now() < deadline, "left behind: {left:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    until_blocking("nothing is left behind", LIMIT, || processes_of(folder).is_empty().then_some(()));
 }
 
 /// The folder is also in the environment, so that children that do not name it can be found.

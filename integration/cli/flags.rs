@@ -12,18 +12,7 @@ use serde_json::Value as Json;
 use super::{At, LIMIT, Running, answer, bound_node, label, status, write};
 use crate::support::certs::Certs;
 use crate::support::etcd::{Etcd, EtcdOptions, EtcdVersion};
-
-/// Waits until there is an answer.
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within {LIMIT:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+use crate::support::wait::until_blocking;
 
 /// A value that is there.
 fn value(at: &At, key: &str) -> Option<Json> {
@@ -46,11 +35,11 @@ fn a_relay_names_its_source_adopts_anothers_copies_and_lets_an_empty_source_thro
     at.put("nodes/b/label", &label("b"));
 
     let east = relay(&["--source-name", "east"]);
-    until("copies of east", || (source() == Some("east".into()) && copies() == 2).then_some(()));
+    until_blocking("copies of east", LIMIT, || (source() == Some("east".into()) && copies() == 2).then_some(()));
     stop(east);
     at.run(&["run", "relay", "--source-name", "west"]).fails(5, "copies of source \"east\", this relay's is \"west\"");
     let west = relay(&["--source-name", "west", "--adopt"]);
-    until("copies of west", || (source() == Some("west".into())).then_some(()));
+    until_blocking("copies of west", LIMIT, || (source() == Some("west".into())).then_some(()));
     stop(west);
 
     at.etcd.etcdctl(&["del", "/enlist/nodes/", "--prefix"]).unwrap();
@@ -59,7 +48,7 @@ fn a_relay_names_its_source_adopts_anothers_copies_and_lets_an_empty_source_thro
     stop(careful);
     assert_eq!(copies(), 2, "nobody said that they may go");
     let told = relay(&["--source-name", "west", "--allow-empty"]);
-    until("no copies", || (copies() == 0).then_some(()));
+    until_blocking("no copies", LIMIT, || (copies() == 0).then_some(()));
     stop(told);
 }
 
@@ -79,12 +68,12 @@ fn after_restore_gives_only_what_is_asked_back() {
     };
     let assignment = |node: &str| value(&at, &format!("nodes/{node}/assignment"));
     let careful = allocator(&["--after-restore"]);
-    let given = until("what is asked back", || assignment("back"));
+    let given = until_blocking("what is asked back", LIMIT, || assignment("back"));
     assert_eq!((&given["addresses"][0], &given["ports"]["main"]), (&"10.20.0.77".into(), &30007.into()));
     stop(careful);
     assert_eq!(assignment("fresh"), None, "it asked for nothing back, and the quiet lasts an hour");
     let usual = allocator(&[]);
-    assert_eq!(until("an answer for the other", || assignment("fresh"))["state"], "bound");
+    assert_eq!(until_blocking("an answer for the other", LIMIT, || assignment("fresh"))["state"], "bound");
     stop(usual);
 }
 
@@ -133,7 +122,8 @@ fn an_agents_time_outs_ports_and_file_of_variables() {
     command.args(["--", "sleep", "600"]);
     let begin = Instant::now();
     let mut deaf = Running::start(command);
-    let failed = until("the failure", || value(&at, "nodes/deaf/status").filter(|status| status["phase"] == "failed"));
+    let failed =
+        until_blocking("the failure", LIMIT, || value(&at, "nodes/deaf/status").filter(|status| status["phase"] == "failed"));
     assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());
     assert!(failed["message"].as_str().unwrap().contains("1s"), "{failed}");
     deaf.signal(Signal::SIGTERM);
@@ -182,7 +172,7 @@ fn the_managers_store_has_its_own_authority_certificate_user_and_password() {
     at.put("nodes/a/status", &status("a", "registered"));
     let roles = Running::start(at.command(&[&["run", "relay", "manager"][..], all.as_flattened()].concat()));
     let members = || answer(at.command(&[&["get", "members", "all", "-o", "name"][..], all.as_flattened()].concat()));
-    until("a member in the secured store", || members().stdout.contains("a").then_some(()));
+    until_blocking("a member in the secured store", LIMIT, || members().stdout.contains("a").then_some(()));
     assert!(!at.keys().iter().any(|key| key.contains("/manager/") || key.contains("/groups/")), "{:?}", at.keys());
     stop(roles);
 }
@@ -218,7 +208,7 @@ fn an_ordinary_users_state_is_below_xdg_state_home_or_home() {
         ("b", &[("HOME", home.as_path())], home.join(".local/state/enlist/b")),
     ] {
         let mut agent = Running::start(as_anybody(&["agent", "--id", id, "--ephemeral"], variables));
-        until("a label", || value(&at, &format!("nodes/{id}/label")));
+        until_blocking("a label", LIMIT, || value(&at, &format!("nodes/{id}/label")));
         let files: Vec<String> = std::fs::read_dir(&state)
             .unwrap_or_else(|error| panic!("{}: {error}", state.display()))
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -90,7 +90,7 @@ async fn a_paused_etcd_is_a_time_out_whose_outcome_is_unknown() {
 async fn a_killed_etcd_breaks_what_was_under_way() {
     let mut etcd = Etcd::start(EtcdVersion::V3_5);
     let store = Store::connect(short(etcd.settings())).await.unwrap();
-    let mut watch = store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision::NONE }).await.unwrap();
+    let mut watch = store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision::NONE, beside: false }).await.unwrap();
     next(&mut watch).await;
     etcd.pause();
     let writing = {
@@ -122,7 +122,8 @@ async fn one_dead_member_of_three_is_survived() {
             }
             assert_eq!(failed, 0, "of 600 calls with member {dead} dead");
             for _ in 0..10 {
-                let mut watch = store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision::NONE }).await.unwrap();
+                let mut watch =
+                    store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision::NONE, beside: false }).await.unwrap();
                 next(&mut watch).await;
                 let (lease, _) = store.grant(60).await.unwrap();
                 assert_eq!(store.keep_alive(lease).await.unwrap().beat().await, Ok(60));
@@ -188,7 +189,7 @@ async fn a_watch_ends_when_its_member_stands_still_and_goes_on_elsewhere() {
     let lonely = Store::connect(settings).await.unwrap();
     let store = Store::connect(all(&members[1..])).await.unwrap();
     let now = store.txn(put("a")).await.unwrap().header.revision;
-    let request = WatchRequest { range: KeyRange::one("a"), start: now.next() };
+    let request = WatchRequest { range: KeyRange::one("a"), start: now.next(), beside: false };
     let mut watch = lonely.watch(request.clone()).await.unwrap();
     next(&mut watch).await;
     members[0].pause();
@@ -210,7 +211,7 @@ async fn a_watch_ends_when_its_member_stands_still_and_goes_on_elsewhere() {
 async fn a_member_without_its_quorum_is_left_for_another_or_says_so() {
     let mut members = Etcd::start_cluster(EtcdVersion::V3_5);
     let lonely = Store::connect(short(members[0].settings())).await.unwrap();
-    let mut watch = lonely.watch(WatchRequest { range: KeyRange::one("a"), start: Revision::NONE }).await.unwrap();
+    let mut watch = lonely.watch(WatchRequest { range: KeyRange::one("a"), start: Revision::NONE, beside: false }).await.unwrap();
     next(&mut watch).await;
     for member in &mut members[1..] {
         member.kill();
@@ -243,7 +244,7 @@ async fn a_restored_store_steps_back_with_its_leases_and_ids_and_an_emptied_one_
         let saved = store.txn(Txn { then: vec![leased], ..Txn::default() }).await.unwrap().header;
         let backup = etcd.backup();
         let later = store.txn(put("lost")).await.unwrap().header;
-        let request = WatchRequest { range: KeyRange::one("a"), start: later.revision.next() };
+        let request = WatchRequest { range: KeyRange::one("a"), start: later.revision.next(), beside: false };
         let mut watch = store.watch(request.clone()).await.unwrap();
         next(&mut watch).await;
         etcd.restore(&backup);

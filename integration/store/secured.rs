@@ -31,7 +31,7 @@ async fn tls_is_spoken_and_its_refusals_say_why() {
         let good = etcd.settings();
         let store = Store::connect(good.clone()).await.unwrap();
         store.txn(put("a")).await.unwrap();
-        let mut watch = store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision(1) }).await.unwrap();
+        let mut watch = store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision(1), beside: false }).await.unwrap();
         next(&mut watch).await;
         assert_eq!(events(&mut watch, 1).await.len(), 1);
 
@@ -76,7 +76,7 @@ async fn renewed_certificates_are_used_without_a_restart() {
     certs.renew();
     etcd.restart();
     wait::until("the store works again", LIMIT, || async { store.txn(put("b")).await.ok() }).await;
-    store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision(1) }).await.unwrap();
+    store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision(1), beside: false }).await.unwrap();
 }
 
 /// An etcd with authentication: root, and `reader` who may read under `r/` only. Tokens live for two seconds.
@@ -122,7 +122,7 @@ async fn a_wrong_user_is_refused_with_the_reason() {
         for denied in [reader.txn(put("r/a")).await.err(), reader.get("s").await.err()] {
             assert_eq!(denied, Some(StoreError::Refused("permission denied".into())));
         }
-        let watch = |range| reader.watch(WatchRequest { range, start: written });
+        let watch = |range| reader.watch(WatchRequest { range, start: written, beside: false });
         assert!(matches!(watch(KeyRange::prefix("s/")).await.err(), Some(StoreError::Refused(_))));
         let mut allowed = watch(KeyRange::prefix("r/")).await.unwrap();
         next(&mut allowed).await;
@@ -135,7 +135,7 @@ async fn a_user_is_no_harm_where_there_is_no_authentication() {
     let etcd = Etcd::start(EtcdVersion::V3_4);
     let store = Store::connect(login(&etcd, "root:secret")).await.unwrap();
     store.txn(put("a")).await.unwrap();
-    store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision(1) }).await.unwrap();
+    store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision(1), beside: false }).await.unwrap();
 }
 
 #[tokio::test]
@@ -150,7 +150,8 @@ async fn an_expired_token_is_renewed_for_calls_watches_and_beats() {
         // Longer than three lives of a token; each turn goes on only when everything works.
         while began.elapsed() < Duration::from_secs(7) {
             let revision = store.txn(put("a")).await.unwrap().header.revision;
-            let mut watch = store.watch(WatchRequest { range: KeyRange::one("a"), start: revision }).await.unwrap();
+            let mut watch =
+                store.watch(WatchRequest { range: KeyRange::one("a"), start: revision, beside: false }).await.unwrap();
             next(&mut watch).await;
             events(&mut watch, 1).await;
             beats += i64::from(keep_alive.beat().await.unwrap() > 0);
@@ -161,7 +162,7 @@ async fn an_expired_token_is_renewed_for_calls_watches_and_beats() {
         // Users and roles change: every token is then older than the users' store.
         etcd.etcdctl(&["--user", "root:secret", "user", "add", "later:x"]).unwrap();
         store.txn(put("a")).await.unwrap();
-        store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision(1) }).await.unwrap();
+        store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision(1), beside: false }).await.unwrap();
         store.grant(60).await.unwrap();
     }
 }
@@ -196,5 +197,5 @@ async fn authentication_that_is_switched_on_later_is_taken_up() {
         etcd.etcdctl(&arguments.split(' ').collect::<Vec<_>>()).unwrap();
     }
     store.txn(put("a")).await.unwrap();
-    store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision(1) }).await.unwrap();
+    store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision(1), beside: false }).await.unwrap();
 }

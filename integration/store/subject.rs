@@ -81,7 +81,7 @@ impl Subject {
 
     /// A watch on a prefix, and the header of its first message.
     pub(crate) async fn watch(&self, prefix: &str, start: Revision) -> (Box<dyn Watch>, Header) {
-        let request = WatchRequest { range: KeyRange::prefix(prefix), start };
+        let request = WatchRequest { range: KeyRange::prefix(prefix), start, beside: false };
         let mut watch = self.store.watch(request).await.unwrap();
         match next(&mut watch).await {
             WatchMessage::Created(header) => (watch, header),

@@ -211,7 +211,7 @@ impl Fleet {
     /// The whole history of the source.
     async fn history(&self) -> BTreeMap<Revision, Vec<Event>> {
         put(&self.store, "/end", "").await;
-        let request = enlist::store::api::WatchRequest { range: KeyRange::prefix("/"), start: Revision(1) };
+        let request = enlist::store::api::WatchRequest { range: KeyRange::prefix("/"), start: Revision(1), beside: false };
         let mut watch = self.store.watch(request).await.unwrap();
         subject::next(&mut watch).await;
         let mut history: BTreeMap<Revision, Vec<Event>> = BTreeMap::new();

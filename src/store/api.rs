@@ -310,8 +310,10 @@ impl Event {
 pub struct WatchRequest {
     /// Which keys.
     pub range: KeyRange,
-    /// The first revision that is wanted.
+    /// The first revision that is wanted; [`Revision::NONE`] = from now on.
     pub start: Revision,
+    /// Few events, each read at once: it may share the connection of the calls. One that was left unread would hold them up.
+    pub beside: bool,
 }
 
 /// What a watch says.
@@ -436,10 +438,6 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>>;
     /// Opens a watch. The first message is [`WatchMessage::Created`].
     fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>>;
-    /// A watch of few events that is always read at once: it may share the connection of the calls.
-    fn watch_beside(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
-        self.watch(request)
-    }
     /// What the member that answers says of itself.
     fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>>;
 }
@@ -564,14 +562,6 @@ impl Store {
     /// See [`StoreError`].
     pub async fn watch(&self, request: WatchRequest) -> Result<Box<dyn Watch>, StoreError> {
         self.0.watch(request).await
-    }
-
-    /// A watch of few events that is always read at once: it may share the connection of the calls.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub async fn watch_beside(&self, request: WatchRequest) -> Result<Box<dyn Watch>, StoreError> {
-        self.0.watch_beside(request).await
     }
 
     /// What the member that answers says of itself.

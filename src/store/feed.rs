@@ -125,7 +125,7 @@ impl Ahead {
     /// # Errors
     /// See [`StoreError`].
     pub async fn open(store: &Store, range: KeyRange) -> Result<Ahead, StoreError> {
-        let mut watch = store.watch_beside(WatchRequest { range, start: Revision::NONE }).await?;
+        let mut watch = store.watch(WatchRequest { range, start: Revision::NONE, beside: true }).await?;
         match tokio::time::timeout(TAKEN_ON_WITHIN, watch.next()).await {
             Ok(Some(Ok(WatchMessage::Created(header)))) => Ok(Ahead { watch, header }),
             Ok(Some(Err(error))) => Err(error),
@@ -322,8 +322,8 @@ impl Follower {
         if let Some(ahead) = self.ahead.take() {
             return Ok(ahead.watch);
         }
-        let request = WatchRequest { range: self.scope.covering(), start: self.machine.resume() };
-        if self.settings.beside { self.store.watch_beside(request).await } else { self.store.watch(request).await }
+        let (start, beside) = (self.machine.resume(), self.settings.beside);
+        self.store.watch(WatchRequest { range: self.scope.covering(), start, beside }).await
     }
 
     /// Follows events until something is wrong. `Ok(Ok(Some(why)))` = read again.

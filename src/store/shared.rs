@@ -18,9 +18,10 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::api::{
-    Backend, Event, Header, KeepAlive, Key, KeyRange, LeaseId, MemberInfo, RangeRequest, RangeResponse, Store, StoreError, Txn,
-    TxnResponse, Watch, WatchMessage, WatchRequest,
+    Event, Header, Key, KeyRange, LeaseId, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, Watch, WatchMessage,
+    WatchRequest,
 };
+use super::around::Around;
 use super::feed::{Feed, FeedSettings, Scope, Update};
 use crate::model::names::Revision;
 
@@ -201,7 +202,11 @@ impl Watch for Hanging {
     }
 }
 
-impl Backend for Shared {
+impl Around for Shared {
+    fn inner(&self) -> &Store {
+        &self.inner
+    }
+
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
         self.in_turn(self.inner.range(request)).boxed()
     }
@@ -222,10 +227,6 @@ impl Backend for Shared {
         self.in_turn(self.inner.time_to_live(lease)).boxed()
     }
 
-    fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {
-        self.inner.keep_alive(lease).boxed()
-    }
-
     fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
         if !self.covers(&request.range) {
             return self.inner.watch(request).boxed();
@@ -238,10 +239,6 @@ impl Backend for Shared {
             Ok(Box::new(Hanging(lock(&self.hub).watch(&request))) as Box<dyn Watch>)
         }
         .boxed()
-    }
-
-    fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
-        self.inner.member().boxed()
     }
 }
 

@@ -50,7 +50,7 @@ pub async fn measure(place: &Place, tenants: &Tenants, groups: usize, changes: u
     let bar = Bar::new("change to member", changes);
     let start = site.store.get(site.prefix.checkpoint()).await?.0.revision.next();
     let range = site.prefix.folder("manager/groups");
-    let mut watch = site.store.watch(WatchRequest { range, start }).await?;
+    let mut watch = site.store.watch(WatchRequest { range, start, beside: false }).await?;
     let (mut micros, mut moved) = (Vec::with_capacity(changes), HashMap::new());
     for n in 0..changes {
         // Another node each time, that goes to the next tenant's group.

@@ -13,9 +13,10 @@ use tokio::time::Instant;
 
 use super::nodes::number_of;
 use crate::store::api::{
-    Backend, Event, KeepAlive, KeyValue, LeaseId, MemberInfo, Op, RangeRequest, RangeResponse, Store, StoreError, Txn,
-    TxnResponse, Watch, WatchMessage, WatchRequest,
+    Event, KeepAlive, KeyValue, LeaseId, Op, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, Watch,
+    WatchMessage, WatchRequest,
 };
+use crate::store::around::Around;
 
 /// What went through a store.
 #[derive(Debug, Default)]
@@ -168,13 +169,11 @@ fn bytes(op: &Op) -> u64 {
     }
 }
 
-impl Metered {
-    fn metered(&self, inner: Box<dyn Watch>) -> Box<dyn Watch> {
-        Box::new(MeteredWatch { inner, counters: self.counters.clone(), log: self.log.clone() })
+impl Around for Metered {
+    fn inner(&self) -> &Store {
+        &self.inner
     }
-}
 
-impl Backend for Metered {
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
         self.counters.reads.fetch_add(1, Relaxed);
         self.inner.range(request).boxed()
@@ -202,14 +201,6 @@ impl Backend for Metered {
         self.inner.grant(ttl_s).boxed()
     }
 
-    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.revoke(lease).boxed()
-    }
-
-    fn time_to_live(&self, lease: LeaseId) -> BoxFuture<'_, Result<(i64, i64), StoreError>> {
-        self.inner.time_to_live(lease).boxed()
-    }
-
     fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {
         async move {
             let inner = self.inner.keep_alive(lease).await?;
@@ -222,15 +213,11 @@ impl Backend for Metered {
     }
 
     fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
-        async move { Ok(self.metered(self.inner.watch(request).await?)) }.boxed()
-    }
-
-    fn watch_beside(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
-        async move { Ok(self.metered(self.inner.watch_beside(request).await?)) }.boxed()
-    }
-
-    fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
-        self.inner.member().boxed()
+        async move {
+            let inner = self.inner.watch(request).await?;
+            Ok(Box::new(MeteredWatch { inner, counters: self.counters.clone(), log: self.log.clone() }) as Box<dyn Watch>)
+        }
+        .boxed()
     }
 }
 

@@ -189,7 +189,7 @@ fn leaders(prefix: &Prefix) -> KeyRange {
 
 /// When the first event after a revision is seen.
 async fn first(site: &Site, range: KeyRange, after: Revision) -> anyhow::Result<Instant> {
-    let mut watch = site.store.watch(WatchRequest { range, start: after.next() }).await?;
+    let mut watch = site.store.watch(WatchRequest { range, start: after.next(), beside: false }).await?;
     while let Some(message) = watch.next().await {
         if let WatchMessage::Events { .. } = message? {
             return Ok(Instant::now());

@@ -115,39 +115,41 @@ fn a_read_finds_deletions_that_no_event_told() {
     assert_eq!(world.groups()[0], "all: 1 members, 1 published, ok");
 }
 
-#[test]
-fn a_restored_destination_is_taken_as_it_is() {
+/// A destination with group `all` and one ready node.
+fn with_one(node: &str, ip: &str) -> World {
     let mut world = World::new();
     world.define("all", &group("all", "", ""));
-    world.ready("a", "10.0.0.1", &[]);
-    world.run();
-    let mut old = World::new();
-    old.define("all", &group("all", "", ""));
-    old.ready("b", "10.0.0.2", &[]);
+    world.ready(node, ip, &[]);
+    world
+}
+
+/// The manager that looked at the one looks at the other: a backup was put in.
+fn restored(world: World, mut old: World) -> World {
     old.view = world.view;
-    for (folder, which) in [("manager/", 0), ("groups/", 1)] {
+    for folder in ["manager/", "groups/"] {
         let revision = Revision(old.revision);
         let update = Update::Reset { revision, cluster_id: 1, kvs: old.below(folder), stepped_back: true };
-        if which == 0 { old.view.apply_manager(update) } else { old.view.apply_groups(update) }
+        if folder == "manager/" { old.view.apply_manager(update) } else { old.view.apply_groups(update) }
     }
     old.run();
+    old
+}
+
+#[test]
+fn a_restored_destination_is_taken_as_it_is() {
+    let mut world = with_one("a", "10.0.0.1");
+    world.run();
+    let old = restored(world, with_one("b", "10.0.0.2"));
     assert_eq!(old.groups()[1..], ["all/b: ready, published, 10.0.0.2, http=8000 metrics=9000"]);
 }
 
 #[test]
 fn a_key_that_a_restored_destination_has_at_the_same_revision_is_not_taken_for_the_same() {
-    let mut world = World::new();
-    world.define("all", &group("all", "", ""));
-    world.ready("a", "10.0.0.1", &[]);
+    let mut world = with_one("a", "10.0.0.1");
     world.run();
-    let mut restored = World::new();
-    restored.define("all", &group("all", "", ""));
-    restored.ready("a", "10.0.0.9", &[]);
+    let old = with_one("a", "10.0.0.9");
     let revision = |world: &World| world.kvs[&Key::from("/enlist/manager/nodes/a/assignment")].mod_revision;
-    assert_eq!(revision(&world), revision(&restored));
-    restored.view = world.view;
-    let (revision, kvs) = (Revision(restored.revision), restored.below("manager/"));
-    restored.view.apply_manager(Update::Reset { revision, cluster_id: 1, kvs, stepped_back: true });
-    restored.run();
-    assert_eq!(restored.groups()[1..], ["all/a: ready, published, 10.0.0.9, http=8000 metrics=9000"]);
+    assert_eq!(revision(&world), revision(&old));
+    let old = restored(world, old);
+    assert_eq!(old.groups()[1..], ["all/a: ready, published, 10.0.0.9, http=8000 metrics=9000"]);
 }

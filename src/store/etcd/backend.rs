@@ -95,10 +95,6 @@ impl Backend for Etcd {
         watch::open(self.pool.clone(), request).boxed()
     }
 
-    fn watch_beside(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
-        watch::open_beside(self.pool.clone(), request).boxed()
-    }
-
     fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
         async move {
             let (response, _) = self.pool.call(Kind::Read, |mut client| async move { client.status().await }).await?;

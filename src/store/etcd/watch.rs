@@ -34,24 +34,13 @@ struct EtcdWatch {
     _client: Client,
 }
 
-/// Opens a watch on a connection of its own and waits until the server has taken it on.
+/// Opens a watch and waits until the server has taken it on.
 pub(super) async fn open(pool: Arc<Pool>, request: WatchRequest) -> Result<Box<dyn Watch>, StoreError> {
-    let call = pool.call_alone(|client, endpoint| create(client, endpoint, pool.first_contact(), request.clone()));
-    let opened = call.await?;
-    Ok(taken_on(pool, opened))
-}
-
-/// Opens a watch on the connection of the calls.
-pub(super) async fn open_beside(pool: Arc<Pool>, request: WatchRequest) -> Result<Box<dyn Watch>, StoreError> {
     let first = pool.first_contact();
-    let call = pool.call_shared(Kind::Read, |client, endpoint| create(client, endpoint, first, request.clone()));
-    let opened = call.await?;
-    Ok(taken_on(pool, opened))
-}
-
-fn taken_on(pool: Arc<Pool>, (opened, endpoint): (Opened, usize)) -> Box<dyn Watch> {
-    let Opened { requests, responses, ready, client } = opened;
-    Box::new(EtcdWatch { pool, endpoint, requests, responses, ready, ended: false, _client: client })
+    let create = |client, endpoint| create(client, endpoint, first, request.clone());
+    let opened = if request.beside { pool.call_shared(Kind::Read, create).await? } else { pool.call_alone(create).await? };
+    let (Opened { requests, responses, ready, client }, endpoint) = opened;
+    Ok(Box::new(EtcdWatch { pool, endpoint, requests, responses, ready, ended: false, _client: client }))
 }
 
 struct Opened {

@@ -17,7 +17,7 @@ async fn write(etcd: &MemoryEtcd, key: &str, times: usize) {
 }
 
 async fn watch(etcd: &MemoryEtcd, prefix: &str, start: i64) -> Box<dyn Watch> {
-    let request = WatchRequest { range: KeyRange::prefix(prefix), start: Revision(start) };
+    let request = WatchRequest { range: KeyRange::prefix(prefix), start: Revision(start), beside: false };
     let mut watch = etcd.store().watch(request).await.unwrap();
     assert!(matches!(watch.next().await, Some(Ok(WatchMessage::Created(_)))));
     watch

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::*;
 use crate::store::api::Op;
+use crate::store::around::Around;
 use crate::store::memory::MemoryEtcd;
 
 async fn put(etcd: &MemoryEtcd, key: &str) -> Revision {
@@ -16,7 +17,7 @@ fn shared(etcd: &MemoryEtcd) -> Store {
 }
 
 async fn watch(store: &Store, range: &str, start: Revision) -> Box<dyn Watch> {
-    let mut watch = store.watch(WatchRequest { range: KeyRange::prefix(range), start }).await.unwrap();
+    let mut watch = store.watch(WatchRequest { range: KeyRange::prefix(range), start, beside: false }).await.unwrap();
     assert!(matches!(next(watch.as_mut()).await, WatchMessage::Created(_)));
     watch
 }
@@ -91,7 +92,7 @@ async fn a_reader_ahead_of_the_feed_is_no_restored_store() {
     let store = shared(&etcd);
     let at = put(&etcd, "/n/a/label").await;
     let range = KeyRange::prefix("/n/a/");
-    let mut ahead = store.watch(WatchRequest { range, start: Revision(at.0 + 5) }).await.unwrap();
+    let mut ahead = store.watch(WatchRequest { range, start: Revision(at.0 + 5), beside: false }).await.unwrap();
     match next(ahead.as_mut()).await {
         WatchMessage::Created(header) => assert!(header.revision.0 >= at.0 + 4),
         other => panic!("{other:?}"),
@@ -106,7 +107,11 @@ struct Slow {
     most: AtomicUsize,
 }
 
-impl Backend for Slow {
+impl Around for Slow {
+    fn inner(&self) -> &Store {
+        &self.inner
+    }
+
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
         async move {
             let now = self.now.fetch_add(1, Relaxed) + 1;
@@ -116,34 +121,6 @@ impl Backend for Slow {
             self.inner.txn(txn).await
         }
         .boxed()
-    }
-
-    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
-        self.inner.range(request).boxed()
-    }
-
-    fn grant(&self, ttl_s: u64) -> BoxFuture<'_, Result<(LeaseId, u64), StoreError>> {
-        self.inner.grant(ttl_s).boxed()
-    }
-
-    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.revoke(lease).boxed()
-    }
-
-    fn time_to_live(&self, lease: LeaseId) -> BoxFuture<'_, Result<(i64, i64), StoreError>> {
-        self.inner.time_to_live(lease).boxed()
-    }
-
-    fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {
-        self.inner.keep_alive(lease).boxed()
-    }
-
-    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
-        self.inner.watch(request).boxed()
-    }
-
-    fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
-        self.inner.member().boxed()
     }
 }
 

@@ -8,10 +8,8 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::model::names::Revision;
-use crate::store::api::{
-    Backend, Header, KeepAlive, LeaseId, MemberInfo, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, Watch,
-    WatchMessage, WatchRequest,
-};
+use crate::store::api::{Header, RangeRequest, RangeResponse, Store, StoreError, Watch, WatchMessage, WatchRequest};
+use crate::store::around::Around;
 
 /// What is spoilt.
 #[derive(Debug, Default)]
@@ -46,32 +44,16 @@ pub(super) struct Doctored {
     pub(super) script: Arc<Mutex<Script>>,
 }
 
-impl Backend for Doctored {
+impl Around for Doctored {
+    fn inner(&self) -> &Store {
+        &self.inner
+    }
+
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
         match self.script.lock().unwrap().reads.pop_front().flatten() {
             Some(error) => async move { Err(error) }.boxed(),
             None => self.inner.range(request).boxed(),
         }
-    }
-
-    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
-        self.inner.txn(txn).boxed()
-    }
-
-    fn grant(&self, ttl_s: u64) -> BoxFuture<'_, Result<(LeaseId, u64), StoreError>> {
-        self.inner.grant(ttl_s).boxed()
-    }
-
-    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.revoke(lease).boxed()
-    }
-
-    fn time_to_live(&self, lease: LeaseId) -> BoxFuture<'_, Result<(i64, i64), StoreError>> {
-        self.inner.time_to_live(lease).boxed()
-    }
-
-    fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {
-        self.inner.keep_alive(lease).boxed()
     }
 
     fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
@@ -88,10 +70,6 @@ impl Backend for Doctored {
             Ok(Box::new(SpoiltWatch { inner, spoilt, said: 0 }) as Box<dyn Watch>)
         }
         .boxed()
-    }
-
-    fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
-        self.inner.member().boxed()
     }
 }
 

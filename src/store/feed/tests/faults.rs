@@ -113,6 +113,24 @@ async fn a_silent_watch_is_given_up_and_its_events_come_with_the_next() {
     assert_eq!(rig.opened().len(), opened);
 }
 
+/// What a busy server owes comes later than five requests for progress that are sent in a moment.
+#[tokio::test(start_paused = true)]
+async fn who_asks_often_does_not_give_up_a_stream_sooner_than_five_seconds() {
+    let mut rig = Rig::new();
+    rig.settings.progress = Some(Duration::from_millis(50));
+    rig.open();
+    rig.put("a", "1").await;
+    rig.settle().await;
+    rig.spoil(|script| script.watches.push_back(Spoilt { silent_after: Some(1), ..Spoilt::default() }));
+    rig.etcd.break_watches();
+    rig.for_a_while(Duration::from_secs(1)).await;
+    rig.put("a", "2").await;
+    let began = Instant::now();
+    rig.settle().await;
+    let waited = began.elapsed();
+    assert!(waited > Duration::from_secs(3) && waited < Duration::from_secs(8), "{waited:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn streams_that_end_at_once_are_no_busy_loop_and_one_that_lived_long_is_followed_by_another_soon() {
     let mut rig = Rig::started().await;

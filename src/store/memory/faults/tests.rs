@@ -31,7 +31,7 @@ async fn run(seed: u64) -> (FaultCounts, String) {
         let mut trace = String::new();
         let mut from = Revision(1);
         while trace.len() < 4_000 {
-            let request = WatchRequest { range: KeyRange::prefix("k/"), start: from.next() };
+            let request = WatchRequest { range: KeyRange::prefix("k/"), start: from.next(), beside: false };
             let Ok(mut watch) = b.watch(request).await else { continue };
             while let Some(Ok(message)) = watch.next().await {
                 if let WatchMessage::Events { events, .. } = &message {
@@ -82,7 +82,7 @@ async fn a_client_that_is_cut_off_has_no_effect_and_hears_nothing_until_its_watc
     let faults = Faults::new(1, FaultPlan::default());
     let client = faults.client(etcd.store());
     let store = client.store();
-    let request = WatchRequest { range: KeyRange::prefix("k/"), start: Revision(2) };
+    let request = WatchRequest { range: KeyRange::prefix("k/"), start: Revision(2), beside: false };
     let mut watch = store.watch(request.clone()).await.unwrap();
     assert!(matches!(watch.next().await, Some(Ok(WatchMessage::Created(_)))));
     client.cut();
@@ -140,7 +140,7 @@ async fn a_rival_is_faster_and_an_early_watch_repeats() {
     let answer = store.txn(nested).await.unwrap();
     assert!(matches!(&answer.results[..], [crate::store::api::OpResult::Txn(inner)] if !inner.succeeded));
     assert_eq!((etcd.revision(), faults.counts().conflicts), (Revision(10), 1));
-    let mut watch = store.watch(WatchRequest { range: KeyRange::prefix("k"), start: Revision(10) }).await.unwrap();
+    let mut watch = store.watch(WatchRequest { range: KeyRange::prefix("k"), start: Revision(10), beside: false }).await.unwrap();
     assert!(matches!(watch.next().await, Some(Ok(WatchMessage::Created(_)))));
     let Some(Ok(WatchMessage::Events { events, .. })) = watch.next().await else { panic!("events") };
     assert_eq!(events[0].revision(), Revision(5));

@@ -1,0 +1,83 @@
+//! A store around a store: what it does not do itself it hands on.
+
+use std::fmt;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::api::{
+    Backend, KeepAlive, LeaseId, MemberInfo, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, Watch,
+    WatchRequest,
+};
+
+/// A [`Backend`] around another: each call is handed on, but for those that it has something to add to.
+pub trait Around: Send + Sync + fmt::Debug {
+    /// The store that it is around.
+    fn inner(&self) -> &Store;
+    /// See [`Backend::range`].
+    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
+        self.inner().range(request).boxed()
+    }
+    /// See [`Backend::txn`].
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
+        self.inner().txn(txn).boxed()
+    }
+    /// See [`Backend::grant`].
+    fn grant(&self, ttl_s: u64) -> BoxFuture<'_, Result<(LeaseId, u64), StoreError>> {
+        self.inner().grant(ttl_s).boxed()
+    }
+    /// See [`Backend::revoke`].
+    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner().revoke(lease).boxed()
+    }
+    /// See [`Backend::time_to_live`].
+    fn time_to_live(&self, lease: LeaseId) -> BoxFuture<'_, Result<(i64, i64), StoreError>> {
+        self.inner().time_to_live(lease).boxed()
+    }
+    /// See [`Backend::keep_alive`].
+    fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {
+        self.inner().keep_alive(lease).boxed()
+    }
+    /// See [`Backend::watch`].
+    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
+        self.inner().watch(request).boxed()
+    }
+    /// See [`Backend::member`].
+    fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
+        self.inner().member().boxed()
+    }
+}
+
+impl<T: Around> Backend for T {
+    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
+        Around::range(self, request)
+    }
+
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
+        Around::txn(self, txn)
+    }
+
+    fn grant(&self, ttl_s: u64) -> BoxFuture<'_, Result<(LeaseId, u64), StoreError>> {
+        Around::grant(self, ttl_s)
+    }
+
+    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        Around::revoke(self, lease)
+    }
+
+    fn time_to_live(&self, lease: LeaseId) -> BoxFuture<'_, Result<(i64, i64), StoreError>> {
+        Around::time_to_live(self, lease)
+    }
+
+    fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {
+        Around::keep_alive(self, lease)
+    }
+
+    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
+        Around::watch(self, request)
+    }
+
+    fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
+        Around::member(self)
+    }
+}
