@@ -101,8 +101,7 @@ async fn round(place: &mut Place, args: &Args) -> anyhow::Result<Round> {
     let ttl = Duration::from_secs(u64::from(args.ttl));
     let documents = parse("bench", &format!("{POOL}\n---\n{GROUP}\n")).map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
     apply::Target::on(site.clone(), site.clone()).apply(&documents).await?;
-    let roles =
-        [Running::allocator(place.site()?), Running::relay(place.site()?, place.site()?), Running::manager(place.site()?)];
+    let roles = Running::all(place)?;
     let log = Arc::new(Log::new(nodes));
     let children = Arc::new(AtomicU64::new(0));
     let (store, counters) = metered(place.site()?.store, Some(log.clone()));

@@ -3,14 +3,10 @@
 use anyhow::{Context as _, ensure};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::floor::{BATCHES_IN_FLIGHT, FLAT};
 use super::progress::Bar;
 use crate::model::names::Revision;
 use crate::store::api::{Op, Store, Txn};
-
-/// Requests under way.
-const BATCHES_IN_FLIGHT: usize = 4;
-/// Flat puts in one transaction.
-const FLAT: usize = 120;
 
 /// Writes all of them. Answers the highest revision of an answer.
 ///

@@ -20,13 +20,13 @@ use crate::store::keys::{NodePart, Prefix};
 use crate::store::wire::Stored;
 
 /// Requests under way in the phases of single nodes.
-const IN_FLIGHT: usize = 256;
+pub(super) const IN_FLIGHT: usize = 256;
 /// Requests under way in the phases of batches.
-const BATCHES_IN_FLIGHT: usize = 4;
+pub(super) const BATCHES_IN_FLIGHT: usize = 4;
 /// Nested transactions in one.
 const NESTED: usize = 64;
 /// Flat puts in one transaction.
-const FLAT: usize = 120;
+pub(super) const FLAT: usize = 120;
 
 /// Nodes per second of each phase, and of all of them one after another.
 #[derive(Debug, Clone, Copy, Serialize)]

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::fleet::{Arrival, Fleet};
 use super::meter::{Counters, Counts, Log, metered};
@@ -16,13 +14,13 @@ use super::nodes::{GROUP, POOL};
 use super::numbers::{Latency, cpu_seconds, rate};
 use super::place::Place;
 use super::progress::Bar;
+use super::role::Running;
 use crate::cli::apply;
 use crate::model::documents::parse;
-use crate::reconcile::{Context, Site, Wall};
+use crate::reconcile::Site;
 use crate::store::api::{KeyRange, RangeRequest, Store};
 use crate::store::keys::Role;
 use crate::store::wire::{Stored, Summary};
-use crate::{allocator, manager, relay};
 
 /// Longer than this without any progress is a fault, not a figure.
 const STUCK: Duration = Duration::from_secs(60);
@@ -65,8 +63,7 @@ pub struct Stores {
 
 struct Roles {
     counters: [Arc<Counters>; 3],
-    stop: CancellationToken,
-    tasks: JoinSet<anyhow::Result<()>>,
+    running: [Running; 3],
 }
 
 /// Runs it once.
@@ -77,7 +74,7 @@ pub async fn pipeline(place: &Place, nodes: usize, arrival: Arrival, own_watch: 
     let site = place.site()?;
     let documents = parse("bench", &format!("{POOL}\n---\n{GROUP}\n")).map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
     apply::Target::on(site.clone(), site.clone()).apply(&documents).await?;
-    let mut roles = start_roles(place)?;
+    let roles = start_roles(place)?;
     leading(&site).await?;
     let log = Arc::new(Log::new(nodes));
     let (agents, counters) = metered(place.site()?.store, Some(log.clone()));
@@ -104,8 +101,9 @@ pub async fn pipeline(place: &Place, nodes: usize, arrival: Arrival, own_watch: 
     let etcd_cpu_s = since(etcd_before, place.etcd_cpu());
     let our_cpu_s = since(our_before, cpu_seconds(std::process::id() as i32));
 
-    roles.stop.cancel();
-    while roles.tasks.join_next().await.is_some() {}
+    for role in roles.running {
+        role.stop().await?;
+    }
     let [allocator, relay, manager] = roles.counters.map(|counters| counters.counts());
     let stores = Stores { agents: counters.counts(), allocator, relay, manager };
     let all = [stores.agents, allocator, relay, manager];
@@ -136,10 +134,6 @@ fn share(store: &Store, site: &Site) -> Store {
 }
 
 fn start_roles(place: &Place) -> anyhow::Result<Roles> {
-    let stop = CancellationToken::new();
-    let mut tasks = JoinSet::new();
-    let context =
-        |name: &str| Context { identity: format!("bench/{name}"), seed: 1, wall: Wall::system(), shutdown: stop.clone() };
     let site = || -> anyhow::Result<(Site, Arc<Counters>)> {
         let site = place.site()?;
         let (store, counters) = metered(site.store, None);
@@ -148,10 +142,8 @@ fn start_roles(place: &Place) -> anyhow::Result<Roles> {
     let (allocators, allocator_counts) = site()?;
     let (relays, relay_counts) = site()?;
     let (managers, manager_counts) = site()?;
-    tasks.spawn(allocator::run(allocators, Default::default(), context("allocator")));
-    tasks.spawn(relay::run(relays.clone(), relays, Default::default(), context("relay")));
-    tasks.spawn(manager::run(managers, Default::default(), context("manager")));
-    Ok(Roles { counters: [allocator_counts, relay_counts, manager_counts], stop, tasks })
+    let running = [Running::allocator(allocators), Running::relay(relays.clone(), relays), Running::manager(managers)];
+    Ok(Roles { counters: [allocator_counts, relay_counts, manager_counts], running })
 }
 
 /// Waits until each role has a leader that said so.

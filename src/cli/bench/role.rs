@@ -3,6 +3,7 @@
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::place::Place;
 use crate::reconcile::{Context, Site, Wall};
 use crate::{allocator, manager, relay};
 
@@ -13,6 +14,15 @@ pub struct Running {
 }
 
 impl Running {
+    /// One of each, all at one place.
+    ///
+    /// # Errors
+    /// When the place cannot be reached.
+    pub fn all(place: &Place) -> anyhow::Result<[Running; 3]> {
+        let site = || place.site();
+        Ok([Running::allocator(site()?), Running::relay(site()?, site()?), Running::manager(site()?)])
+    }
+
     /// An allocator.
     pub fn allocator(site: Site) -> Running {
         Running::start(|context| allocator::run(site, Default::default(), context))

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::again::Again;
 use super::fleet::{Arrival, Fleet};
+use super::floor::IN_FLIGHT;
 use super::goal::{self, Goal, short};
 use super::living::Living;
 use super::meter::{Log, metered};
@@ -31,8 +32,6 @@ use crate::store::wire::Stored;
 
 /// Of a blind grant and status write.
 const RATE_BAR: f64 = 0.7;
-/// Requests of the blind writes under way: as many as the floor has.
-const IN_FLIGHT: usize = 256;
 /// The allocator reports every five seconds.
 const BRAKE_LIMIT: Duration = Duration::from_secs(60);
 /// Without a change for so long the roles have done what the loss asks of them.
@@ -149,8 +148,7 @@ async fn round(place: &Place, args: &Args, blind: f64) -> anyhow::Result<Round> 
     let (site, nodes) = (place.site()?, args.nodes as usize);
     let documents = parse("bench", &format!("{POOL}\n---\n{GROUP}\n")).map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
     apply::Target::on(site.clone(), site.clone()).apply(&documents).await?;
-    let roles =
-        [Running::allocator(place.site()?), Running::relay(place.site()?, place.site()?), Running::manager(place.site()?)];
+    let roles = Running::all(place)?;
     let mut living = Living::open(&place.site()?);
     let flags = [("--nodes", args.nodes.to_string()), ("--ttl", args.ttl.to_string())];
     let mut agents = Again::start(place, "storm", &flags, "--be-agents").await?;

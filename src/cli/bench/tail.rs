@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::floor::IN_FLIGHT;
 use super::nodes::Values;
 use super::numbers::{Latency, rate};
 use crate::model::names::Revision;
@@ -20,8 +21,6 @@ use crate::store::feed::{Feed, FeedSettings, Scope, Update};
 use crate::store::keys::NodePart;
 use crate::store::wire::{Checkpoint, Stored};
 
-/// Requests of the closed loop under way: as many as the floor has.
-const IN_FLIGHT: usize = 256;
 /// Requests of the open loop under way at the most: a store that cannot keep up must slow it down rather than time it out.
 const BACKLOG_MAX: usize = 4_096;
 /// Longer than this without a checkpoint is a fault, not a figure.
