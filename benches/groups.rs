@@ -1,12 +1,11 @@
 //! The manager's index: a label's change, and a group more.
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use criterion::Criterion;
 use enlist::manager::index::Index;
 use enlist::model::names::{GroupName, NodeId};
-use enlist::{Group, Selector};
+use enlist::{Group, Selector, Variables};
 
 use crate::fleet::variables;
 
@@ -28,20 +27,20 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     for groups in [100, 1_000] {
         let mut index = Index::default();
         for (n, node) in nodes.iter().enumerate() {
-            index.put_node(node, variables(n).as_map());
+            index.put_node(node, &variables(n));
         }
         for n in 0..groups {
             let (name, selector) = group(n);
             index.put_group(&name, &selector);
         }
         let mut load = 0_u64;
-        let labels: Vec<BTreeMap<String, String>> = (0..100).map(|n| variables(n).as_map().clone()).collect();
+        let labels: Vec<Variables> = (0..100).map(variables).collect();
         bench.bench_function(format!("a label's change, {groups} groups"), |bencher| {
             bencher.iter(|| {
                 load += 1;
                 let n = load as usize % labels.len();
                 let mut variables = labels[n].clone();
-                variables.insert("load".into(), load.to_string());
+                variables.insert("load", &load.to_string()).unwrap();
                 black_box(index.put_node(&nodes[n], &variables))
             });
         });

@@ -5,10 +5,10 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput};
 use enlist::allocator::View;
 use enlist::model::names::Revision;
-use enlist::store::api::{Event, Header, KeyValue, RangeResponse, WatchMessage};
+use enlist::store::api::{Event, Header, WatchMessage};
 use enlist::store::feed::Update;
 use enlist::store::keys::Prefix;
-use enlist::store::watch::{Verdict, WatchMachine};
+use enlist::store::watch::{Listed, Verdict, WatchMachine};
 
 use crate::fleet::registered;
 
@@ -26,7 +26,7 @@ fn header(revision: i64) -> Header {
 /// A machine that has read an empty prefix and follows it.
 fn machine() -> WatchMachine {
     let mut machine = WatchMachine::new(vec![Prefix::default().range()]);
-    machine.reread(&RangeResponse { header: header(9), kvs: Vec::<KeyValue>::new(), more: false, count: 0 });
+    machine.reread(&header(9), Listed::default());
     machine.reopened();
     machine.message(WatchMessage::Created(header(9)));
     machine

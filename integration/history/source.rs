@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use enlist::allocator::View;
+use enlist::allocator::{Listing, View};
 use enlist::model::names::Revision;
 use enlist::plan::check::check;
 use enlist::plan::snapshot::Snapshot;
@@ -31,7 +31,12 @@ impl Walk {
     /// Before the first revision.
     pub(crate) fn new(prefix: Prefix, allowed: Allowed, times: Times) -> Walk {
         let mut view = View::new(prefix.clone());
-        view.apply(Update::Reset { revision: Revision(1), cluster_id: 0, kvs: Vec::new(), stepped_back: false });
+        view.apply(Update::Reset {
+            revision: Revision(1),
+            cluster_id: 0,
+            kvs: Listing::new(prefix.clone()),
+            stepped_back: false,
+        });
         Walk { rules: Rules::new(prefix.clone(), allowed, times), prefix, view, standing: BTreeSet::new(), revisions: 0 }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use enlist::allocator::View;
+use enlist::allocator::{Listing, View};
 use enlist::model::names::{NodeId, Revision};
 use enlist::plan::snapshot::NodeRecord;
 use enlist::store::api::{Event, Key, KeyValue};
@@ -32,7 +32,12 @@ fn views(etcd: &MemoryEtcd) -> Result<(), String> {
     let read = |revision: Revision| etcd.at_revision(revision).into_values().collect::<Vec<_>>();
     for start in [Revision(1), Revision(last.0 / 2)] {
         let mut view = View::new(World::prefix());
-        view.apply(Update::Reset { revision: start, cluster_id: 0, kvs: read(start), stepped_back: false });
+        view.apply(Update::Reset {
+            revision: start,
+            cluster_id: 0,
+            kvs: Listing::of(World::prefix(), &read(start)),
+            stepped_back: false,
+        });
         for (revision, events) in etcd.history_from(start.next()) {
             view.apply(Update::Events { revision, events });
         }

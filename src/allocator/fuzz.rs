@@ -1,6 +1,8 @@
 //! Whatever stands in the store: it is read without a panic, planned from without one, and plans come to rest.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::View;
@@ -112,11 +114,12 @@ proptest! {
         stored in prop::collection::vec((entry(), 1..40i64, any::<bool>()), 0..16),
         held_only in any::<bool>(),
     ) {
-        let kvs: Vec<KeyValue> = stored
+        let kvs: BTreeMap<_, KeyValue> = stored
             .into_iter()
             .map(|((key, value), revision, leased)| kv(key, value, revision, leased))
+            .map(|kv| (kv.key.clone(), kv))
             .collect();
-        let mut snapshot = View::of("/enlist".parse().unwrap(), Revision(40), &kvs);
+        let mut snapshot = View::of("/enlist".parse().unwrap(), Revision(40), kvs.values());
         let pass = Pass { held_only, ..Pass::default() };
         let before = check(&snapshot).len();
         for round in 0.. {

@@ -8,6 +8,7 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::AllocatorSettings;
 use super::encode::{LEASE_KEYS_MAX, Leases, leases_needed, unit};
+use super::listing::Listing;
 use super::tally::Tally;
 use super::view::{Noticed, View};
 use crate::model::names::Revision;
@@ -44,7 +45,7 @@ impl Carried {
     }
 
     /// Takes an update into the view, and notes what is carried on of it.
-    pub(super) fn apply(&mut self, view: &mut View, update: Update) -> Noticed {
+    pub(super) fn apply(&mut self, view: &mut View, update: Update<Listing>) -> Noticed {
         let before = view.silent_releases();
         let noticed = view.apply(update);
         self.quiet.noticed(noticed);
@@ -107,7 +108,7 @@ impl<'a> Leader<'a> {
     }
 
     /// Until deposed.
-    pub(super) async fn run(mut self, feed: &mut Feed, view: &mut View, carried: &mut Carried) {
+    pub(super) async fn run(mut self, feed: &mut Feed<Listing>, view: &mut View, carried: &mut Carried) {
         let mut backoff = Backoff::new(self.context.rng("pass"), Duration::from_millis(20), Duration::from_secs(2));
         let mut dirty = view.is_complete();
         loop {
@@ -142,7 +143,7 @@ impl<'a> Leader<'a> {
     }
 
     /// Waits for something to do. Answers whether a pass is due.
-    async fn wake(&mut self, feed: &mut Feed, view: &mut View, carried: &mut Carried) -> bool {
+    async fn wake(&mut self, feed: &mut Feed<Listing>, view: &mut View, carried: &mut Carried) -> bool {
         let quiet_ends = carried.quiet.until(view.snapshot()).filter(|until| *until > Instant::now());
         tokio::select! {
             biased;
@@ -162,7 +163,7 @@ impl<'a> Leader<'a> {
     }
 
     /// Own writes come back through the view before the next plan: otherwise it would plan from the past and lose.
-    async fn echo(&self, feed: &mut Feed, view: &mut View, carried: &mut Carried, upto: Revision, dirty: &mut bool) {
+    async fn echo(&self, feed: &mut Feed<Listing>, view: &mut View, carried: &mut Carried, upto: Revision, dirty: &mut bool) {
         let deadline = Instant::now() + ECHO_MAX;
         while view.snapshot().revision < upto {
             match tokio::time::timeout_at(deadline, feed.next()).await {

@@ -4,6 +4,7 @@
 //! `encode` turns a planned change into a transaction, `lead` runs passes while this instance leads. It may never write
 //! without its leader key in the compares, and never plan before it leads and the view is complete.
 
+mod listing;
 mod view;
 mod encode;
 mod lead;
@@ -19,6 +20,7 @@ use crate::reconcile::{Context, Site};
 use crate::store::feed::{Feed, FeedSettings, Scope};
 use crate::store::keys::Role;
 
+pub use listing::Listing;
 pub use view::View;
 
 #[cfg(test)]
@@ -56,6 +58,11 @@ pub fn scope(site: &Site) -> Scope {
     Scope { ranges: ["brakes", "claims", "nodes", "pools"].map(|folder| site.prefix.folder(folder)).into() }
 }
 
+fn open_feed(site: &Site, context: &Context) -> Feed<Listing> {
+    let (prefix, rng) = (site.prefix.clone(), context.rng("allocator-feed"));
+    Feed::collecting(site.store.clone(), scope(site), FeedSettings::default(), rng, move || Listing::new(prefix.clone()))
+}
+
 /// Runs an allocator until `context.shutdown`: campaigns, leads while it can, and campaigns again.
 ///
 /// The view is kept warm while standing by, so that a take-over costs no read. A warm view may be a moment old; every
@@ -64,7 +71,7 @@ pub fn scope(site: &Site) -> Scope {
 /// # Errors
 /// None at present; the signature is that of every role.
 pub async fn run(site: Site, settings: AllocatorSettings, context: Context) -> Result<()> {
-    let mut feed = Feed::open(site.store.clone(), scope(&site), FeedSettings::default(), context.rng("allocator-feed"));
+    let mut feed = open_feed(&site, &context);
     let mut view = View::new(site.prefix.clone());
     let mut carried = lead::Carried::new(&settings);
     while !context.shutdown.is_cancelled() {

@@ -181,7 +181,7 @@ async fn a_leader_whose_view_is_not_complete_waits_for_it() {
     let shutdown = CancellationToken::new();
     let context = context("a", &shutdown);
     let leadership = election::campaign(&plain, Role::Allocator, Duration::from_secs(10), &context).await.unwrap();
-    let mut feed = Feed::open(slow.store(), scope(&plain), FeedSettings::default(), context.rng("feed"));
+    let mut feed = open_feed(&Site { store: slow.store(), prefix: plain.prefix.clone() }, &context);
     let mut view = View::new(plain.prefix.clone());
     let mut carried = lead::Carried::new(&AllocatorSettings::default());
     let leader = lead::Leader::new(&plain, &context, &leadership, Duration::from_secs(1));

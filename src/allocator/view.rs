@@ -13,6 +13,8 @@ use crate::store::feed::Update;
 use crate::store::keys::{NodePart, ParsedKey, Prefix, Role};
 use crate::store::wire;
 
+use super::listing::Listing;
+
 /// The typed picture. Pure: it only takes updates in.
 #[derive(Debug)]
 pub struct View {
@@ -65,11 +67,11 @@ impl View {
     }
 
     /// Takes an update in.
-    pub fn apply(&mut self, update: Update) -> Noticed {
+    pub fn apply(&mut self, update: Update<Listing>) -> Noticed {
         match update {
             Update::Reset { revision, kvs, stepped_back, .. } => {
                 // A new one, filled and put in place whole: what is gone from the store is gone here.
-                self.picture = Picture::of(read(&self.prefix, revision, &kvs));
+                self.picture = Picture::of(kvs.into_snapshot(revision));
                 let first = !self.complete;
                 self.complete = true;
                 if stepped_back && !first { Noticed::SteppedBack } else { Noticed::Changed }
@@ -89,9 +91,9 @@ impl View {
         }
     }
 
-    /// A picture of a listing, for commands.
+    /// A picture of a listing, for commands. In key order.
     pub fn of<'a>(prefix: Prefix, revision: Revision, kvs: impl IntoIterator<Item = &'a KeyValue>) -> Snapshot {
-        read(&prefix, revision, kvs)
+        Listing::of(prefix, kvs).into_snapshot(revision)
     }
 
     fn put(&mut self, kv: &KeyValue) {
@@ -135,30 +137,7 @@ impl View {
     }
 }
 
-/// A listing, typed.
-fn read<'a>(prefix: &Prefix, revision: Revision, kvs: impl IntoIterator<Item = &'a KeyValue>) -> Snapshot {
-    let mut snapshot = Snapshot { revision, ..Snapshot::default() };
-    for kv in kvs {
-        match prefix.parse(&kv.key) {
-            ParsedKey::Node(node, part) => set(snapshot.nodes.entry(node.clone()).or_default(), part, kv, &node),
-            ParsedKey::Claim(key) => drop(snapshot.claims.insert(key, stored(kv))),
-            ParsedKey::Pool(name) => {
-                let pool = pool(kv, &name);
-                snapshot.pools.insert(name, pool);
-            }
-            ParsedKey::Brake(Role::Allocator) => snapshot.brake_released = kv.mod_revision,
-            ParsedKey::Foreign => {
-                if let Some(address) = prefix.stray_under(&kv.key) {
-                    snapshot.strays.insert(prefix.relative(&kv.key), address);
-                }
-            }
-            _ => {}
-        }
-    }
-    snapshot
-}
-
-fn set(record: &mut NodeRecord, part: NodePart, kv: &KeyValue, node: &NodeId) {
+pub(super) fn set(record: &mut NodeRecord, part: NodePart, kv: &KeyValue, node: &NodeId) {
     match part {
         NodePart::Label => record.label = Some(of_node(kv, node, |label: &crate::Label| &label.id)),
         NodePart::Assignment => record.assignment = Some(assignment(kv, node)),
@@ -182,11 +161,11 @@ fn assignment(kv: &KeyValue, node: &NodeId) -> Stored<crate::Assignment> {
     of_node(kv, node, |assignment: &crate::Assignment| &assignment.node)
 }
 
-fn pool(kv: &KeyValue, name: &PoolName) -> Stored<Pool> {
+pub(super) fn pool(kv: &KeyValue, name: &PoolName) -> Stored<Pool> {
     with_revisions(kv, documents::stored_pool(name, &kv.value).map_err(Unreadable::from))
 }
 
-fn stored<T: wire::Stored>(kv: &KeyValue) -> Stored<T> {
+pub(super) fn stored<T: wire::Stored>(kv: &KeyValue) -> Stored<T> {
     with_revisions(kv, T::decode(&kv.value))
 }
 

@@ -184,7 +184,7 @@ struct TermExplained {
 }
 
 fn group_explained(group: &GroupKey, definition: &Group, label: &Label) -> GroupExplained {
-    let variables = label.variables.as_map();
+    let variables = &label.variables;
     let mut terms: Vec<TermExplained> = definition
         .selector
         .terms(variables)
@@ -201,8 +201,8 @@ fn group_explained(group: &GroupKey, definition: &Group, label: &Label) -> Group
         let seen = variables.get(name);
         terms.push(TermExplained {
             requirement: wanted.map_or_else(|| format!("{name} (keyed by)"), |value| format!("{name}={value} (keyed by)")),
-            seen: seen.cloned(),
-            holds: seen.is_some() && wanted.is_none_or(|wanted| Some(wanted) == seen),
+            seen: seen.map(str::to_owned),
+            holds: seen.is_some() && wanted.is_none_or(|wanted| Some(wanted.as_str()) == seen),
         });
     }
     let member = terms.iter().all(|term| term.holds);

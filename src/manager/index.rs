@@ -6,13 +6,14 @@
 //! and value (`manager::sets`). Where a selector hangs depends on what is there when it comes, and is only a matter of cost: no answer may
 //! depend on the order of the changes that led to it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use roaring::RoaringBitmap;
 
 use crate::manager::sets::Sets;
 use crate::model::names::{GroupName, NodeId};
 use crate::model::selector::{Requirement, Selector};
+use crate::model::variables::Variables;
 
 /// Nodes' variables, selectors, and who matches what.
 ///
@@ -20,7 +21,7 @@ use crate::model::selector::{Requirement, Selector};
 /// names to where they stand, and a label's change asks several.
 #[derive(Debug, Clone, Default)]
 pub struct Index {
-    variables: HashMap<NodeId, BTreeMap<String, String>>,
+    variables: HashMap<NodeId, Variables>,
     sets: Sets,
     selectors: HashMap<GroupName, (Selector, Hook)>,
     groups_by_pair: HashMap<String, HashMap<String, BTreeSet<GroupName>>>,
@@ -41,7 +42,7 @@ enum Hook {
 
 impl Index {
     /// Adds a node or gives it other variables. Answers the groups that it is in now or was in before.
-    pub fn put_node(&mut self, node: &NodeId, variables: &BTreeMap<String, String>) -> BTreeSet<GroupName> {
+    pub fn put_node(&mut self, node: &NodeId, variables: &Variables) -> BTreeSet<GroupName> {
         let former = self.variables.insert(node.clone(), variables.clone()).unwrap_or_default();
         let number = self.sets.put(node, &former, variables);
         let candidates = self.candidates(variables);
@@ -168,9 +169,9 @@ impl Index {
         self.evaluations
     }
 
-    fn candidates(&self, variables: &BTreeMap<String, String>) -> BTreeSet<GroupName> {
+    fn candidates(&self, variables: &Variables) -> BTreeSet<GroupName> {
         let mut found = self.groups_rest.clone();
-        for (key, value) in variables {
+        for (key, value) in variables.iter() {
             let under_pair = self.groups_by_pair.get(key).and_then(|values| values.get(value));
             found.extend(under_pair.into_iter().chain(self.groups_by_key.get(key)).flatten().cloned());
         }

@@ -36,7 +36,7 @@ impl Roster {
                     return self.places.get(node).cloned().unwrap_or_default();
                 }
                 self.variables.insert(node.clone(), label.variables.clone());
-                self.index.put_node(node, label.variables.as_map())
+                self.index.put_node(node, &label.variables)
             }
             label => {
                 if label.is_some() {

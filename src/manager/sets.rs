@@ -10,9 +10,7 @@ use roaring::{MultiOps, RoaringBitmap};
 
 use crate::model::names::NodeId;
 use crate::model::selector::{Operator, Requirement, Selector};
-
-/// Variables of a node, as in its label.
-type Variables = BTreeMap<String, String>;
+use crate::model::variables::Variables;
 
 /// All nodes, by what they have.
 #[derive(Debug, Clone, Default)]
@@ -36,13 +34,13 @@ impl Sets {
     /// Adds a node, or moves it from its former variables to these. Answers its number.
     pub(super) fn put(&mut self, node: &NodeId, before: &Variables, now: &Variables) -> u32 {
         let number = self.number(node);
-        for (key, value) in before.iter().filter(|(key, value)| now.get(*key) != Some(*value)) {
+        for (key, value) in before.iter().filter(|(key, value)| now.get(key) != Some(value)) {
             self.take(number, key, value);
         }
-        for (key, value) in now.iter().filter(|(key, value)| before.get(*key) != Some(*value)) {
-            let having = self.by_key.entry(key.clone()).or_default();
+        for (key, value) in now.iter().filter(|(key, value)| before.get(key) != Some(value)) {
+            let having = self.by_key.entry(key.to_owned()).or_default();
             having.any.insert(number);
-            having.by_value.entry(value.clone()).or_default().insert(number);
+            having.by_value.entry(value.to_owned()).or_default().insert(number);
         }
         number
     }
@@ -50,7 +48,7 @@ impl Sets {
     /// Takes a node out, that has these variables. Answers the number that it had.
     pub(super) fn remove(&mut self, node: &NodeId, variables: &Variables) -> Option<u32> {
         let number = self.numbers.remove(node)?;
-        for (key, value) in variables {
+        for (key, value) in variables.iter() {
             self.take(number, key, value);
         }
         self.all.remove(number);
@@ -145,7 +143,9 @@ mod tests {
     use super::*;
 
     fn variables(pairs: &[(&str, &str)]) -> Variables {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        let mut variables = Variables::default();
+        pairs.iter().for_each(|(key, value)| variables.insert(key, value).unwrap());
+        variables
     }
 
     #[test]
@@ -153,11 +153,11 @@ mod tests {
         let mut sets = Sets::default();
         let [a, b]: [NodeId; 2] = ["a", "b"].map(|id| id.parse().unwrap());
         let eu = variables(&[("zone", "eu")]);
-        sets.put(&a, &Variables::new(), &eu);
+        sets.put(&a, &Variables::default(), &eu);
         let number = sets.remove(&a, &eu);
         assert!(sets.by_key.is_empty() && sets.all.is_empty() && sets.numbers.is_empty());
         let us = variables(&[("zone", "us")]);
-        assert_eq!(Some(sets.put(&b, &Variables::new(), &us)), number);
+        assert_eq!(Some(sets.put(&b, &Variables::default(), &us)), number);
         let matching = |text: &str| sets.matching(&text.parse().unwrap());
         assert!(matching("zone=eu").is_empty());
         assert_eq!(sets.nodes(&matching("zone")).collect::<Vec<_>>(), [&b]);
@@ -169,7 +169,7 @@ mod tests {
         let mut sets = Sets::default();
         let a: NodeId = "a".parse().unwrap();
         let (before, now) = (variables(&[("zone", "eu"), ("role", "web")]), variables(&[("zone", "us"), ("role", "web")]));
-        sets.put(&a, &Variables::new(), &before);
+        sets.put(&a, &Variables::default(), &before);
         sets.put(&a, &before, &now);
         for (text, found) in [("zone=eu", 0), ("zone=us,role=web", 1), ("zone in (eu,us)", 1), ("zone notin (us)", 0)] {
             assert_eq!(sets.matching(&text.parse().unwrap()).len(), found, "{text}");

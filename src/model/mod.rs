@@ -5,6 +5,8 @@
 //! may not hold together, `fault` tells. The stored forms of everything but pools and groups are in [`crate::store::wire`].
 //! Reading order follows the `mod` lines.
 
+pub(crate) mod text;
+mod recent;
 pub mod names;
 pub mod duration;
 pub mod fault;

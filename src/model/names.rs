@@ -7,6 +7,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::recent;
+use super::text::FromText;
+
 /// Why a name was refused. `Display` says what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {given:?} is not valid: {rule}")]
@@ -64,7 +69,7 @@ macro_rules! name {
         impl FromStr for $type {
             type Err = NameError;
             fn from_str(text: &str) -> Result<Self, NameError> {
-                if $check(text) { Ok(Self(text.into())) } else { Err(NameError::new($kind, text, $rule)) }
+                if $check(text) { Ok(Self(recent::shared(text))) } else { Err(NameError::new($kind, text, $rule)) }
             }
         }
 
@@ -83,6 +88,18 @@ macro_rules! name {
         impl AsRef<str> for $type {
             fn as_ref(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_str(FromText::default())
             }
         }
     };
@@ -114,7 +131,7 @@ name!(/** Which boot of the host this is (`/proc/sys/kernel/random/boot_id`). */
 pub const NAME_RULE: &str = SUBDOMAIN_RULE;
 
 /// A revision of the store: a 64-bit counter that every change of any key raises. 0 = none (an absent key's mod_revision).
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Revision(pub i64);
 

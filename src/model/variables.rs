@@ -1,13 +1,19 @@
 //! Variables: the selectable name → value pairs of a node (patent: 变量信息). They obey Kubernetes' label rules.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::names::is_rfc1123_subdomain;
+use super::recent;
 
 /// The longest value, and the longest name without its prefix, in characters.
 pub const VALUE_MAX: usize = 63;
 
-/// Validated variables, ordered by name.
+/// Validated variables, ordered by name. Cheap to clone, and small: a view of a large fleet holds as many of them as there are
+/// nodes.
 ///
 /// A name is `[prefix/]name`: the prefix a lower-case RFC 1123 subdomain, the name 1 to 63 characters of
 /// `[A-Za-z0-9._-]` that begin and end with a letter or digit. A value is empty or obeys the rule of names. (Kubernetes,
@@ -20,7 +26,7 @@ pub const VALUE_MAX: usize = 63;
 /// assert!(variables.insert("zone", "a b").is_err());
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Variables(BTreeMap<String, String>);
+pub struct Variables(Arc<[(Arc<str>, Arc<str>)]>);
 
 /// Why a variable was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,38 +44,62 @@ impl Variables {
     /// # Errors
     /// When name or value break Kubernetes' rules; nothing is changed then.
     pub fn insert(&mut self, name: &str, value: &str) -> Result<(), VariableError> {
-        let fault = |rule: String| VariableError { name: name.chars().take(80).collect(), rule };
-        check_name(name).map_err(|rule| fault(rule.into()))?;
-        check_value(value).map_err(|rule| fault(format!("value {:?} {rule}", value.chars().take(80).collect::<String>())))?;
-        self.0.insert(name.to_owned(), value.to_owned());
+        check(name, value)?;
+        let pair = (recent::shared(name), recent::shared(value));
+        let mut pairs = self.0.to_vec();
+        match self.place(name) {
+            Ok(place) => pairs[place] = pair,
+            Err(place) => pairs.insert(place, pair),
+        }
+        self.0 = pairs.into();
         Ok(())
     }
 
     /// The value of one.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.place(name).ok().and_then(|place| self.0.get(place)).map(|(_, value)| &**value)
     }
 
     /// In the order of names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// As a plain map, for [`crate::Selector::matches`].
-    pub fn as_map(&self) -> &BTreeMap<String, String> {
-        &self.0
+    /// As a plain map.
+    pub fn to_map(&self) -> BTreeMap<String, String> {
+        self.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    /// Where a name is, or would be.
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| (**other).cmp(name))
     }
 }
 
 impl TryFrom<BTreeMap<String, String>> for Variables {
     type Error = VariableError;
     fn try_from(map: BTreeMap<String, String>) -> Result<Self, VariableError> {
-        let mut variables = Variables::default();
-        for (name, value) in &map {
-            variables.insert(name, value)?;
-        }
-        Ok(variables)
+        map.iter().try_for_each(|(name, value)| check(name, value))?;
+        Ok(Variables(map.iter().map(|(name, value)| (recent::shared(name), recent::shared(value))).collect()))
     }
+}
+
+impl Serialize for Variables {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Variables {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        BTreeMap::deserialize(deserializer)?.try_into().map_err(D::Error::custom)
+    }
+}
+
+fn check(name: &str, value: &str) -> Result<(), VariableError> {
+    let fault = |rule: String| VariableError { name: name.chars().take(80).collect(), rule };
+    check_name(name).map_err(|rule| fault(rule.into()))?;
+    check_value(value).map_err(|rule| fault(format!("value {:?} {rule}", value.chars().take(80).collect::<String>())))
 }
 
 /// Checks a variable's name against Kubernetes' rule for label keys.

@@ -111,7 +111,7 @@ fn matching(attempt: &mut Attempt<'_, '_>, view: &PoolView<'_>, bound: Option<&B
 
 /// Pools that are not tried at all.
 fn others(attempt: &Attempt<'_, '_>, bound: Option<&Bound>) -> Vec<PoolExplained> {
-    let variables = attempt.asker.label.variables.as_map();
+    let variables = &attempt.asker.label.variables;
     let present = bound.map(|bound| &bound.terms.pool);
     let mut others: Vec<PoolExplained> = attempt
         .world

@@ -472,42 +472,6 @@ impl Store {
         Ok((response.header, response.kvs.into_iter().next()))
     }
 
-    /// Reads everything in a range as of one revision, in pages, so that no page is too large for the transport.
-    ///
-    /// # Errors
-    /// See [`StoreError`]; [`StoreError::Compacted`] if a compaction overtook the reading. An incomplete read is an error,
-    /// never a shorter answer.
-    pub async fn read_all(&self, range: KeyRange, revision: Option<Revision>) -> Result<RangeResponse, StoreError> {
-        /// 5,000 labels of usual size are 2–3 MiB and take 10–12 ms to serve.
-        const PAGE: i64 = 5_000;
-        let mut next = RangeRequest { limit: PAGE, revision, ..RangeRequest::all(range.clone()) };
-        let mut whole = RangeResponse::default();
-        loop {
-            let page = match self.0.range(next.clone()).await {
-                // Values so large that a page of them does not fit into one answer: smaller pages.
-                Err(StoreError::TooLarge) if next.limit > 1 => {
-                    next.limit /= 4;
-                    continue;
-                }
-                page => page?,
-            };
-            if next.revision.is_none() {
-                whole.header = page.header;
-                next.revision = Some(page.header.revision);
-            } else if whole.header.cluster_id == 0 {
-                whole.header = Header { revision: revision.unwrap_or(page.header.revision), ..page.header };
-            }
-            let last = page.kvs.last().map(|kv| kv.key.clone());
-            whole.kvs.extend(page.kvs);
-            let Some(last) = last.filter(|_| page.more) else { break };
-            let mut after = last.as_bytes().to_vec();
-            after.push(0);
-            next.range.start = Key::from(after);
-        }
-        whole.count = i64::try_from(whole.kvs.len()).unwrap_or(i64::MAX);
-        Ok(whole)
-    }
-
     /// Reads a range.
     ///
     /// # Errors

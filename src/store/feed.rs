@@ -16,7 +16,8 @@ use crate::store::api::{
     Event, Header, KeyRange, KeyValue, RangeRequest, RangeResponse, Store, StoreError, Watch, WatchMessage, WatchRequest,
 };
 use crate::store::backoff::Backoff;
-use crate::store::watch::{Reread, Verdict, WatchMachine, Witness, progress_is_barrier};
+use crate::store::pages::after;
+use crate::store::watch::{Listed, Reread, Verdict, WatchMachine, Witness, progress_is_barrier};
 
 /// Updates that may wait for a slow consumer. Beyond it the feed stops reading and etcd counts it as a slow watcher.
 const QUEUE: usize = 256;
@@ -55,12 +56,6 @@ impl Scope {
     }
 }
 
-fn after(key: &crate::store::api::Key) -> crate::store::api::Key {
-    let mut bytes = key.as_bytes().to_vec();
-    bytes.push(0);
-    bytes.into()
-}
-
 /// How a feed behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedSettings {
@@ -79,17 +74,30 @@ impl Default for FeedSettings {
     }
 }
 
+/// What a feed makes of a listing, page by page while it is read: whoever makes something of the keys of a large store need not
+/// hold them as well. By itself the list of keys and values.
+pub trait Collect: Send + 'static {
+    /// Takes a page in. The pages of a listing are in key order.
+    fn page(&mut self, kvs: Vec<KeyValue>);
+}
+
+impl Collect for Vec<KeyValue> {
+    fn page(&mut self, mut kvs: Vec<KeyValue>) {
+        if self.is_empty() { *self = kvs } else { self.append(&mut kvs) }
+    }
+}
+
 /// What a feed tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Update {
+pub enum Update<L = Vec<KeyValue>> {
     /// Everything there is, at one revision: replaces all that was told before.
     Reset {
         /// The revision of the content.
         revision: Revision,
         /// The cluster that it is of.
         cluster_id: u64,
-        /// In key order.
-        kvs: Vec<KeyValue>,
+        /// In key order, or what was made of it.
+        kvs: L,
         /// The store is not the one it was, or went back: a backup was restored.
         stepped_back: bool,
     },
@@ -142,15 +150,15 @@ impl Ahead {
 
 /// A running feed. Dropping it ends it.
 #[derive(Debug)]
-pub struct Feed {
-    updates: mpsc::Receiver<Update>,
+pub struct Feed<L = Vec<KeyValue>> {
+    updates: mpsc::Receiver<Update<L>>,
     task: AbortOnDropHandle<()>,
 }
 
 impl Feed {
     /// Starts one.
     pub fn open(store: Store, scope: Scope, settings: FeedSettings, rng: fastrand::Rng) -> Feed {
-        Feed::open_from(None, store, scope, settings, rng)
+        Feed::collecting(store, scope, settings, rng, Vec::new)
     }
 
     /// Starts one from a listing that is known already: everything in the scope at the listing's revision. If a watch was
@@ -162,26 +170,35 @@ impl Feed {
         settings: FeedSettings,
         rng: fastrand::Rng,
     ) -> Feed {
-        let (sender, updates) = mpsc::channel(QUEUE);
-        let follower = Follower {
-            machine: WatchMachine::new(scope.ranges.clone()),
-            backoff: Backoff::reconnect(rng.clone()),
-            store,
-            scope,
-            ahead: None,
-            verify_at: Instant::now() + settings.verify,
-            settings,
-            rng,
-            sender,
-        };
+        let (mut follower, updates) = Follower::new(store, scope, settings, rng, Vec::new);
+        let known = known.map(|(listing, ahead)| {
+            follower.ahead = ahead;
+            let mut listed = Listed::default();
+            follower.machine.page(&mut listed, &listing.kvs);
+            Whole { header: listing.header, listed, content: listing.kvs }
+        });
         Feed { updates, task: AbortOnDropHandle::new(tokio::spawn(follower.run(known))) }
+    }
+}
+
+impl<L: Collect> Feed<L> {
+    /// Starts one that makes something of its listings while it reads them. `empty` makes what a listing begins with.
+    pub fn collecting(
+        store: Store,
+        scope: Scope,
+        settings: FeedSettings,
+        rng: fastrand::Rng,
+        empty: impl Fn() -> L + Send + 'static,
+    ) -> Feed<L> {
+        let (follower, updates) = Follower::new(store, scope, settings, rng, empty);
+        Feed { updates, task: AbortOnDropHandle::new(tokio::spawn(follower.run(None))) }
     }
 
     /// The next update. Cancel-safe. Never ends: what goes wrong is retried for ever inside.
     ///
     /// # Panics
     /// If the following task did: a role without its view must not stand there for ever as if nothing happened.
-    pub async fn next(&mut self) -> Update {
+    pub async fn next(&mut self) -> Update<L> {
         if let Some(update) = self.updates.recv().await {
             return update;
         }
@@ -193,34 +210,65 @@ impl Feed {
     }
 
     /// The next update if one is there already: a burst becomes one pass.
-    pub fn try_next(&mut self) -> Option<Update> {
+    pub fn try_next(&mut self) -> Option<Update<L>> {
         self.updates.try_recv().ok()
     }
 }
 
-struct Follower {
+struct Follower<L, E> {
     machine: WatchMachine,
     backoff: Backoff,
     store: Store,
     scope: Scope,
     settings: FeedSettings,
+    /// What a listing begins with.
+    empty: E,
     /// A watch that waits for a listing.
     ahead: Option<Ahead>,
     /// Counted from the last whole read, not from the last connection: streams that end early must not put it off for ever.
     verify_at: Instant,
     rng: fastrand::Rng,
-    sender: mpsc::Sender<Update>,
+    sender: mpsc::Sender<Update<L>>,
+}
+
+/// Everything, as of one revision.
+struct Whole<L> {
+    header: Header,
+    listed: Listed,
+    content: L,
 }
 
 /// The consumer is gone.
 struct Closed;
 
-impl Follower {
-    async fn run(mut self, known: Option<(RangeResponse, Option<Ahead>)>) {
+impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
+    fn new(
+        store: Store,
+        scope: Scope,
+        settings: FeedSettings,
+        rng: fastrand::Rng,
+        empty: E,
+    ) -> (Self, mpsc::Receiver<Update<L>>) {
+        let (sender, updates) = mpsc::channel(QUEUE);
+        let follower = Follower {
+            machine: WatchMachine::new(scope.ranges.clone()),
+            backoff: Backoff::reconnect(rng.clone()),
+            store,
+            scope,
+            empty,
+            ahead: None,
+            verify_at: Instant::now() + settings.verify,
+            settings,
+            rng,
+            sender,
+        };
+        (follower, updates)
+    }
+
+    async fn run(mut self, known: Option<Whole<L>>) {
         let mut reread = Some(Reread::Start);
-        if let Some((listing, ahead)) = known {
-            self.ahead = ahead;
-            if self.take(listing, Reread::Start).await.is_err() {
+        if let Some(whole) = known {
+            if self.take(whole, Reread::Start).await.is_err() {
                 return;
             }
             reread = None;
@@ -268,28 +316,47 @@ impl Follower {
             // If that fails, so will the read.
             self.ahead = Ahead::open(&self.store, self.scope.covering()).await.ok();
         }
-        match list(&self.store, &self.scope).await {
-            Ok(listing) => self.take(listing, why).await.map(Ok),
+        match self.list().await {
+            Ok(whole) => self.take(whole, why).await.map(Ok),
             Err(error) => Ok(Err(error)),
         }
     }
 
+    /// Reads all ranges as of one revision. While something is made of a page, the next one is on its way.
+    async fn list(&mut self) -> Result<Whole<L>, StoreError> {
+        let mut whole = Whole { header: Header::default(), listed: Listed::default(), content: (self.empty)() };
+        let mut at = None;
+        for range in &self.scope.ranges {
+            let mut pages = self.store.pages(range.clone(), at);
+            let mut page = pages.next().await?;
+            if at.is_none() {
+                whole.header = pages.header();
+                at = Some(whole.header.revision);
+            }
+            while let Some(kvs) = page {
+                let taken = async {
+                    self.machine.page(&mut whole.listed, &kvs);
+                    whole.content.page(kvs);
+                };
+                let (next, ()) = tokio::join!(biased; pages.next(), taken);
+                page = next?;
+            }
+        }
+        Ok(whole)
+    }
+
     /// Tells a listing.
-    async fn take(&mut self, listing: RangeResponse, why: Reread) -> Result<(), Closed> {
-        self.ahead.take_if(|ahead| !ahead.covers(&listing.header));
-        let stepped_back = self.machine.reread(&listing) || why == Reread::SteppedBack;
+    async fn take(&mut self, whole: Whole<L>, why: Reread) -> Result<(), Closed> {
+        let Whole { header, listed, content } = whole;
+        self.ahead.take_if(|ahead| !ahead.covers(&header));
+        let stepped_back = self.machine.reread(&header, listed) || why == Reread::SteppedBack;
         self.verify_at = Instant::now() + self.settings.verify.mul_f64(0.8 + 0.4 * self.rng.f64());
         if stepped_back {
-            warn!(rev = %listing.header.revision, "the store is another one or stepped back (a restored backup?): everything was read again");
+            warn!(rev = %header.revision, "the store is another one or stepped back (a restored backup?): everything was read again");
         } else if why != Reread::Start && why != Reread::Verify {
-            info!(rev = %listing.header.revision, reason = why.as_str(), "everything was read again");
+            info!(rev = %header.revision, reason = why.as_str(), "everything was read again");
         }
-        let update = Update::Reset {
-            revision: listing.header.revision,
-            cluster_id: listing.header.cluster_id,
-            kvs: listing.kvs,
-            stepped_back,
-        };
+        let update = Update::Reset { revision: header.revision, cluster_id: header.cluster_id, kvs: content, stepped_back };
         self.sender.send(update).await.map_err(|_| Closed)
     }
 
@@ -388,20 +455,6 @@ async fn sleep_until(deadline: Option<Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
-}
-
-/// Reads all ranges as of one revision.
-async fn list(store: &Store, scope: &Scope) -> Result<RangeResponse, StoreError> {
-    let mut whole: Option<RangeResponse> = None;
-    for range in &scope.ranges {
-        let at = whole.as_ref().map(|whole| whole.header.revision);
-        let part = store.read_all(range.clone(), at).await?;
-        match &mut whole {
-            None => whole = Some(part),
-            Some(whole) => whole.kvs.extend(part.kvs),
-        }
-    }
-    Ok(whole.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! keeps one alive. Reading order follows the `mod` lines.
 
 pub mod api;
+pub mod pages;
 pub mod around;
 pub mod etcd;
 pub mod memory;

@@ -87,6 +87,15 @@ impl Witness {
     }
 }
 
+/// What a machine notes of a listing, page by page.
+#[derive(Debug, Clone, Default)]
+pub struct Listed {
+    /// The last write in it.
+    newest: Option<KeyValue>,
+    /// Something in it is older than it was seen.
+    is_older: bool,
+}
+
 /// What is known of a watch.
 #[derive(Debug, Clone)]
 pub struct WatchMachine {
@@ -168,20 +177,25 @@ impl WatchMachine {
         self.trusted_member = member;
     }
 
-    /// Everything was read whole. Answers whether the store stepped back.
-    pub fn reread(&mut self, listing: &RangeResponse) -> bool {
+    /// Takes note of a page of a listing.
+    pub fn page(&self, listed: &mut Listed, kvs: &[KeyValue]) {
         // A key is never older than it was; if it is gone that proves nothing.
         let older = |kv: &KeyValue| self.own.as_ref().is_some_and(|w| w.key == kv.key && kv.mod_revision < w.revision);
-        let stepped_back = self.cluster_id != 0
-            && (listing.header.cluster_id != self.cluster_id
-                || listing.header.revision < self.seen
-                || listing.kvs.iter().any(older));
-        self.cluster_id = listing.header.cluster_id;
-        self.seen = listing.header.revision;
+        listed.is_older |= kvs.iter().any(older);
+        let newest = kvs.iter().max_by_key(|kv| kv.mod_revision);
+        let before = listed.newest.as_ref().map(|kv| kv.mod_revision);
+        listed.newest = newest.filter(|kv| Some(kv.mod_revision) > before).cloned().or(listed.newest.take());
+    }
+
+    /// Everything was read whole: all pages were taken note of. Answers whether the store stepped back.
+    pub fn reread(&mut self, header: &Header, listed: Listed) -> bool {
+        let is_known = self.cluster_id != 0;
+        let stepped_back = is_known && (header.cluster_id != self.cluster_id || header.revision < self.seen || listed.is_older);
+        self.cluster_id = header.cluster_id;
+        self.seen = header.revision;
         (self.proven, self.only_listed) = (self.seen, true);
         self.restart();
-        let newest = listing.kvs.iter().max_by_key(|kv| kv.mod_revision);
-        self.written = newest.map(|kv| Witness { key: kv.key.clone(), revision: kv.mod_revision, held: Some(kv.clone()) });
+        self.written = listed.newest.map(|kv| Witness { key: kv.key.clone(), revision: kv.mod_revision, held: Some(kv) });
         self.own.clone_from(&self.written);
         self.deleted = None;
         stepped_back

@@ -182,7 +182,7 @@ impl Host for OsHost {
 
     fn write_files(&self, given: Given) -> BoxFuture<'_, Result<(), HostError>> {
         let files = self.settings.write.clone();
-        let variables = self.settings.variables.as_map().clone();
+        let variables = self.settings.variables.to_map();
         if files.is_empty() {
             return std::future::ready(Ok(())).boxed();
         }

@@ -89,9 +89,8 @@ fn difference(before: &BTreeMap<NodeId, String>, after: &BTreeMap<NodeId, String
 
 /// How many of the copied labels would match, and how many match now.
 fn group_effect(wanted: &Group, manager: &Content) -> String {
-    let is_member = |group: &Group, label: &Label| {
-        group.selector.matches(label.variables.as_map()) && group.key_of(&label.variables).is_some()
-    };
+    let is_member =
+        |group: &Group, label: &Label| group.selector.matches(&label.variables) && group.key_of(&label.variables).is_some();
     let before = definition(&wanted.name, manager);
     let labels: Vec<Label> = manager.parsed().filter_map(|(key, kv)| copied_label(&key, kv)).collect();
     let count = |group: &Group| labels.iter().filter(|label| is_member(group, label)).count();

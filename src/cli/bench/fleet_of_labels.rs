@@ -3,8 +3,6 @@
 //! The nodes that are changed are those of the first tenants, who have a group at every number of groups: so all that differs
 //! is how many groups there are that the change does not concern.
 
-use std::collections::BTreeMap;
-
 use anyhow::ensure;
 
 use super::nodes::{id, values};
@@ -119,8 +117,8 @@ pub fn group_name(tenant: usize) -> anyhow::Result<GroupName> {
 ///
 /// # Errors
 /// None for names that this file makes.
-pub fn all_variables(tenants: &Tenants) -> anyhow::Result<Vec<(NodeId, BTreeMap<String, String>)>> {
-    (0..tenants.nodes).map(|n| Ok((id(n)?, tenants.variables(n, 0)?.as_map().clone()))).collect()
+pub fn all_variables(tenants: &Tenants) -> anyhow::Result<Vec<(NodeId, Variables)>> {
+    (0..tenants.nodes).map(|n| Ok((id(n)?, tenants.variables(n, 0)?))).collect()
 }
 
 #[cfg(test)]
@@ -137,7 +135,7 @@ mod tests {
         assert_eq!(changed.len(), 40, "10 tenants with a node in 0..30, 30..60, 60..90, 90..100");
         for node in changed {
             let variables = tenants.variables(node, 5).unwrap();
-            let matching = (0..30).filter(|tenant| Tenants::group(*tenant).unwrap().selector.matches(variables.as_map()));
+            let matching = (0..30).filter(|tenant| Tenants::group(*tenant).unwrap().selector.matches(&variables));
             assert_eq!(matching.collect::<Vec<_>>(), [node % 30]);
             assert!(node % 30 < 10);
         }

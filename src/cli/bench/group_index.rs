@@ -51,7 +51,7 @@ pub fn measure(tenants: &Tenants, groups: usize, changes: usize) -> anyhow::Resu
     let mut index = index(tenants, groups)?;
     let labels = (0..changes).map(|n| {
         let node = tenants.changed(n);
-        Ok((super::nodes::id(node)?, tenants.variables(node, n + 1)?.as_map().clone()))
+        Ok((super::nodes::id(node)?, tenants.variables(node, n + 1)?))
     });
     let labels = labels.collect::<anyhow::Result<Vec<_>>>()?;
     let (before, mut touched) = (index.evaluations(), 0);

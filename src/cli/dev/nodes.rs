@@ -56,7 +56,7 @@ mod tests {
                 Document::Pool(pool) => &pool.selector,
                 Document::Group(group) => &group.selector,
             };
-            let matching = nodes.iter().filter(|node| selector.matches(node.variables.as_map())).count();
+            let matching = nodes.iter().filter(|node| selector.matches(&node.variables)).count();
             assert!(matching > 0, "{} {}", document.kind(), document.name());
         }
     }

@@ -96,7 +96,7 @@ pub fn node(id: &NodeId, record: &NodeRecord, groups: Option<&BTreeMap<NodeId, V
         ports: bound.into_iter().flat_map(|bound| &bound.ports).map(|(name, port)| (name.to_string(), *port)).collect(),
         pool: bound.map(|bound| bound.terms.pool.to_string()),
         groups: groups.map(|groups| groups.get(id).cloned().unwrap_or_default()),
-        variables: label.map(|label| label.variables.as_map().clone()).unwrap_or_default(),
+        variables: label.map(|label| label.variables.to_map()).unwrap_or_default(),
         generation: assignment.map_or(0, |assignment| assignment.generation.0),
         revision: newest(record),
         since: label.map(|label| label.since.clone()).unwrap_or_default(),

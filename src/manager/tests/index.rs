@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use crate::manager::index::Index;
 use crate::model::names::{GroupName, NodeId};
 use crate::model::selector::Selector;
+use crate::model::variables::Variables;
 
 fn node(index: usize) -> NodeId {
     format!("n{index}").parse().unwrap()
@@ -18,7 +19,7 @@ fn group(index: usize) -> GroupName {
 
 #[derive(Debug, Clone)]
 enum Step {
-    PutNode(usize, BTreeMap<String, String>),
+    PutNode(usize, Variables),
     RemoveNode(usize),
     PutGroup(usize, Vec<String>),
     RemoveGroup(usize),
@@ -32,8 +33,9 @@ fn value() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["", "a", "b", "3", "7"])
 }
 
-fn variables(below: usize) -> impl Strategy<Value = BTreeMap<String, String>> {
-    prop::collection::btree_map(key().prop_map(String::from), value().prop_map(String::from), 0..below)
+fn variables(below: usize) -> impl Strategy<Value = Variables> {
+    let pairs = prop::collection::btree_map(key().prop_map(String::from), value().prop_map(String::from), 0..below);
+    pairs.prop_map(|pairs| pairs.try_into().unwrap())
 }
 
 fn requirement() -> impl Strategy<Value = String> {
@@ -64,7 +66,7 @@ proptest! {
     #[test]
     fn the_index_equals_a_scan_after_every_step(steps in steps()) {
         let mut index = Index::default();
-        let mut nodes: BTreeMap<usize, BTreeMap<String, String>> = BTreeMap::new();
+        let mut nodes: BTreeMap<usize, Variables> = BTreeMap::new();
         let mut groups: BTreeMap<usize, Selector> = BTreeMap::new();
         let mut before: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         for step in steps {
@@ -131,7 +133,7 @@ proptest! {
         selectors in prop::collection::vec(prop::collection::vec(requirement(), 0..4), 1..20),
     ) {
         let mut index = Index::default();
-        let mut now: BTreeMap<NodeId, BTreeMap<String, String>> = BTreeMap::new();
+        let mut now: BTreeMap<NodeId, Variables> = BTreeMap::new();
         for (at, (first, _)) in nodes.iter().enumerate() {
             if let Some(first) = first {
                 index.put_node(&node(at), first);
@@ -169,7 +171,7 @@ fn a_node_is_held_against_the_selectors_under_its_pairs_alone() {
     }
     index.put_group(&group(2_000), &"gpu>2".parse().unwrap());
     index.put_group(&group(2_001), &"!gpu".parse().unwrap());
-    let variables = |zone: &str| BTreeMap::from([("zone".to_string(), zone.to_string())]);
+    let variables = |zone: &str| Variables::try_from(BTreeMap::from([("zone".to_string(), zone.to_string())])).unwrap();
     let touched = index.put_node(&node(1), &variables("z7"));
     assert_eq!(touched, BTreeSet::from([group(7), group(2_001)]));
     // zone=z7, and the one that no pair can narrow.
@@ -183,15 +185,15 @@ fn a_node_is_held_against_the_selectors_under_its_pairs_alone() {
 #[test]
 fn ten_thousand_nodes_and_two_thousand_groups() {
     let mut index = Index::default();
-    let variables = |at: usize, zone: usize| -> BTreeMap<String, String> {
-        [
+    let variables = |at: usize, zone: usize| -> Variables {
+        let pairs = [
             ("zone", format!("z{zone}")),
             ("rack", format!("r{}", at % 400)),
             ("role", format!("role{}", at % 10)),
             ("host/os", "linux".into()),
         ]
-        .map(|(key, value)| (key.to_owned(), value))
-        .into()
+        .map(|(key, value)| (key.to_owned(), value));
+        BTreeMap::from(pairs).try_into().unwrap()
     };
     for at in 0..1_000 {
         index.put_group(&group(at), &format!("zone=z{},role=role{},host/os=linux", at % 100, at % 10).parse().unwrap());

@@ -22,6 +22,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use super::variables::Variables;
+
 pub use parser::{Problem, SelectorError};
 pub use requirement::{Operator, Requirement};
 
@@ -40,9 +42,9 @@ pub const SELECTOR_BYTES_MAX: usize = 64 * 1024;
 ///
 /// let mut variables = Variables::default();
 /// variables.insert("zone", "eu-1").unwrap();
-/// assert!(!selector.matches(variables.as_map()));
+/// assert!(!selector.matches(&variables));
 /// variables.insert("role", "web").unwrap();
-/// assert!(selector.matches(variables.as_map()));
+/// assert!(selector.matches(&variables));
 ///
 /// let error = "zone=eu-1,,role=web".parse::<Selector>().unwrap_err();
 /// assert_eq!(error.position, 10);
@@ -50,6 +52,30 @@ pub const SELECTOR_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selector {
     requirements: Vec<Requirement>,
+}
+
+/// What a selector is held against.
+pub trait HasVariables {
+    /// The value of a variable; `None` = there is none of this name.
+    fn value(&self, name: &str) -> Option<&str>;
+}
+
+impl HasVariables for Variables {
+    fn value(&self, name: &str) -> Option<&str> {
+        self.get(name)
+    }
+}
+
+impl<V: HasVariables> HasVariables for &V {
+    fn value(&self, name: &str) -> Option<&str> {
+        (**self).value(name)
+    }
+}
+
+impl HasVariables for BTreeMap<String, String> {
+    fn value(&self, name: &str) -> Option<&str> {
+        self.get(name).map(String::as_str)
+    }
 }
 
 /// One requirement held against a node's variables, for people who ask *why*.
@@ -65,7 +91,7 @@ pub struct Term<'a> {
 
 impl Selector {
     /// Whether a node with these variables is selected.
-    pub fn matches(&self, variables: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, variables: &impl HasVariables) -> bool {
         self.requirements.iter().all(|requirement| requirement.matches(variables))
     }
 
@@ -80,9 +106,9 @@ impl Selector {
     }
 
     /// Every requirement with the value seen and whether it holds, in canonical order.
-    pub fn terms<'a>(&'a self, variables: &'a BTreeMap<String, String>) -> Vec<Term<'a>> {
+    pub fn terms<'a>(&'a self, variables: &'a impl HasVariables) -> Vec<Term<'a>> {
         let term = |requirement: &'a Requirement| {
-            let seen = variables.get(requirement.key()).map(String::as_str);
+            let seen = variables.value(requirement.key());
             Term { requirement, seen, holds: requirement.matches_value(seen) }
         };
         self.requirements.iter().map(term).collect()

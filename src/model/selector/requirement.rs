@@ -1,7 +1,9 @@
 //! One requirement of a selector: a key, an operator, values. It answers for itself and prints itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
+
+use super::HasVariables;
 
 /// How a requirement compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,8 +71,8 @@ impl Requirement {
     }
 
     /// Whether it holds for these variables.
-    pub fn matches(&self, variables: &BTreeMap<String, String>) -> bool {
-        self.matches_value(variables.get(&self.key).map(String::as_str))
+    pub fn matches(&self, variables: &impl HasVariables) -> bool {
+        self.matches_value(variables.value(&self.key))
     }
 
     /// Whether it holds when the variable has this value (`None` = the node lacks it).

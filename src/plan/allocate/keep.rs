@@ -33,7 +33,7 @@ impl<'w, 'a> Attempt<'w, 'a> {
             Sharing::Host => 1,
             _ => view.families().count(),
         };
-        view.pool.selector.matches(label.variables.as_map())
+        view.pool.selector.matches(&label.variables)
             && bound.addresses.len() == families
             && bound.addresses.iter().all(|ip| self.may_have(view, ip))
             && bound.ports.values().all(|port| view.pool.ports.contains(*port))

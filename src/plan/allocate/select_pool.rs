@@ -37,7 +37,7 @@ impl<'w, 'a> Attempt<'w, 'a> {
     /// Usable pools that match, in the order in which they are tried.
     pub fn candidates(&self) -> Vec<&'w PoolView<'a>> {
         let world = self.world;
-        let variables = self.asker.label.variables.as_map();
+        let variables = &self.asker.label.variables;
         let matches = |view: &&PoolView<'_>| view.fault.is_none() && view.pool.selector.matches(variables);
         let mut views: Vec<&PoolView<'a>> = world.pools.by_priority().filter(matches).collect();
         let present = self.asker.old.and_then(|old| old.bound()).map(|bound| &bound.terms.pool);
@@ -84,7 +84,7 @@ impl<'w, 'a> Attempt<'w, 'a> {
     }
 
     fn no_pool(&self) -> Refusal {
-        let variables = self.asker.label.variables.as_map();
+        let variables = &self.asker.label.variables;
         let invalid = self.world.pools.iter().find(|view| view.pool.selector.matches(variables));
         if let Some(PoolView { pool, fault: Some(fault), .. }) = invalid {
             return Refusal::new(Reason::PoolInvalid, format!("pool {} is not usable: {fault}", pool.name));

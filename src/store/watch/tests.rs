@@ -6,6 +6,15 @@ use crate::store::api::LeaseId;
 
 const CLUSTER: u64 = 7;
 
+impl WatchMachine {
+    /// Everything was read in one page.
+    fn read_whole(&mut self, listing: &RangeResponse) -> bool {
+        let mut listed = Listed::default();
+        self.page(&mut listed, &listing.kvs);
+        self.reread(&listing.header, listed)
+    }
+}
+
 fn header(revision: i64) -> Header {
     Header { cluster_id: CLUSTER, member_id: 1, revision: Revision(revision) }
 }
@@ -40,7 +49,7 @@ fn fragment(at: i64, events: Vec<Event>) -> WatchMessage {
 /// Has read `/n/` at revision 10.
 fn machine() -> WatchMachine {
     let mut machine = WatchMachine::new(vec![KeyRange::prefix("/n/")]);
-    assert!(!machine.reread(&RangeResponse {
+    assert!(!machine.read_whole(&RangeResponse {
         header: header(10),
         kvs: vec![kv("/n/a", 4), kv("/n/b", 3)],
         ..Default::default()
@@ -150,8 +159,8 @@ fn a_restored_or_another_store_is_noticed_at_once() {
     let other = Header { cluster_id: 8, ..header(99) };
     assert_eq!(machine().message(WatchMessage::Created(other)), Verdict::Reread(Reread::SteppedBack));
     assert_eq!(machine().message(WatchMessage::Progress(other)), Verdict::Reread(Reread::SteppedBack));
-    assert!(machine().reread(&RangeResponse { header: header(9), ..Default::default() }));
-    assert!(machine().reread(&RangeResponse { header: other, ..Default::default() }));
+    assert!(machine().read_whole(&RangeResponse { header: header(9), ..Default::default() }));
+    assert!(machine().read_whole(&RangeResponse { header: other, ..Default::default() }));
 }
 
 #[test]
@@ -168,8 +177,8 @@ fn a_restore_whose_revision_is_past_ours_again_is_found_by_the_witness() {
     let gone = Witness { key: "/n/a".into(), revision: Revision(9), held: None };
     assert!(gone.agrees(None) && !gone.agrees(Some(&kv("/n/a", 4))));
     // Compacted meanwhile: the listing itself tells, if it holds an older version of what was seen.
-    assert!(machine.clone().reread(&read(20, vec![kv("/n/a", 3)])));
-    assert!(!machine.reread(&read(20, vec![kv("/n/b", 3)])), "deleted since");
+    assert!(machine.clone().read_whole(&read(20, vec![kv("/n/a", 3)])));
+    assert!(!machine.read_whole(&read(20, vec![kv("/n/b", 3)])), "deleted since");
 }
 
 #[test]
@@ -211,7 +220,7 @@ fn a_stream_that_told_nothing_is_not_resumed() {
     assert!(!machine.can_resume());
     machine.message(events(11, vec![put("/elsewhere", 11)]));
     assert!(machine.can_resume(), "an event of a key that is not ours proves the past as well");
-    machine.reread(&RangeResponse { header: header(20), kvs: vec![kv("/n/a", 4)], ..Default::default() });
+    machine.read_whole(&RangeResponse { header: header(20), kvs: vec![kv("/n/a", 4)], ..Default::default() });
     assert!(!machine.can_resume());
 }
 
@@ -236,7 +245,7 @@ fn versions_whose_progress_lies_are_known() {
 #[test]
 fn events_outside_the_wanted_ranges_move_the_point_and_are_dropped() {
     let mut machine = WatchMachine::new(vec![KeyRange::prefix("/n/"), KeyRange::prefix("/p/")]);
-    machine.reread(&RangeResponse { header: header(10), ..Default::default() });
+    machine.read_whole(&RangeResponse { header: header(10), ..Default::default() });
     assert_eq!(machine.witnesses().count(), 0);
     assert_eq!(
         machine.message(events(12, vec![put("/m/x", 11), put("/p/x", 12)])),

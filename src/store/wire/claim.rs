@@ -3,49 +3,47 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Stored, VERSION, field, parse, print};
+use super::{Stored, VERSION, parse, print, version};
 use crate::model::claim::{Claim, ClaimState};
+use crate::model::names::{InstanceId, NodeId, PoolName};
 use crate::plan::snapshot::Unreadable;
 
 #[derive(Serialize, Deserialize)]
 struct Wire {
+    #[serde(deserialize_with = "version")]
     v: u64,
-    node: String,
-    #[serde(flatten)]
-    state: WireState,
-    pool: String,
+    node: NodeId,
+    state: State,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instance: Option<InstanceId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    pool: PoolName,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "lowercase")]
-enum WireState {
+#[serde(rename_all = "lowercase")]
+enum State {
     Bound,
-    Cooling {
-        instance: String,
-        #[serde(default)]
-        since: String,
-    },
+    Cooling,
 }
 
 impl Stored for Claim {
     fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
         let wire: Wire = parse(bytes)?;
-        let state = match wire.state {
-            WireState::Bound => ClaimState::Bound,
-            WireState::Cooling { instance, since } => {
-                ClaimState::Cooling { instance: field("instance", instance.parse())?, since }
-            }
+        let state = match (wire.state, wire.instance) {
+            (State::Bound, _) => ClaimState::Bound,
+            (State::Cooling, Some(instance)) => ClaimState::Cooling { instance, since: wire.since.unwrap_or_default() },
+            (State::Cooling, None) => return Err(Unreadable::Invalid("a claim that cools must name its instance".into())),
         };
-        Ok(Claim { node: field("node", wire.node.parse())?, pool: field("pool", wire.pool.parse())?, state })
+        Ok(Claim { node: wire.node, pool: wire.pool, state })
     }
 
     fn encode(&self) -> Bytes {
-        let state = match &self.state {
-            ClaimState::Bound => WireState::Bound,
-            ClaimState::Cooling { instance, since } => {
-                WireState::Cooling { instance: instance.to_string(), since: since.clone() }
-            }
+        let (state, instance, since) = match &self.state {
+            ClaimState::Bound => (State::Bound, None, None),
+            ClaimState::Cooling { instance, since } => (State::Cooling, Some(instance.clone()), Some(since.clone())),
         };
-        print(&Wire { v: VERSION, node: self.node.to_string(), state, pool: self.pool.to_string() })
+        print(&Wire { v: VERSION, node: self.node.clone(), state, instance, since, pool: self.pool.clone() })
     }
 }

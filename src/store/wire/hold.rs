@@ -3,14 +3,17 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Stored, VERSION, field, parse, print};
-use crate::model::hold::Hold;
+use super::{Stored, VERSION, parse, print, version};
+use crate::model::hold::{Hold, HoldState};
+use crate::model::text;
 use crate::plan::snapshot::Unreadable;
 
 #[derive(Serialize, Deserialize)]
 struct Wire {
+    #[serde(deserialize_with = "version")]
     v: u64,
-    state: String,
+    #[serde(with = "text")]
+    state: HoldState,
     #[serde(default)]
     extended: bool,
     hold_s: u64,
@@ -21,17 +24,11 @@ struct Wire {
 impl Stored for Hold {
     fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
         let wire: Wire = parse(bytes)?;
-        Ok(Hold { state: field("state", wire.state.parse())?, extended: wire.extended, seconds: wire.hold_s, since: wire.since })
+        Ok(Hold { state: wire.state, extended: wire.extended, seconds: wire.hold_s, since: wire.since })
     }
 
     fn encode(&self) -> Bytes {
-        print(&Wire {
-            v: VERSION,
-            state: self.state.to_string(),
-            extended: self.extended,
-            hold_s: self.seconds,
-            since: self.since.clone(),
-        })
+        print(&Wire { v: VERSION, state: self.state, extended: self.extended, hold_s: self.seconds, since: self.since.clone() })
     }
 }
 

@@ -6,28 +6,30 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Stored, VERSION, field, parse, print};
+use super::{Stored, VERSION, parse, print, version};
 use crate::model::label::{Holding, LABEL_BYTES_MAX, Label, Want};
-use crate::model::names::{PortName, Revision};
+use crate::model::names::{BootId, InstanceId, NodeId, PortName, Revision, RunId};
+use crate::model::variables::Variables;
 use crate::plan::snapshot::Unreadable;
 
 #[derive(Serialize, Deserialize)]
 struct Wire {
+    #[serde(deserialize_with = "version")]
     v: u64,
-    id: String,
-    instance: String,
-    boot: String,
-    run: String,
+    id: NodeId,
+    instance: InstanceId,
+    boot: BootId,
+    run: RunId,
     temporary: Temporary,
     #[serde(default)]
-    variables: BTreeMap<String, String>,
+    variables: Variables,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     description: String,
     #[serde(default)]
     since: String,
     /// Absent = one port called `main`; empty = an address only.
     #[serde(default = "one_port")]
-    ports: Vec<String>,
+    ports: Vec<PortName>,
     #[serde(default, skip_serializing_if = "WireWant::is_empty")]
     want: WireWant,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,8 +40,8 @@ struct Wire {
     annotations: BTreeMap<String, String>,
 }
 
-fn one_port() -> Vec<String> {
-    vec!["main".into()]
+fn one_port() -> Vec<PortName> {
+    "main".parse().into_iter().collect()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -53,7 +55,7 @@ struct WireWant {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<IpAddr>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    ports: BTreeMap<String, u16>,
+    ports: BTreeMap<PortName, u16>,
 }
 
 impl WireWant {
@@ -67,21 +69,15 @@ struct WireHolding {
     generation: Revision,
     addresses: Vec<IpAddr>,
     #[serde(default)]
-    ports: BTreeMap<String, u16>,
+    ports: BTreeMap<PortName, u16>,
 }
 
-pub(super) fn ports_from(ports: BTreeMap<String, u16>) -> Result<BTreeMap<PortName, u16>, Unreadable> {
-    ports
-        .into_iter()
-        .map(|(name, port)| match port {
-            0 => Err(Unreadable::Invalid(format!("ports: {name}: 0 is not a port"))),
-            _ => Ok((field("ports", name.parse())?, port)),
-        })
-        .collect()
-}
-
-pub(super) fn ports_to(ports: &BTreeMap<PortName, u16>) -> BTreeMap<String, u16> {
-    ports.iter().map(|(name, port)| (name.to_string(), *port)).collect()
+/// Ports that may be had: 0 is none.
+pub(super) fn real_ports(ports: BTreeMap<PortName, u16>) -> Result<BTreeMap<PortName, u16>, Unreadable> {
+    match ports.iter().find(|(_, port)| **port == 0) {
+        Some((name, _)) => Err(Unreadable::Invalid(format!("ports: {name}: 0 is not a port"))),
+        None => Ok(ports),
+    }
 }
 
 impl Stored for Label {
@@ -92,20 +88,20 @@ impl Stored for Label {
         let wire: Wire = parse(bytes)?;
         let holding = match wire.holding {
             None => None,
-            Some(h) => Some(Holding { generation: h.generation, addresses: h.addresses, ports: ports_from(h.ports)? }),
+            Some(h) => Some(Holding { generation: h.generation, addresses: h.addresses, ports: real_ports(h.ports)? }),
         };
         // What breaks a rule beyond the types of the fields is a label all the same: its node is told why it waits.
         Ok(Label {
-            id: field("id", wire.id.parse())?,
-            instance: field("instance", wire.instance.parse())?,
-            boot: field("boot", wire.boot.parse())?,
-            run: field("run", wire.run.parse())?,
+            id: wire.id,
+            instance: wire.instance,
+            boot: wire.boot,
+            run: wire.run,
             temporary: SocketAddr::new(wire.temporary.ip, wire.temporary.port),
-            variables: field("variables", wire.variables.try_into())?,
+            variables: wire.variables,
             description: wire.description,
             since: wire.since,
-            ports: wire.ports.iter().map(|name| field("ports", name.parse())).collect::<Result<_, _>>()?,
-            want: Want { addresses: wire.want.addresses, ports: ports_from(wire.want.ports)? },
+            ports: wire.ports,
+            want: Want { addresses: wire.want.addresses, ports: real_ports(wire.want.ports)? },
             holding,
             ephemeral: wire.ephemeral,
             annotations: wire.annotations,
@@ -115,20 +111,20 @@ impl Stored for Label {
     fn encode(&self) -> Bytes {
         print(&Wire {
             v: VERSION,
-            id: self.id.to_string(),
-            instance: self.instance.to_string(),
-            boot: self.boot.to_string(),
-            run: self.run.to_string(),
+            id: self.id.clone(),
+            instance: self.instance.clone(),
+            boot: self.boot.clone(),
+            run: self.run.clone(),
             temporary: Temporary { ip: self.temporary.ip(), port: self.temporary.port() },
-            variables: self.variables.as_map().clone(),
+            variables: self.variables.clone(),
             description: self.description.clone(),
             since: self.since.clone(),
-            ports: self.ports.iter().map(ToString::to_string).collect(),
-            want: WireWant { addresses: self.want.addresses.clone(), ports: ports_to(&self.want.ports) },
+            ports: self.ports.clone(),
+            want: WireWant { addresses: self.want.addresses.clone(), ports: self.want.ports.clone() },
             holding: self.holding.as_ref().map(|h| WireHolding {
                 generation: h.generation,
                 addresses: h.addresses.clone(),
-                ports: ports_to(&h.ports),
+                ports: h.ports.clone(),
             }),
             ephemeral: self.ephemeral,
             annotations: self.annotations.clone(),

@@ -6,16 +6,18 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::label::{ports_from, ports_to};
-use super::{Stored, VERSION, field, parse, print};
-use crate::model::group::Member;
-use crate::model::names::Revision;
+use super::label::real_ports;
+use super::{Stored, VERSION, parse, print, version};
+use crate::model::group::{Member, MemberState};
+use crate::model::names::{NodeId, PortName, Revision};
+use crate::model::text;
 use crate::plan::snapshot::Unreadable;
 
 /// `manager/checkpoint`: what the copies are equal to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// The format's version.
+    #[serde(deserialize_with = "version")]
     pub v: u64,
     /// The name of the source (a setting).
     pub source: String,
@@ -54,6 +56,7 @@ impl Stored for Checkpoint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// The format's version.
+    #[serde(deserialize_with = "version")]
     pub v: u64,
     /// The group as people write it, e.g. `web` or `web/zone=eu-1`.
     pub group: String,
@@ -94,13 +97,15 @@ impl Stored for Summary {
 
 #[derive(Serialize, Deserialize)]
 struct WireMember {
+    #[serde(deserialize_with = "version")]
     v: u64,
-    node: String,
+    node: NodeId,
     #[serde(default)]
     addresses: Vec<IpAddr>,
     #[serde(default)]
-    ports: BTreeMap<String, u16>,
-    state: String,
+    ports: BTreeMap<PortName, u16>,
+    #[serde(with = "text")]
+    state: MemberState,
     published: bool,
 }
 
@@ -108,10 +113,10 @@ impl Stored for Member {
     fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
         let wire: WireMember = parse(bytes)?;
         Ok(Member {
-            node: field("node", wire.node.parse())?,
+            node: wire.node,
             addresses: wire.addresses,
-            ports: ports_from(wire.ports)?,
-            state: field("state", wire.state.parse())?,
+            ports: real_ports(wire.ports)?,
+            state: wire.state,
             published: wire.published,
         })
     }
@@ -119,10 +124,10 @@ impl Stored for Member {
     fn encode(&self) -> Bytes {
         print(&WireMember {
             v: VERSION,
-            node: self.node.to_string(),
+            node: self.node.clone(),
             addresses: self.addresses.clone(),
-            ports: ports_to(&self.ports),
-            state: self.state.to_string(),
+            ports: self.ports.clone(),
+            state: self.state,
             published: self.published,
         })
     }

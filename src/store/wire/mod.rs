@@ -12,8 +12,8 @@ mod manager;
 mod role;
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use manager::{Checkpoint, Condition, Partial, Summary};
 pub use role::RoleReport;
@@ -47,30 +47,36 @@ struct OnlyVersion {
     v: u64,
 }
 
-/// Parses the JSON of this version.
+/// Parses the JSON of this version. `W` takes its `v` by [`version`].
 fn parse<W: DeserializeOwned>(bytes: &[u8]) -> Result<W, Unreadable> {
     // serde would read a list as a struct; no stored value is one.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(Unreadable::Invalid("not a JSON object with \"v\"".into()));
     }
-    // The version first: what a newer one holds may not parse as ours.
+    serde_json::from_slice(bytes).map_err(|error| unreadable(bytes, &error))
+}
+
+/// Why a value did not parse: what a newer version holds need not parse as ours, so that is told first.
+fn unreadable(bytes: &[u8], error: &serde_json::Error) -> Unreadable {
     match serde_json::from_slice::<OnlyVersion>(bytes) {
-        Ok(OnlyVersion { v: VERSION }) => {}
-        Ok(OnlyVersion { v: 0 }) => return Err(Unreadable::Invalid("\"v\" must be 1".into())),
-        Ok(OnlyVersion { v }) => return Err(Unreadable::Newer(v)),
-        Err(error) => return Err(Unreadable::Invalid(format!("not a JSON object with \"v\": {error}"))),
+        Ok(OnlyVersion { v: VERSION }) => Unreadable::Invalid(error.to_string()),
+        Ok(OnlyVersion { v: 0 }) => Unreadable::Invalid("\"v\" must be 1".into()),
+        Ok(OnlyVersion { v }) => Unreadable::Newer(v),
+        Err(error) => Unreadable::Invalid(format!("not a JSON object with \"v\": {error}")),
     }
-    serde_json::from_slice(bytes).map_err(|error| Unreadable::Invalid(error.to_string()))
+}
+
+/// Takes this version only.
+fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match u64::deserialize(deserializer)? {
+        VERSION => Ok(VERSION),
+        other => Err(D::Error::custom(format_args!("version {other}"))),
+    }
 }
 
 fn print<W: Serialize>(wire: &W) -> Bytes {
     // Wire structs hold text, numbers, lists and maps with text keys: serialising them cannot fail.
     Bytes::from(serde_json::to_vec(wire).unwrap_or_default())
-}
-
-/// Turns a model's complaint into [`Unreadable::Invalid`], with the field it is about.
-fn field<T, E: std::fmt::Display>(name: &str, result: Result<T, E>) -> Result<T, Unreadable> {
-    result.map_err(|error| Unreadable::Invalid(format!("{name}: {error}")))
 }
 
 #[cfg(test)]

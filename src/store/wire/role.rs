@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Stored, parse, print};
+use super::{Stored, parse, print, version};
 use crate::model::names::Revision;
 use crate::plan::snapshot::Unreadable;
 
@@ -11,6 +11,7 @@ use crate::plan::snapshot::Unreadable;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleReport {
     /// The format's version.
+    #[serde(deserialize_with = "version")]
     pub v: u64,
     /// The instance, e.g. `host-a/4711`.
     pub identity: String,

@@ -96,7 +96,7 @@ fn a_newer_version_is_said_and_what_does_not_parse_says_where() {
         (r#"{"v":0}"#, "\"v\""),
         (r#"{"v":1}"#, "id"),
         (&LABEL.replace("edge-7", "Edge 7"), "id"),
-        (&LABEL.replace("eu-1", "e u"), "variables"),
+        (&LABEL.replace("eu-1", "e u"), "variable \"zone\""),
         (&LABEL.replace("8080", "0"), "port"),
         (&LABEL.replace("video cache", &"x".repeat(70_000)), "at most"),
     ] {

@@ -1,0 +1,74 @@
+//! What an allocator makes of a listing while it is read: the typed content, without the keys and values that it came as.
+
+use crate::model::claim::{Claim, ClaimKey};
+use crate::model::names::{NodeId, Revision};
+use crate::plan::snapshot::{NodeRecord, Snapshot, Stored};
+use crate::store::api::KeyValue;
+use crate::store::feed::Collect;
+use crate::store::keys::{ParsedKey, Prefix, Role};
+
+use super::view::{pool, set, stored};
+
+/// A listing on its way to a [`Snapshot`]. Nodes and claims are lists until all of them are there: maps that are made of whole
+/// lists are packed, those that grow key by key are half empty.
+#[derive(Debug)]
+pub struct Listing {
+    prefix: Prefix,
+    nodes: Vec<(NodeId, NodeRecord)>,
+    claims: Vec<(ClaimKey, Stored<Claim>)>,
+    rest: Snapshot,
+}
+
+impl Listing {
+    /// Nothing yet.
+    pub fn new(prefix: Prefix) -> Self {
+        Listing { prefix, nodes: Vec::new(), claims: Vec::new(), rest: Snapshot::default() }
+    }
+
+    /// A whole one. In key order.
+    pub fn of<'a>(prefix: Prefix, kvs: impl IntoIterator<Item = &'a KeyValue>) -> Self {
+        let mut listing = Listing::new(prefix);
+        kvs.into_iter().for_each(|kv| listing.take(kv));
+        listing
+    }
+
+    /// The content, as of this revision.
+    pub fn into_snapshot(self, revision: Revision) -> Snapshot {
+        Snapshot { revision, nodes: self.nodes.into_iter().collect(), claims: self.claims.into_iter().collect(), ..self.rest }
+    }
+
+    /// The record of a node. All keys of one follow each other.
+    fn record(&mut self, node: NodeId) -> &mut NodeRecord {
+        if self.nodes.last().is_none_or(|(last, _)| *last != node) {
+            self.nodes.push((node, NodeRecord::default()));
+        }
+        // Invariant: one was pushed if there was none.
+        let last = self.nodes.len() - 1;
+        &mut self.nodes[last].1
+    }
+
+    fn take(&mut self, kv: &KeyValue) {
+        match self.prefix.parse(&kv.key) {
+            ParsedKey::Node(node, part) => set(self.record(node.clone()), part, kv, &node),
+            ParsedKey::Claim(key) => self.claims.push((key, stored(kv))),
+            ParsedKey::Pool(name) => {
+                let pool = pool(kv, &name);
+                self.rest.pools.insert(name, pool);
+            }
+            ParsedKey::Brake(Role::Allocator) => self.rest.brake_released = kv.mod_revision,
+            ParsedKey::Foreign => {
+                if let Some(address) = self.prefix.stray_under(&kv.key) {
+                    self.rest.strays.insert(self.prefix.relative(&kv.key), address);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Collect for Listing {
+    fn page(&mut self, kvs: Vec<KeyValue>) {
+        // By value: each is dropped when it is done with.
+        kvs.into_iter().for_each(|kv| self.take(&kv));
+    }
+}

@@ -1,0 +1,50 @@
+//! Values that have one spelling, in formats that serde knows: read by [`FromStr`], written by [`Display`](std::fmt::Display).
+//!
+//! As a field's `#[serde(with = "…::text")]`, or by [`FromText`] for a type's own [`Deserialize`](serde::Deserialize).
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::str::FromStr;
+
+use serde::de::{Error, Visitor};
+use serde::{Deserializer, Serializer};
+
+/// Reads a text without a copy of it, and says what its type says is wrong with it.
+pub(crate) struct FromText<T>(PhantomData<T>);
+
+impl<T> Default for FromText<T> {
+    fn default() -> Self {
+        FromText(PhantomData)
+    }
+}
+
+impl<T> Visitor<'_> for FromText<T>
+where
+    T: FromStr,
+    T::Err: fmt::Display,
+{
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
+/// Reads a value by its spelling.
+pub(crate) fn deserialize<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr,
+    T::Err: fmt::Display,
+{
+    deserializer.deserialize_str(FromText::default())
+}
+
+/// Writes a value's spelling.
+pub(crate) fn serialize<S: Serializer, T: fmt::Display>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
