@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use enlist::agent::sim::SimMachine;
 use enlist::allocator::{Listing, View};
 use enlist::model::names::{NodeId, Revision};
 use enlist::plan::snapshot::NodeRecord;
@@ -20,10 +21,10 @@ use crate::history::source::Walk;
 use crate::history::steps::Allowed;
 
 /// Walks both histories. Answers what is wrong, first things first; or how many revisions were checked.
-pub(crate) fn history(world: &World, allowed: Allowed) -> Result<u64, String> {
-    let revisions = walk(&world.source, allowed)?;
-    views(world.source.etcd())?;
-    Ok(revisions + copies(&world.source.eras(), &world.destination().eras())?)
+pub(crate) fn history(source: &Timeline, destination: &Timeline, allowed: Allowed) -> Result<u64, String> {
+    let revisions = walk(source, allowed)?;
+    views(source.etcd())?;
+    Ok(revisions + copies(&source.eras(), &destination.eras())?)
 }
 
 /// A view that was fed events, from wherever it started, is what a reading of everything gives.
@@ -140,44 +141,52 @@ impl<'a> Replay<'a> {
     }
 }
 
+/// What a world shows of itself when it should be quiet.
+pub(crate) struct Sight<'a> {
+    pub(crate) source: &'a MemoryEtcd,
+    pub(crate) destination: &'a MemoryEtcd,
+    /// The nodes whose agent runs, the machine of each, and whether it was ever installed anew.
+    pub(crate) agents: Vec<(Node, &'a SimMachine, bool)>,
+}
+
 /// What is not yet as it should be; empty = all is quiet and right.
-pub(crate) fn unrest(world: &World) -> Vec<String> {
+pub(crate) fn unrest(sight: &Sight<'_>) -> Vec<String> {
     let prefix = World::prefix();
-    let source = content(world.source.etcd());
+    let source = content(sight.source);
     let snapshot = source.snapshot(&prefix);
     let mut unrest: Vec<String> = Vec::new();
-    for node in world.running() {
+    for (node, machine, reinstalled) in &sight.agents {
         let id: NodeId = format!("n{node}").parse().unwrap();
         let record = snapshot.nodes.get(&id).cloned().unwrap_or_default();
         // A silent earlier installation may only be cut off: a new one waits until its hold is over, which a brake may lengthen.
         // So does an agent that cannot know its own run again, because its label was deleted.
-        let cannot_tell = world.was_reinstalled(node) || record.label.is_none();
+        let cannot_tell = *reinstalled || record.label.is_none();
         let waits_for_its_id = cannot_tell && record.status.is_none() && record.clock.is_some();
         if waits_for_its_id {
             continue;
         }
-        if let Some(why) = not_settled(&record).or_else(|| uses_something_else(world, node, &record)) {
+        if let Some(why) = not_settled(&record).or_else(|| uses_something_else(machine, &record)) {
             unrest.push(format!("{id} {why}"));
         }
     }
     let left_alone =
         snapshot.nodes.iter().filter(|(_, record)| record.is_silent() && (record.hold.is_none() || record.clock.is_none()));
     unrest.extend(left_alone.map(|(id, record)| format!("{id} is silent, and nobody holds or releases what it has: {record:?}")));
-    unrest.extend(quiet::unrest(&prefix, &source, &content(world.destination().etcd())));
+    unrest.extend(quiet::unrest(&prefix, &source, &content(sight.destination)));
     unrest
 }
 
 /// All that is stored, one key a line.
-pub(crate) fn dump(world: &World) -> String {
+pub(crate) fn dump(sight: &Sight<'_>) -> String {
     let line = |kv: &KeyValue| format!("{:?} @{} {}", kv.key, kv.mod_revision, String::from_utf8_lossy(&kv.value));
     let of = |etcd: &MemoryEtcd| content(etcd).kvs.iter().map(line).collect::<Vec<_>>().join("\n");
-    format!("source:\n{}\ndestination:\n{}", of(world.source.etcd()), of(world.destination().etcd()))
+    format!("source:\n{}\ndestination:\n{}", of(sight.source), of(sight.destination))
 }
 
 /// A node that is settled uses what it has, and nothing else.
-fn uses_something_else(world: &World, node: Node, record: &NodeRecord) -> Option<String> {
+fn uses_something_else(machine: &SimMachine, record: &NodeRecord) -> Option<String> {
     let bound = record.assignment.as_ref()?.ok()?.bound();
-    let uses = world.machine(node).uses();
+    let uses = machine.uses();
     let same = match (&uses, bound) {
         (Some(given), Some(bound)) => given.addresses == bound.addresses && given.ports == bound.ports,
         (None, None) => true,

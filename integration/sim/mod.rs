@@ -1,7 +1,7 @@
 //! The simulation: roles and agents unchanged, on models of etcd and simulated hosts, on paused time. One seed is one run, byte
 //! for byte. Every revision of the history is checked for what must always hold; after quiet everything must have converged.
 //!
-//! [`small`] explores the smallest worlds exhaustively instead.
+//! [`small`] explores the smallest worlds exhaustively instead; in [`net`] the adapter to etcd is simulated too, over a network.
 //!
 //! `SIM_SEED=17` runs that seed alone and shows its script, `SIM_SEEDS=1000` as many seeds, from `SIM_FIRST` on;
 //! `SIM_TRACE=1` tells every event of every store.
@@ -13,6 +13,7 @@ mod effects;
 mod eyes;
 mod held;
 mod known;
+mod net;
 mod process;
 mod races;
 mod refused;
@@ -68,7 +69,7 @@ fn run(script: &Script, seed: u64) -> Result<Ran, String> {
 async fn live(script: &Script, seed: u64) -> Result<Ran, String> {
     let mut world = World::new(seed, script.nodes, script.two_stores).await;
     let result = story(&mut world, script).await;
-    let checked = result.and_then(|()| checker::history(&world, script.allowed()));
+    let checked = result.and_then(|()| checker::history(&world.source, world.destination(), script.allowed()));
     let mut hasher = DefaultHasher::new();
     format!("{:?}{:?}", world.source.eras(), world.destination().eras()).hash(&mut hasher);
     if number("SIM_TRACE").is_some() {
@@ -95,11 +96,11 @@ async fn story(world: &mut World, script: &Script) -> Result<(), String> {
     while quiet_for < 3 {
         watched(world, Duration::from_secs(1)).await?;
         world.look_after().await;
-        let unrest = checker::unrest(world);
+        let unrest = checker::unrest(&world.sight());
         quiet_for = if unrest.is_empty() && world.faults.under_way() == 0 { quiet_for + 1 } else { 0 };
         if Instant::now() > deadline {
             if number("SIM_DUMP").is_some() {
-                eprintln!("{}", checker::dump(world));
+                eprintln!("{}", checker::dump(&world.sight()));
             }
             return Err(format!("no quiet after {QUIET_MAX:?}: {}", unrest.join("; ")));
         }

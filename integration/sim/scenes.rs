@@ -36,7 +36,7 @@ async fn settled(world: &mut World, limit: Duration) -> Result<(), String> {
     while quiet_for < 3 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         world.look_after().await;
-        let unrest = checker::unrest(world);
+        let unrest = checker::unrest(&world.sight());
         quiet_for = if unrest.is_empty() { quiet_for + 1 } else { 0 };
         if Instant::now() > deadline {
             return Err(format!("no quiet after {limit:?}: {}", unrest.join("; ")));
@@ -86,7 +86,7 @@ fn play<F: AsyncFn(&mut World, &mut fastrand::Rng) -> Result<(), String>>(name: 
             if number("SIM_TRACE").is_some() {
                 super::timeline::tell(&world.source.eras());
             }
-            played.and(checker::history(&world, Allowed::default()))
+            played.and(checker::history(&world.source, world.destination(), Allowed::default()))
         });
         if let Err(why) = result {
             panic!("scene {name}, seed {seed}: {why}");

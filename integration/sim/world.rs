@@ -23,6 +23,7 @@ use enlist::store::wire::Stored as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::checker::Sight;
 use super::disaster::Done;
 use super::eyes::{Eyes, Twice};
 use super::process::{Clock, Process};
@@ -30,7 +31,7 @@ use super::script::{Node, Step};
 use super::timeline::Timeline;
 
 /// Short, so that a life fits into minutes.
-const LEASE_TTL: Duration = Duration::from_secs(4);
+pub(crate) const LEASE_TTL: Duration = Duration::from_secs(4);
 /// A write that a snare waits for is sent within this, or never: the longest hold, and what comes before it.
 const SNARE_MAX: Duration = Duration::from_secs(45);
 /// Instances of each role.
@@ -92,7 +93,7 @@ pub(crate) struct World {
 
 /// Half of the worlds have an etcd that shows its oddities at once: few revisions a response, in fragments, and, in a third of
 /// those, progress that lies. A second cluster takes small transactions then, so that a cut needs several.
-fn options(seed: u64, second: bool) -> MemoryOptions {
+pub(crate) fn options(seed: u64, second: bool) -> MemoryOptions {
     let usual = MemoryOptions::default();
     if seed.is_multiple_of(2) {
         return usual;
@@ -161,9 +162,11 @@ impl World {
         self.agents.iter().filter(|(_, process)| !process.task.is_finished()).map(|(node, _)| *node).collect()
     }
 
-    /// Whether it was ever installed anew.
-    pub(crate) fn was_reinstalled(&self, node: Node) -> bool {
-        self.reinstalled.contains(&node)
+    /// What the checker looks at.
+    pub(crate) fn sight(&self) -> Sight<'_> {
+        let agent = |node: Node| (node, &self.machines[node], self.reinstalled.contains(&node));
+        let agents = self.running().into_iter().map(agent).collect();
+        Sight { source: self.source.etcd(), destination: self.destination().etcd(), agents }
     }
 
     /// Two machines that used one address of a pool that withdraws.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use super::connect::Connect;
 use super::convert;
 use super::keep_alive::EtcdKeepAlive;
 use super::pool::Pool;
@@ -26,8 +27,8 @@ pub(super) struct Etcd {
 }
 
 impl Etcd {
-    pub(super) fn new(settings: StoreSettings) -> Result<Self, StoreError> {
-        Ok(Etcd { pool: Arc::new(Pool::new(settings)?) })
+    pub(super) fn new(connect: Arc<dyn Connect>, settings: StoreSettings) -> Result<Self, StoreError> {
+        Ok(Etcd { pool: Arc::new(Pool::new(connect, settings)?) })
     }
 }
 

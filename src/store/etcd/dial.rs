@@ -1,4 +1,4 @@
-//! Making connections: TCP, then TLS if the endpoint wants it, all within the dial time-out.
+//! Making connections: a byte stream ([`Connect`]), then TLS if the endpoint wants it, all within the dial time-out.
 //!
 //! The transport gets our own dialer instead of its own one for three reasons: an error says for certain that nothing was sent
 //! (a write may then go to another endpoint), certificates are read anew for each connection, and the server's certificate
@@ -9,14 +9,13 @@ use std::io;
 use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::address::Address;
+use super::connect::{Connect, Io};
 use super::settings::StoreSettings;
 use super::tls;
 use crate::store::api::StoreError;
@@ -41,12 +40,12 @@ impl fmt::Display for DialError {
 
 impl std::error::Error for DialError {}
 
-/// A byte stream, encrypted or not.
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-
 /// A channel to one endpoint that connects at the first call and again after each loss.
-pub(super) fn channel(address: &Address, settings: &Arc<StoreSettings>) -> Result<Channel, StoreError> {
+pub(super) fn channel(
+    address: &Address,
+    connect: &Arc<dyn Connect>,
+    settings: &Arc<StoreSettings>,
+) -> Result<Channel, StoreError> {
     let wrong = |error: &dyn fmt::Display| StoreError::Other(format!("endpoint {}: {error}", address.authority()));
     // The transport must not do TLS itself, so it is told http; the requests carry the true scheme.
     let scheme = if address.tls { "https" } else { "http" };
@@ -60,28 +59,27 @@ pub(super) fn channel(address: &Address, settings: &Arc<StoreSettings>) -> Resul
         .http2_keep_alive_interval(settings.keepalive_interval)
         .keep_alive_timeout(settings.keepalive_timeout)
         .keep_alive_while_idle(false);
-    let (address, settings) = (address.clone(), settings.clone());
+    let (address, connect, settings) = (address.clone(), connect.clone(), settings.clone());
     let connector = tower::service_fn(move |_: Uri| {
-        let (address, settings) = (address.clone(), settings.clone());
-        async move { dial(&address, &settings).await.map(TokioIo::new) }
+        let (address, connect, settings) = (address.clone(), connect.clone(), settings.clone());
+        async move { dial(&address, &*connect, &settings).await.map(TokioIo::new) }
     });
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
-async fn dial(address: &Address, settings: &StoreSettings) -> Result<Box<dyn Io>, DialError> {
+async fn dial(address: &Address, connect: &dyn Connect, settings: &StoreSettings) -> Result<Box<dyn Io>, DialError> {
     let deadline = Instant::now() + settings.dial_timeout;
     let unreachable = |reason: String| DialError { refused: false, reason };
     let refused = |reason: String| DialError { refused: true, reason: format!("TLS: {reason}") };
     let late = |what: &str| unreachable(format!("no {what} within {} ms", settings.dial_timeout.as_millis()));
-    let tcp = timeout_at(deadline, TcpStream::connect((address.host.as_str(), address.port)));
-    let tcp = tcp.await.map_err(|_| late("connection"))?.map_err(|error| unreachable(describe(&error)))?;
-    tcp.set_nodelay(true).map_err(|error| unreachable(describe(&error)))?;
+    let plain = timeout_at(deadline, connect.connect(&address.host, address.port));
+    let plain = plain.await.map_err(|_| late("connection"))?.map_err(|error| unreachable(describe(&error)))?;
     if !address.tls {
-        return Ok(Box::new(tcp));
+        return Ok(plain);
     }
     let config = tls::client_config(settings).map_err(refused)?;
     let name = ServerName::try_from(address.host.clone()).map_err(|error| refused(error.to_string()))?;
-    match timeout_at(deadline, TlsConnector::from(Arc::new(config)).connect(name, tcp)).await {
+    match timeout_at(deadline, TlsConnector::from(Arc::new(config)).connect(name, plain)).await {
         Ok(Ok(stream)) => Ok(Box::new(stream)),
         // rustls wraps what it did not like as invalid data; everything else is the network's.
         Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Err(refused(describe(&error))),

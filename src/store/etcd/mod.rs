@@ -9,6 +9,7 @@
 
 mod address;
 mod backend;
+mod connect;
 mod convert;
 mod dial;
 mod error;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
+pub use connect::{Connect, Io, Tcp};
 pub use settings::StoreSettings;
 
 use crate::store::api::{Store, StoreError};
@@ -41,7 +43,15 @@ impl Store {
     /// assert!(store.is_ok());
     /// ```
     pub fn open(settings: StoreSettings) -> Result<Store, StoreError> {
-        Ok(Store::new(Arc::new(backend::Etcd::new(settings)?)))
+        Store::open_over(Arc::new(Tcp), settings)
+    }
+
+    /// Like [`open`](Self::open), over byte streams that `connect` makes: through a proxy, a tunnel, or a simulated network.
+    ///
+    /// # Errors
+    /// [`StoreError::Other`] if an endpoint cannot be understood.
+    pub fn open_over(connect: Arc<dyn Connect>, settings: StoreSettings) -> Result<Store, StoreError> {
+        Ok(Store::new(Arc::new(backend::Etcd::new(connect, settings)?)))
     }
 
     /// A store on the etcd that `settings` name, after a first contact: for commands. An etcd that is away is tried again until

@@ -11,6 +11,7 @@ use etcd_client::{Channel, Client, ConnectOptions};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::address::Address;
+use super::connect::Connect;
 use super::dial;
 use super::error::{Failure, classify, is_auth_off};
 use super::settings::StoreSettings;
@@ -28,6 +29,7 @@ const SUSPECT_AFTER: Duration = Duration::from_millis(500);
 /// The endpoints of a cluster.
 #[derive(Debug)]
 pub(super) struct Pool {
+    connect: Arc<dyn Connect>,
     settings: Arc<StoreSettings>,
     slots: Vec<Slot>,
     /// The endpoint that answered last.
@@ -68,7 +70,7 @@ impl std::fmt::Debug for Slot {
 }
 
 impl Pool {
-    pub(super) fn new(settings: StoreSettings) -> Result<Self, StoreError> {
+    pub(super) fn new(connect: Arc<dyn Connect>, settings: StoreSettings) -> Result<Self, StoreError> {
         let slots = settings.endpoints.iter().map(|text| {
             let address = Address::parse(text, settings.wants_tls()).map_err(StoreError::Other)?;
             Ok(Slot {
@@ -85,7 +87,7 @@ impl Pool {
         // Thousands of agents have the same list: they must not all begin with the first.
         let current = AtomicUsize::new(fastrand::usize(..slots.len()));
         let (version_asked, made) = (AtomicBool::new(false), AtomicU64::new(0));
-        Ok(Pool { settings: Arc::new(settings), slots, current, version_asked, made })
+        Ok(Pool { connect, settings: Arc::new(settings), slots, current, version_asked, made })
     }
 
     /// How many endpoints there are; at least one.
@@ -152,7 +154,7 @@ impl Pool {
         loop {
             let turn = turns.next().await?;
             let slot = self.slot(turn.index);
-            let attempt = async { request(slot.connect(&self.settings).await?, slot.name.clone()).await };
+            let attempt = async { request(slot.connect(self).await?, slot.name.clone()).await };
             let suspicion = self.suspect(turn.index);
             let outcome = timeout_at(turn.until, attempt).await;
             suspicion.dispel();
@@ -279,7 +281,7 @@ impl Slot {
         let Numbered { client, number } = match &*shared {
             Some(numbered) => numbered,
             None => {
-                let client = self.connect(&pool.settings).await?;
+                let client = self.connect(pool).await?;
                 shared.insert(Numbered { client, number: pool.made.fetch_add(1, Ordering::Relaxed) + 1 })
             }
         };
@@ -287,9 +289,9 @@ impl Slot {
     }
 
     /// A new client. With a user it authenticates, which is a call; without it nothing is sent.
-    async fn connect(&self, settings: &Arc<StoreSettings>) -> Result<Client, Failure> {
-        let endpoint = self.address.authority();
-        let channel = || dial::channel(&self.address, settings).map(Channel::Tonic).map_err(Failure::request);
+    async fn connect(&self, pool: &Pool) -> Result<Client, Failure> {
+        let (endpoint, settings) = (self.address.authority(), &pool.settings);
+        let channel = || dial::channel(&self.address, &pool.connect, settings).map(Channel::Tonic).map_err(Failure::request);
         let options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
         let Some((name, password)) = settings.credentials() else {
             return Client::from_channel(channel()?, Some(options)).await.map_err(|error| classify(error, &endpoint));

@@ -62,8 +62,9 @@ impl<'a> Turns<'a> {
         {
             return Err(error);
         }
-        // A read leaves half of the time for another endpoint.
-        let others = self.tried.iter().enumerate().any(|(other, tried)| other != index && !tried);
+        // A read leaves half of the time for another endpoint: one that was not tried yet, or that waits for an election.
+        let untried = self.tried.iter().enumerate().any(|(other, tried)| other != index && !tried);
+        let others = untried || (self.soon && self.tried.len() > 1);
         let until = match self.kind {
             Kind::Read if others => began + self.deadline.saturating_duration_since(began) / 2,
             _ => self.deadline,

@@ -210,6 +210,19 @@ impl MemoryEtcd {
         self.0.with(|state, now| state.refresh_leases(now));
     }
 
+    /// The cluster loses its leader, or has one again: meanwhile no lease ends, and then each has its full time again. (What the
+    /// members answer meanwhile is not the model's business: it is one store, and they are in front of it.)
+    pub fn set_leaderless(&self, leaderless: bool) {
+        self.0.with(|state, now| {
+            if state.leaderless && !leaderless {
+                state.refresh_leases(now);
+            }
+            state.leaderless = leaderless;
+            // Those who sleep until the next end must look again.
+            state.watchers.wake_all();
+        });
+    }
+
     /// All watches break, as at a restart of the server; data stay.
     pub fn break_watches(&self) {
         self.0.with(|state, _| state.watchers.drop_all());

@@ -30,6 +30,8 @@ pub(super) struct State {
     pub(super) cluster_id: u64,
     /// Out of space: nothing may grow.
     pub(super) full: bool,
+    /// There is no leader: no lease ends.
+    pub(super) leaderless: bool,
     /// How many transactions were refused for their form.
     pub(super) refused: u64,
     next_lease: i64,
@@ -44,6 +46,7 @@ impl State {
             watchers: Watchers::default(),
             cluster_id: 0x00c1,
             full: false,
+            leaderless: false,
             refused: 0,
             next_lease: 0x1ea5_e000_0001,
         }
@@ -55,7 +58,7 @@ impl State {
 
     /// Ends the leases whose time is over, in the order of their ends; all keys of one go in one revision.
     pub(super) fn tick(&mut self, now: Duration) {
-        loop {
+        while !self.leaderless {
             let due = self.leases.iter().filter(|(_, lease)| lease.ends <= now).min_by_key(|(id, lease)| (lease.ends, **id));
             let Some(id) = due.map(|(id, _)| *id) else { return };
             self.end_lease(id);
@@ -64,6 +67,9 @@ impl State {
 
     /// When the next lease ends.
     pub(super) fn next_end(&self) -> Option<Duration> {
+        if self.leaderless {
+            return None;
+        }
         self.leases.values().map(|lease| lease.ends).min()
     }
 

@@ -154,3 +154,19 @@ async fn a_full_store_takes_nothing_but_deletes() {
     drop(watch);
     assert_eq!(etcd.watchers(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn without_a_leader_no_lease_ends_and_the_next_one_gives_them_their_full_time() {
+    let etcd = MemoryEtcd::new();
+    let (lease, _) = etcd.store().grant(4).await.unwrap();
+    etcd.store().txn(put("/a/x", "1", lease)).await.unwrap();
+    let mut watch = watch(&etcd, "/a/", 0).await;
+    sleep(Duration::from_secs(3)).await;
+    etcd.set_leaderless(true);
+    sleep(Duration::from_secs(30)).await;
+    assert!(silent(&mut watch).await);
+    etcd.set_leaderless(false);
+    let elected = Instant::now();
+    assert!(matches!(next(&mut watch).await, WatchMessage::Events { .. }));
+    assert_eq!(elected.elapsed(), Duration::from_secs(4));
+}
