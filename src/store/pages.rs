@@ -1,15 +1,22 @@
 //! Reading a range of any size, in pages.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::api::{Header, Key, KeyRange, KeyValue, RangeRequest, RangeResponse, Store, StoreError};
 use crate::model::names::Revision;
 
 /// Keys of the first page: 5,000 labels of usual size are 2–3 MiB and take 10–12 ms to serve.
 const FIRST_KEYS: i64 = 5_000;
-/// … and of a later one of a large range, while a page is not larger than [`PAGE_BYTES`]. For each page etcd walks over all
-/// that is left of the range, so a read of a million keys in small pages takes most of its time for that.
+/// … and of a later one of a large range. For each page etcd walks over all that is left of the range, so a read of a million
+/// keys in small pages takes most of its time for that.
 const KEYS_MAX: i64 = 40_000;
 /// A page that is larger than this is not followed by one with more keys.
-const PAGE_BYTES: usize = 4 << 20;
+const GROWS_BYTES: usize = 4 << 20;
+/// … nor one that took longer: twice as much must come within half of a call's time-out (5 s), which is what a read that has
+/// another endpoint left waits for the first.
+const GROWS_WITHIN: Duration = Duration::from_secs(1);
 
 /// A range that is read page by page. All pages are of one revision.
 #[derive(Debug)]
@@ -51,11 +58,14 @@ impl Pages {
     /// See [`Store::read_all`].
     pub async fn next(&mut self) -> Result<Option<Vec<KeyValue>>, StoreError> {
         let Some(request) = &mut self.next else { return Ok(None) };
-        let page = loop {
+        let (page, took) = loop {
+            let began = Instant::now();
             match self.store.range(request.clone()).await {
                 // Values so large that a page of them does not fit into one answer: smaller pages.
                 Err(StoreError::TooLarge) if request.limit > 1 => request.limit /= 4,
-                page => break page?,
+                // The line became slow since pages grew.
+                Err(StoreError::Timeout { .. }) if request.limit > FIRST_KEYS => request.limit = FIRST_KEYS,
+                page => break (page?, began.elapsed()),
             }
         };
         let header =
@@ -65,7 +75,7 @@ impl Pages {
             Some(last) => {
                 request.range.start = after(&last.key);
                 request.revision = Some(header.revision);
-                if request.limit >= FIRST_KEYS && bytes(&page.kvs) <= PAGE_BYTES {
+                if request.limit >= FIRST_KEYS && bytes(&page.kvs) <= GROWS_BYTES && took <= GROWS_WITHIN {
                     request.limit = (request.limit * 2).min(KEYS_MAX);
                 }
             }
@@ -88,4 +98,89 @@ pub(super) fn after(key: &Key) -> Key {
 
 fn bytes(kvs: &[KeyValue]) -> usize {
     kvs.iter().map(|kv| kv.key.as_bytes().len() + kv.value.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use std::sync::{Arc, Mutex};
+
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::store::api::{Op, Txn};
+    use crate::store::around::Around;
+    use crate::store::memory::MemoryEtcd;
+
+    /// A line over which so many keys come in a second, and what was asked of it. Nobody waits longer than a time-out.
+    #[derive(Debug)]
+    struct Line {
+        inner: Store,
+        keys_per_s: f64,
+        asked: Arc<Mutex<Vec<i64>>>,
+    }
+
+    const TIMEOUT: Duration = Duration::from_secs(5);
+
+    impl Around for Line {
+        fn inner(&self) -> &Store {
+            &self.inner
+        }
+
+        fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
+            async move {
+                self.asked.lock().unwrap().push(request.limit);
+                let response = self.inner.range(request).await?;
+                let takes = Duration::from_secs_f64(response.kvs.len() as f64 / self.keys_per_s);
+                tokio::time::sleep(takes.min(TIMEOUT)).await;
+                if takes > TIMEOUT { Err(StoreError::Timeout { milliseconds: 5_000 }) } else { Ok(response) }
+            }
+            .boxed()
+        }
+    }
+
+    async fn full(keys: usize) -> Store {
+        let store = MemoryEtcd::default().store();
+        let puts: Vec<Op> = (0..keys).map(|key| Op::put(format!("/n/{key:06}"), "v")).collect();
+        for some in puts.chunks(128) {
+            store.txn(Txn { then: some.to_vec(), ..Txn::default() }).await.unwrap();
+        }
+        store
+    }
+
+    /// What is asked for, page by page, over a line of this speed.
+    async fn asked(store: &Store, keys_per_s: f64) -> Vec<i64> {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let line = Store::new(Arc::new(Line { inner: store.clone(), keys_per_s, asked: asked.clone() }));
+        let read = line.read_all(KeyRange::prefix("/n/"), None).await.unwrap();
+        let expected = store.range(RangeRequest::all(KeyRange::prefix("/n/"))).await.unwrap();
+        assert_eq!((read.kvs, read.header, read.count), (expected.kvs, expected.header, expected.count));
+        let asked = asked.lock().unwrap().clone();
+        asked
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pages_grow_as_long_as_they_come_quickly() {
+        let store = full(100_000).await;
+        assert_eq!(asked(&store, 1e9).await, [5_000, 10_000, 20_000, 40_000, 40_000]);
+        // The third takes more than a second.
+        assert_eq!(asked(&store, 19_000.0).await, [5_000, 10_000, 20_000, 20_000, 20_000, 20_000, 20_000]);
+        // Each takes more than a second.
+        assert_eq!(asked(&store, 4_000.0).await, [5_000; 20]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_that_is_too_long_on_its_way_is_asked_for_in_smaller_ones() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let line = Line { inner: full(30_000).await, keys_per_s: 3_000.0, asked: asked.clone() };
+        let mut pages = Store::new(Arc::new(line)).pages(KeyRange::prefix("/n/"), None);
+        pages.next.as_mut().unwrap().limit = 20_000;
+        let mut keys = 0;
+        while let Some(page) = pages.next().await.unwrap() {
+            keys += page.len();
+        }
+        assert_eq!(keys, 30_000);
+        assert_eq!(*asked.lock().unwrap(), [20_000, 5_000, 5_000, 5_000, 5_000, 5_000, 5_000]);
+    }
 }
