@@ -156,8 +156,7 @@ mod tests {
         let read = line.read_all(KeyRange::prefix("/n/"), None).await.unwrap();
         let expected = store.range(RangeRequest::all(KeyRange::prefix("/n/"))).await.unwrap();
         assert_eq!((read.kvs, read.header, read.count), (expected.kvs, expected.header, expected.count));
-        let asked = asked.lock().unwrap().clone();
-        asked
+        asked.lock().unwrap().clone()
     }
 
     #[tokio::test(start_paused = true)]

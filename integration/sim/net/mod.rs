@@ -36,7 +36,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::{checker, number};
+use super::{checker, number, shorten};
 use cluster::Cluster;
 use effects::Effects;
 use ledger::Ledger;
@@ -65,9 +65,9 @@ struct Ran {
     log: String,
 }
 
-fn run(seed: u64) -> Result<Ran, String> {
+fn run(script: &Script, seed: u64) -> Result<Ran, String> {
     // A panic has a seed too.
-    std::panic::catch_unwind(|| simulate(seed, Script::of(seed), story)).unwrap_or_else(|panic| {
+    std::panic::catch_unwind(|| simulate(seed, script.clone(), story)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         Err(format!("panicked: {}", text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()))
     })
@@ -206,8 +206,8 @@ async fn watched(world: &World, time: Duration) -> Result<(), String> {
     Ok(())
 }
 
-fn told(seed: u64, error: &str) -> String {
-    let Script { nodes, two_stores, auth, steps } = Script::of(seed);
+fn told(script: &Script, seed: u64, error: &str) -> String {
+    let Script { nodes, two_stores, auth, steps } = script;
     let steps: Vec<_> = steps.iter().map(|(pause, step)| format!("  +{:>6} ms {step:?}", pause.as_millis())).collect();
     format!("SIM_SEED={seed}: {error}\n{nodes} nodes, two stores: {two_stores}, users: {auth}\n{}", steps.join("\n"))
 }
@@ -223,7 +223,7 @@ fn run_all(seeds: &[u64], hunt: bool) -> BTreeMap<u64, Result<Ran, String>> {
                     && !(hunt && failed(&results.lock().unwrap()))
                 {
                     // The log is only for whoever compares two.
-                    let result = run(*seed).map(|ran| Ran { log: String::new(), ..ran });
+                    let result = run(&Script::of(*seed), *seed).map(|ran| Ran { log: String::new(), ..ran });
                     results.lock().unwrap().insert(*seed, result);
                 }
             });
@@ -248,7 +248,11 @@ fn what_must_always_hold_holds_over_a_network() {
         assert!(!hunt, "found with {} seeds, by seed {seed}: {error}", seed - first + 1);
         let others: Vec<_> =
             failed.iter().skip(1).map(|(seed, error)| format!("{seed}: {}", &error[..error.len().min(300)])).collect();
-        panic!("{} of {} seeds failed\n{}\nothers: {}", failed.len(), results.len(), told(*seed, error), others.join("\n"));
+        let script = Script::of(*seed);
+        let (steps, error) =
+            shorten(&script.steps, |steps| run(&Script { steps: steps.to_vec(), ..script.clone() }, *seed).err());
+        let told = told(&Script { steps, ..script }, *seed, &error);
+        panic!("{} of {} seeds failed\n{told}\nothers: {}", failed.len(), results.len(), others.join("\n"));
     }
     let ran: Vec<&Ran> = results.values().flatten().collect();
     let revisions: u64 = ran.iter().map(|ran| ran.revisions).sum();
@@ -263,7 +267,8 @@ fn what_must_always_hold_holds_over_a_network() {
 #[test]
 fn a_seed_is_a_run_over_a_network_byte_for_byte() {
     for seed in 1..=number("SIM_SEEDS").unwrap_or(6) {
-        let (one, two) = (run(seed).unwrap(), run(seed).unwrap());
+        let script = Script::of(seed);
+        let (one, two) = (run(&script, seed).unwrap(), run(&script, seed).unwrap());
         let differs = one.log.lines().zip(two.log.lines()).find(|(one, two)| one != two);
         assert_eq!(differs, None, "seed {seed}");
         assert_eq!(one.log.len(), two.log.len(), "seed {seed}");
