@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::process::{At, Grip};
 use super::script::{Fault, Node, Who};
-use super::world::{World, write};
+use super::setup::write;
+use super::world::World;
 
 /// Disasters that had an effect; those of single calls and watches are counted by [`enlist::store::memory::faults`].
 #[derive(Debug, Clone, Copy, Default)]

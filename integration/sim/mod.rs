@@ -19,6 +19,8 @@ mod races;
 mod refused;
 mod scenes;
 mod script;
+mod seeds;
+mod setup;
 mod small;
 mod snares;
 mod timeline;
@@ -26,8 +28,6 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use enlist::store::memory::faults::FaultCounts;
@@ -35,6 +35,7 @@ use tokio::time::Instant;
 
 use disaster::Done;
 use script::{Fault, Script, Step};
+use seeds::{caught, is_hunt, number, show_logs};
 use world::World;
 
 /// Seeds of one test run: enough that each fault that was put in on purpose is found, few enough for every commit.
@@ -55,14 +56,9 @@ struct Ran {
 }
 
 fn run(script: &Script, seed: u64) -> Result<Ran, String> {
-    let run = || {
+    caught(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(live(script, seed))
-    };
-    // A panic has a seed and a script too.
-    std::panic::catch_unwind(run).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        Err(format!("panicked: {}", text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()))
     })
 }
 
@@ -123,107 +119,25 @@ async fn watched(world: &World, time: Duration) -> Result<(), String> {
     Ok(())
 }
 
-/// The fewest steps found that still fail: they are left out one by one, from the end. `run` says what goes wrong.
-fn shorten<S: Clone>(steps: &[S], run: impl Fn(&[S]) -> Option<String>) -> (Vec<S>, String) {
-    let mut shortest = steps.to_vec();
-    let mut error = run(&shortest).unwrap_or_default();
-    let tries = number("SIM_TRIES").map_or(120, |tries| usize::try_from(tries).unwrap());
-    for index in (0..steps.len()).rev().take(tries) {
-        let mut shorter = shortest.clone();
-        shorter.remove(index);
-        if let Some(why) = run(&shorter) {
-            (shortest, error) = (shorter, why);
-        }
-    }
-    (shortest, error)
-}
-
-fn told(script: &Script, seed: u64, error: &str) -> String {
-    let steps: Vec<_> = script.steps.iter().map(|(pause, step)| format!("  +{:>6} ms {step:?}", pause.as_millis())).collect();
-    let Script { nodes, two_stores, .. } = script;
-    format!("SIM_SEED={seed}: {error}\n{nodes} nodes, two stores: {two_stores}\n{}", steps.join("\n"))
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap())
-}
-
-/// Runs seeds on all cores, in order, until one fails if `hunt`, else all.
-fn run_all(seeds: &[u64], hunt: bool) -> BTreeMap<u64, Result<Ran, String>> {
-    let next = AtomicU64::new(0);
-    let found = AtomicBool::new(false);
-    let results: Mutex<BTreeMap<u64, Result<Ran, String>>> = Mutex::new(BTreeMap::new());
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-            scope.spawn(|| {
-                while let Some(seed) = seeds.get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap())
-                    && !(hunt && found.load(Ordering::Relaxed))
-                {
-                    let result = run(&Script::of(*seed), *seed);
-                    found.fetch_or(result.is_err(), Ordering::Relaxed);
-                    results.lock().unwrap().insert(*seed, result);
-                }
-            });
-        }
-    });
-    results.into_inner().unwrap()
-}
-
-/// The seeds from `SIM_FIRST` on, `SIM_SEEDS` of them; or `SIM_SEED` alone.
-fn seeds() -> Vec<u64> {
-    let first = number("SIM_FIRST").unwrap_or(1);
-    number("SIM_SEED").map_or_else(|| (first..first + number("SIM_SEEDS").unwrap_or(SEEDS)).collect(), |seed| vec![seed])
-}
-
-/// For `scripts/mutants`: with `SIM_HUNT=1` it fails at the first seed that fails.
-fn hunted(seeds: &[u64]) {
-    for (count, (seed, result)) in (1..).zip(run_all(seeds, true)) {
-        if let Err(error) = result {
-            panic!("found with {count} seeds, by seed {seed}: {error}");
-        }
-    }
+/// What fails, at length.
+fn told(script: &Script, seed: u64) -> String {
+    let about = format!("{} nodes, two stores: {}", script.nodes, script.two_stores);
+    seeds::told(seed, &about, &script.steps, |steps| run(&Script { steps: steps.to_vec(), ..script.clone() }, seed).err())
 }
 
 #[test]
 fn what_must_always_hold_holds_under_faults() {
-    let seeds = seeds();
-    if let Ok(level) = std::env::var("SIM_LOG") {
-        let _ = tracing_subscriber::fmt().with_env_filter(format!("enlist={level}")).with_writer(std::io::stderr).try_init();
-    }
-    if number("SIM_HUNT").is_some() {
-        return hunted(&seeds);
-    }
-    let started = std::time::Instant::now();
-    let results = run_all(&seeds, false);
-    let failed: Vec<_> = results.iter().filter_map(|(seed, result)| Some((*seed, result.as_ref().err()?))).collect();
-    if let Some((seed, _)) = failed.first() {
-        let script = Script::of(*seed);
-        let (steps, error) =
-            shorten(&script.steps, |steps| run(&Script { steps: steps.to_vec(), ..script.clone() }, *seed).err());
-        let script = Script { steps, ..script };
-        let others: Vec<_> =
-            failed.iter().skip(1).map(|(seed, error)| format!("{seed}: {}", &error[..error.len().min(300)])).collect();
-        panic!(
-            "{} of {} seeds failed\n{}\nothers: {}",
-            failed.len(),
-            results.len(),
-            told(&script, *seed, &error),
-            others.join("\n")
-        );
-    }
-    if seeds.len() < 100 {
+    show_logs();
+    let (seeds, started) = (seeds::seeds(SEEDS), std::time::Instant::now());
+    let results = seeds::run_all(&seeds, |seed| run(&Script::of(seed), seed));
+    seeds::assert_all_good(&results, |seed| told(&Script::of(seed), seed));
+    if seeds.len() < 100 || is_hunt() {
         return;
     }
     let revisions: u64 = results.values().flatten().map(|ran| ran.revisions).sum();
     eprintln!("{} seeds, {revisions} revisions checked, {:.1?}", seeds.len(), started.elapsed());
     assert!(revisions > 100 * results.len() as u64, "{revisions}");
     effects::assert_enough(results.values().flatten(), results.len() as u64);
-}
-
-#[test]
-fn what_fails_is_told_without_the_steps_that_do_not_matter() {
-    let fails = |steps: &[u32]| (steps.contains(&3) && steps.contains(&7)).then(|| format!("{} steps", steps.len()));
-    assert_eq!(shorten(&(0..20).collect::<Vec<_>>(), fails), (vec![3, 7], "2 steps".to_owned()));
 }
 
 #[test]

@@ -148,6 +148,6 @@ fn pool_that_is_edited(rng: &mut fastrand::Rng, node: Node, nodes: usize) -> Ste
         (ms(rng, 2_000, 5_000), edit),
         (ms(rng, 0, 2_000), ask((node + 1) % nodes)),
         (ms(rng, 0, 2_000), gone),
-        (ms(rng, 2_000, 30_000), Step::Define(super::world::POOLS[0])),
+        (ms(rng, 2_000, 30_000), Step::Define(super::setup::POOLS[0])),
     ]
 }

@@ -10,7 +10,8 @@ use enlist::store::keys::Role;
 use tokio::time::Instant;
 
 use super::script::{Fault, Node, Step, Who};
-use super::world::{World, write};
+use super::setup::write;
+use super::world::World;
 use super::{QUIET_MAX, checker, number};
 use crate::history::steps::Allowed;
 

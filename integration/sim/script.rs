@@ -7,7 +7,7 @@ use enlist::store::memory::faults::{FaultPlan, Snare};
 
 use super::process::At;
 use super::races;
-use super::world::{GROUPS, OTHER_POOLS, POOLS};
+use super::setup::{GROUPS, OTHER_POOLS, POOLS};
 use crate::history::steps::Allowed;
 
 /// How often a step is the beginning of a race that is set up on purpose.

@@ -21,12 +21,12 @@ use tokio_util::sync::CancellationToken;
 use super::checker::walk;
 use super::held::Waiting;
 use super::number;
+use super::setup::{LEASE_TTL, write};
 use super::timeline::Timeline;
-use super::world::{World, write};
+use super::world::World;
 use crate::history::quiet::not_settled;
 use crate::history::steps::Allowed;
 
-const LEASE_TTL: Duration = Duration::from_secs(4);
 /// A run that has not settled after so many calls is a fault.
 const CALLS_MAX: usize = 2_000;
 

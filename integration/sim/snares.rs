@@ -163,7 +163,7 @@ fn shortened_hold(rng: &mut fastrand::Rng, node: Node) -> Steps {
     let mut steps = asks(rng, node, "a");
     steps.push((ms(rng, 3_000, 5_000), Step::Kill(node)));
     steps.push((ms(rng, 0, 2_000), Step::Define(shorter)));
-    steps.push((ms(rng, 22_000, 30_000), Step::Define(super::world::POOLS[0])));
+    steps.push((ms(rng, 22_000, 30_000), Step::Define(super::setup::POOLS[0])));
     steps
 }
 

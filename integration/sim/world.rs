@@ -2,23 +2,21 @@
 //! of them. The roles and the agents are the real ones.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
 
+use enlist::agent::AgentExit;
 use enlist::agent::host::Face;
 use enlist::agent::sim::{ChildScript, SimMachine, SimNet};
-use enlist::agent::{AgentExit, AgentSettings};
 use enlist::allocator::{self, AllocatorSettings};
 use enlist::manager::{self, ManagerSettings};
-use enlist::model::documents::{Document, parse, to_stored};
 use enlist::model::label::Label;
 use enlist::model::names::Revision;
 use enlist::reconcile::{Context, Site};
 use enlist::relay::{self, RelaySettings};
-use enlist::store::api::{Compare, Key, Op, StoreError, Txn};
+use enlist::store::api::{Compare, Key, Op, Txn};
 use enlist::store::keys::{Prefix, Role};
+use enlist::store::memory::MemoryEtcd;
 use enlist::store::memory::faults::{FaultPlan, Faults, FaultyClient};
-use enlist::store::memory::{MemoryEtcd, MemoryOptions, ProgressKind};
 use enlist::store::wire::Stored as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,39 +26,13 @@ use super::disaster::Done;
 use super::eyes::{Eyes, Twice};
 use super::process::{Clock, Process};
 use super::script::{Node, Step};
+use super::setup::{self, GROUPS, LEADER_TTL, POOLS, Wanted, agent_settings, first_settings, machine, options, skew, write};
 use super::timeline::Timeline;
 
-/// Short, so that a life fits into minutes.
-pub(crate) const LEASE_TTL: Duration = Duration::from_secs(4);
 /// A write that a snare waits for is sent within this, or never: the longest hold, and what comes before it.
 const SNARE_MAX: Duration = Duration::from_secs(45);
 /// Instances of each role.
 const INSTANCES: usize = 2;
-
-/// The pools that a world starts with. `w` withdraws: its promise is checked at every moment.
-pub(crate) const POOLS: [&str; 5] = [
-    "{kind: Pool, name: a, cidrs: [10.0.0.0/30], ports: 8000-8003, selector: pool=a, hold: 20s, cooldown: 5s}",
-    "{kind: Pool, name: s, cidrs: [10.1.0.0/31, 'fd00::/127'], ports: 8000-8002, sharing: shared, selector: pool=s, hold: 15s, cooldown: 5s}",
-    "{kind: Pool, name: h, sharing: host, domain: host, ports: 8000-8019, selector: pool=h, hold: 10s, cooldown: 0s}",
-    "{kind: Pool, name: w, cidrs: [10.2.0.0/31], selector: pool=w, hold: 30s, cooldown: 5s, on_isolation: withdraw}",
-    "{kind: Pool, name: t, cidrs: [10.3.0.1/32], ports: 8000-8000, sharing: shared, selector: pool=t, hold: 10s, cooldown: 2s}",
-];
-
-/// Other words of the same pools.
-pub(crate) const OTHER_POOLS: [&str; 4] = [
-    "{kind: Pool, name: a, cidrs: [10.0.0.0/31], ports: 8000-8003, selector: pool=a, hold: 20s, cooldown: 5s, on_mismatch: move}",
-    "{kind: Pool, name: s, cidrs: [10.1.0.0/32, 'fd00::/127'], ports: 8000-8009, sharing: shared, selector: pool=s, hold: 15s, cooldown: 5s}",
-    "{kind: Pool, name: a, cidrs: [10.0.0.0/28], ports: 8000-8003, selector: 'pool in (a,s)', priority: 5, hold: 25s, cooldown: 2s}",
-    "{kind: Pool, name: w, cidrs: [10.2.0.0/30], selector: pool=w, hold: 31s, cooldown: 6s, on_isolation: withdraw}",
-];
-
-/// The groups that a world starts with, and others.
-pub(crate) const GROUPS: [&str; 4] = [
-    "{kind: Group, name: all, selector: ''}",
-    "{kind: Group, name: by-pool, selector: pool, keyed_by: [pool], port: main}",
-    "{kind: Group, name: all, selector: 'pool!=h'}",
-    "{kind: Group, name: odd, selector: 'n in (1,3,5)'}",
-];
 
 /// Everything there is.
 pub(crate) struct World {
@@ -77,7 +49,7 @@ pub(crate) struct World {
     pub(super) agents: BTreeMap<Node, Process<AgentExit>>,
     /// When the last pause of a node's agent was over.
     pub(super) paused_until: BTreeMap<Node, Instant>,
-    settings: Vec<(String, usize)>,
+    settings: Vec<Wanted>,
     /// Machines that were installed anew: a silent earlier installation may still hold their id.
     reinstalled: BTreeSet<Node>,
     /// Ids that somebody else called himself as well: their agents may be told that it is another's.
@@ -91,35 +63,12 @@ pub(crate) struct World {
     pub(super) roles: BTreeMap<(Role, usize), Process<anyhow::Result<()>>>,
 }
 
-/// Half of the worlds have an etcd that shows its oddities at once: few revisions a response, in fragments, and, in a third of
-/// those, progress that lies. A second cluster takes small transactions then, so that a cut needs several.
-pub(crate) fn options(seed: u64, second: bool) -> MemoryOptions {
-    let usual = MemoryOptions::default();
-    if seed.is_multiple_of(2) {
-        return usual;
-    }
-    let max_txn_ops = if second { 12 } else { 64 };
-    let odd = MemoryOptions { catch_up_revisions: 3, fragment_bytes: 700, max_txn_ops, ..usual };
-    if seed.is_multiple_of(3) {
-        return MemoryOptions { progress: ProgressKind::Lie, version: "3.4.23".to_owned(), ..odd };
-    }
-    odd
-}
-
 impl World {
     pub(crate) async fn new(seed: u64, nodes: usize, two_stores: bool) -> World {
         let source = MemoryEtcd::with_options(options(seed, false));
         let destination = if two_stores { MemoryEtcd::with_options(options(seed, true)) } else { source.clone() };
         let (net, eyes) = (SimNet::default(), Eyes::open());
-        let machine = |n: usize| {
-            let ip: IpAddr = format!("192.0.2.{}", n + 1).parse().unwrap();
-            let machine = SimMachine::new(&net, &format!("m{n}"), ip);
-            machine.set_child(Some(ChildScript::default()));
-            eyes.watch(&format!("m{n}"), &machine);
-            machine
-        };
-        let machines = (0..nodes).map(machine).collect();
-        let settings = (0..nodes).map(|n| (["a", "s", "h", "w"][n % 4].to_owned(), 0)).collect();
+        let machines = (0..nodes).map(|node| machine(&net, &eyes, node)).collect();
         let mut world = World {
             source: Timeline::new(source),
             destination: Timeline::new(destination),
@@ -132,7 +81,7 @@ impl World {
             machines,
             agents: BTreeMap::new(),
             paused_until: BTreeMap::new(),
-            settings,
+            settings: first_settings(nodes),
             reinstalled: BTreeSet::new(),
             contested: BTreeSet::new(),
             ended_without_cause: Vec::new(),
@@ -182,13 +131,11 @@ impl World {
 
     fn context(&mut self) -> (Context, Clock) {
         self.started += 1;
-        // Hosts' clocks are minutes apart.
-        let skew = Duration::from_secs((self.seed.wrapping_mul(31).wrapping_add(self.started * 97)) % 600);
         let clock = Clock::default();
         let context = Context {
             identity: format!("p{}", self.started),
             seed: self.seed.wrapping_add(self.started),
-            wall: clock.wall(skew),
+            wall: clock.wall(skew(self.seed, self.started)),
             shutdown: CancellationToken::new(),
         };
         (context, clock)
@@ -204,12 +151,7 @@ impl World {
     }
 
     async fn define(&self, text: &str) {
-        let document = parse("sim", text).unwrap().remove(0);
-        let (store, key) = match &document {
-            Document::Pool(pool) => (self.source.etcd().store(), Self::prefix().pool(&pool.name)),
-            Document::Group(group) => (self.destination.etcd().store(), Self::prefix().group(&group.name)),
-        };
-        write(&store, Op::put(key, to_stored(&document))).await;
+        setup::define(text, self.source.etcd(), self.destination.etcd()).await;
     }
 
     pub(super) fn start_role(&mut self, role: Role, instance: usize) {
@@ -218,7 +160,7 @@ impl World {
         let (from, to) = (self.faults.client(self.source.etcd().store()), self.faults.client(self.destination.etcd().store()));
         let site = |link: &FaultyClient| Site { store: link.store(), prefix: Self::prefix() };
         let (source, destination) = (site(&from), site(&to));
-        let leader_ttl = Duration::from_secs(3);
+        let leader_ttl = LEADER_TTL;
         let links = vec![from, to];
         let process = match role {
             Role::Allocator => {
@@ -236,27 +178,13 @@ impl World {
         self.roles.insert((role, instance), process);
     }
 
-    fn agent_settings(&self, id: Node, node: Node) -> AgentSettings {
-        let (pool, ports) = self.settings[node].clone();
-        let mut settings = AgentSettings::new(format!("n{id}").parse().unwrap());
-        settings.variables.insert("pool", &pool).unwrap();
-        settings.variables.insert("n", &id.to_string()).unwrap();
-        settings.ports = ["main", "extra", "more"][..=ports].iter().map(|name| name.parse().unwrap()).collect();
-        settings.lease_ttl = LEASE_TTL;
-        settings.stop_timeout = Duration::from_secs(1);
-        settings.hook_limit = Duration::from_secs(1);
-        settings.no_host_facts = true;
-        settings.command = vec!["serve".into()];
-        settings
-    }
-
     /// An agent on machine `node` that calls itself `id`.
     fn agent(&mut self, id: Node, node: Node) -> Process<AgentExit> {
         let (context, clock) = self.context();
         let shutdown = context.shutdown.clone();
         let link = self.faults.client(self.source.etcd().store());
         let site = Site { store: link.store(), prefix: Self::prefix() };
-        let work = enlist::agent::run(site, self.agent_settings(id, node), context, self.machines[node].process());
+        let work = enlist::agent::run(site, agent_settings(id, &self.settings[node]), context, self.machines[node].process());
         Process::start(work, vec![link], shutdown, clock)
     }
 
@@ -457,13 +385,5 @@ impl World {
         for (_, process) in self.roles {
             process.kill().await;
         }
-    }
-}
-
-/// What an operator writes: a store without space refuses him too, and he goes without.
-pub(super) async fn write(store: &enlist::Store, op: Op) {
-    match store.txn(Txn { then: vec![op], ..Txn::default() }).await {
-        Ok(_) | Err(StoreError::NoSpace) => {}
-        Err(error) => panic!("{error}"),
     }
 }

@@ -143,15 +143,8 @@ async fn traces(site: &Site) -> anyhow::Result<Traces> {
         page.kvs.iter().for_each(|kv| traces.add(&site.prefix, &kv.key));
         revision = revision.or(Some(page.header.revision)).filter(|revision| *revision != Revision::NONE);
         let Some(last) = page.kvs.last().filter(|_| page.more) else { return Ok(traces) };
-        range.start = after(&last.key);
+        range.start = last.key.successor();
     }
-}
-
-/// The key right after this one.
-fn after(key: &Key) -> Key {
-    let mut bytes = key.as_bytes().to_vec();
-    bytes.push(0);
-    Key::from(bytes)
 }
 
 fn confirmed(found: u64) -> anyhow::Result<bool> {
@@ -171,7 +164,7 @@ pub async fn remove(site: &Site) -> anyhow::Result<u64> {
         let request = RangeRequest { limit: PAGE, keys_only: true, ..RangeRequest::all(site.prefix.range()) };
         let page = site.store.range(request).await.with_context(|| format!("failed to list {}/", site.prefix))?;
         let (Some(first), Some(last)) = (page.kvs.first(), page.kvs.last()) else { return Ok(removed) };
-        let range = KeyRange::between(first.key.clone(), after(&last.key));
+        let range = KeyRange::between(first.key.clone(), last.key.successor());
         let txn = Txn { then: vec![Op::Delete(range)], ..Txn::default() };
         site.store.txn(txn).await.with_context(|| format!("failed to remove keys below {}/", site.prefix))?;
         removed += page.kvs.len() as u64;

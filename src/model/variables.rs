@@ -1,13 +1,15 @@
 //! Variables: the selectable name → value pairs of a node (patent: 变量信息). They obey Kubernetes' label rules.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::names::is_rfc1123_subdomain;
-use super::recent;
+use super::{recent, text};
 
 /// The longest value, and the longest name without its prefix, in characters.
 pub const VALUE_MAX: usize = 63;
@@ -92,7 +94,27 @@ impl Serialize for Variables {
 
 impl<'de> Deserialize<'de> for Variables {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        BTreeMap::deserialize(deserializer)?.try_into().map_err(D::Error::custom)
+        // In order, and of a name that is there twice the last one.
+        let pairs = BTreeMap::<Shared, Shared>::deserialize(deserializer)?;
+        pairs.iter().try_for_each(|(name, value)| check(&name.0, &value.0)).map_err(D::Error::custom)?;
+        Ok(Variables(pairs.into_iter().map(|(name, value)| (name.0, value.0)).collect()))
+    }
+}
+
+/// A text that is shared with one that was met a moment ago.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Shared(Arc<str>);
+
+impl FromStr for Shared {
+    type Err = Infallible;
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Shared(recent::shared(text)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Shared {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::deserialize(deserializer)
     }
 }
 

@@ -31,6 +31,12 @@ impl Key {
     pub fn into_bytes(self) -> Bytes {
         self.0
     }
+
+    /// The first key after this one.
+    #[must_use]
+    pub fn successor(&self) -> Key {
+        Key([self.as_bytes(), &[0]].concat().into())
+    }
 }
 
 impl From<String> for Key {
@@ -247,6 +253,17 @@ pub struct Txn {
     pub then: Vec<Op>,
     /// Done if not.
     pub otherwise: Vec<Op>,
+}
+
+impl Txn {
+    /// Whether it can change anything, in whatever branch.
+    pub fn writes(&self) -> bool {
+        self.then.iter().chain(&self.otherwise).any(|op| match op {
+            Op::Put { .. } | Op::Delete(_) => true,
+            Op::Get(_) => false,
+            Op::Txn(inner) => inner.writes(),
+        })
+    }
 }
 
 /// What a transaction did.
@@ -547,5 +564,23 @@ mod tests {
         assert!(range.contains(&"/e/nodes/node1/label".into()));
         assert!(!range.contains(&"/e/nodes/node10/label".into()));
         assert!(KeyRange::prefix(vec![0xff]).contains(&vec![0xff, 1].into()));
+    }
+
+    #[test]
+    fn a_transaction_writes_if_any_branch_of_any_depth_does() {
+        let read = || Txn { then: vec![Op::get("a")], otherwise: vec![Op::get("b")], ..Txn::default() };
+        assert!(!Txn { then: vec![Op::Txn(read())], ..read() }.writes());
+        for write in [Op::put("a", "v"), Op::delete("a")] {
+            let otherwise = Txn { otherwise: vec![write.clone()], ..read() };
+            assert!(otherwise.writes() && Txn { then: vec![write], ..read() }.writes());
+            assert!(Txn { then: vec![Op::get("c"), Op::Txn(otherwise)], ..read() }.writes());
+        }
+    }
+
+    #[test]
+    fn nothing_is_between_a_key_and_its_successor() {
+        let key = Key::from("/e/a");
+        assert_eq!(key.successor().as_bytes(), b"/e/a\0");
+        assert!(key < key.successor() && key.successor() < Key::from("/e/a\u{1}") && key.successor() < Key::from("/e/aa"));
     }
 }

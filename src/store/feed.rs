@@ -16,7 +16,6 @@ use crate::store::api::{
     Event, Header, KeyRange, KeyValue, RangeRequest, RangeResponse, Store, StoreError, Watch, WatchMessage, WatchRequest,
 };
 use crate::store::backoff::Backoff;
-use crate::store::pages::after;
 use crate::store::watch::{Listed, Reread, Verdict, WatchMachine, Witness, progress_is_barrier};
 
 /// Updates that may wait for a slow consumer. Beyond it the feed stops reading and etcd counts it as a slow watcher.
@@ -50,7 +49,7 @@ impl Scope {
             [one] => one.clone(),
             several => KeyRange {
                 start: several.iter().map(|range| range.start.clone()).min().unwrap_or_default(),
-                end: several.iter().map(|range| range.end.clone().unwrap_or_else(|| after(&range.start))).max(),
+                end: several.iter().map(|range| range.end.clone().unwrap_or_else(|| range.start.successor())).max(),
             },
         }
     }

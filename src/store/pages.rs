@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::api::{Header, Key, KeyRange, KeyValue, RangeRequest, RangeResponse, Store, StoreError};
+use super::api::{Header, KeyRange, KeyValue, RangeRequest, RangeResponse, Store, StoreError};
 use crate::model::names::Revision;
 
 /// Keys of the first page: 5,000 labels of usual size are 2–3 MiB and take 10–12 ms to serve.
@@ -73,7 +73,7 @@ impl Pages {
         match page.kvs.last().filter(|_| page.more) {
             None => self.next = None,
             Some(last) => {
-                request.range.start = after(&last.key);
+                request.range.start = last.key.successor();
                 request.revision = Some(header.revision);
                 if request.limit >= FIRST_KEYS && bytes(&page.kvs) <= GROWS_BYTES && took <= GROWS_WITHIN {
                     request.limit = (request.limit * 2).min(KEYS_MAX);
@@ -87,13 +87,6 @@ impl Pages {
     pub fn header(&self) -> Header {
         self.header.unwrap_or_default()
     }
-}
-
-/// The first key after this one.
-pub(super) fn after(key: &Key) -> Key {
-    let mut bytes = key.as_bytes().to_vec();
-    bytes.push(0);
-    Key::from(bytes)
 }
 
 fn bytes(kvs: &[KeyValue]) -> usize {

@@ -183,8 +183,11 @@ impl WatchMachine {
         let older = |kv: &KeyValue| self.own.as_ref().is_some_and(|w| w.key == kv.key && kv.mod_revision < w.revision);
         listed.is_older |= kvs.iter().any(older);
         let newest = kvs.iter().max_by_key(|kv| kv.mod_revision);
-        let before = listed.newest.as_ref().map(|kv| kv.mod_revision);
-        listed.newest = newest.filter(|kv| Some(kv.mod_revision) > before).cloned().or(listed.newest.take());
+        if let Some(newest) =
+            newest.filter(|kv| listed.newest.as_ref().is_none_or(|before| kv.mod_revision > before.mod_revision))
+        {
+            listed.newest = Some(newest.clone());
+        }
     }
 
     /// Everything was read whole: all pages were taken note of. Answers whether the store stepped back.

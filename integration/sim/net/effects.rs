@@ -1,7 +1,5 @@
 //! What the faults did: each knob must have had an effect on somebody, or it proves nothing.
 
-use std::fmt;
-
 /// Counts of effects, not of faults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Effects {
@@ -76,13 +74,6 @@ impl Effects {
             ("watches broken", self.watches_broken, 150),
             ("leases ended", self.expired, 8),
         ]
-    }
-}
-
-impl fmt::Display for Effects {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let told: Vec<String> = self.all().iter().map(|(name, count, _)| format!("{name} {count}")).collect();
-        f.write_str(&told.join(", "))
     }
 }
 

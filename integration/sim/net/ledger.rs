@@ -10,8 +10,6 @@ use enlist::store::around::Around;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::member::writes;
-
 /// Clones are the same ledger.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ledger(Arc<Mutex<BTreeMap<Entry, Count>>>);
@@ -67,7 +65,7 @@ impl Around for Noted {
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
-        if writes(&txn) {
+        if txn.writes() {
             self.ledger.change(&self.host, &txn, |count| count.asked += 1);
         }
         self.inner.txn(txn).boxed()

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use enlist::store::api::{Header, LeaseId, Op, StoreError, Txn};
+use enlist::store::api::{Header, LeaseId, StoreError};
 use etcd_client::proto::{
     PbCompactionRequest, PbCompactionResponse, PbDeleteRequest, PbDeleteResponse, PbKvServer, PbKvService, PbLeaseGrantRequest,
     PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse, PbLeaseLeasesRequest, PbLeaseLeasesResponse,
@@ -113,7 +113,7 @@ impl PbKvService for Member {
 
     async fn txn(&self, request: Request<PbTxnRequest>) -> Answer<PbTxnResponse> {
         let txn = convert::txn(request.get_ref().clone())?;
-        let (writes, client, ledger) = (writes(&txn), peer(&request), self.cluster.ledger());
+        let (writes, client, ledger) = (txn.writes(), peer(&request), self.cluster.ledger());
         if writes {
             ledger.sent(&client, &txn);
         }
@@ -148,14 +148,6 @@ impl PbKvService for Member {
 /// Turned away at the door: such a write may be sent again.
 fn had_no_effect(refused: &Status) -> bool {
     ["no leader", "invalid auth token", "revision of auth store is old"].iter().any(|words| refused.message().contains(words))
-}
-
-pub(super) fn writes(txn: &Txn) -> bool {
-    txn.then.iter().chain(&txn.otherwise).any(|op| match op {
-        Op::Put { .. } | Op::Delete(_) => true,
-        Op::Get(_) => false,
-        Op::Txn(inner) => writes(inner),
-    })
 }
 
 #[tonic::async_trait]

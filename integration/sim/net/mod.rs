@@ -28,15 +28,14 @@ mod script;
 mod watches;
 mod world;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::{checker, number, shorten};
+use super::checker;
+use super::seeds::{self, caught, is_hunt, number, show_logs};
 use cluster::Cluster;
 use effects::Effects;
 use ledger::Ledger;
@@ -66,11 +65,7 @@ struct Ran {
 }
 
 fn run(script: &Script, seed: u64) -> Result<Ran, String> {
-    // A panic has a seed too.
-    std::panic::catch_unwind(|| simulate(seed, script.clone(), story)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        Err(format!("panicked: {}", text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()))
-    })
+    caught(|| simulate(seed, script.clone(), story))
 }
 
 /// Builds the hosts and runs them until the story is over, which answers how long it took until all was quiet.
@@ -206,53 +201,21 @@ async fn watched(world: &World, time: Duration) -> Result<(), String> {
     Ok(())
 }
 
-fn told(script: &Script, seed: u64, error: &str) -> String {
-    let Script { nodes, two_stores, auth, steps } = script;
-    let steps: Vec<_> = steps.iter().map(|(pause, step)| format!("  +{:>6} ms {step:?}", pause.as_millis())).collect();
-    format!("SIM_SEED={seed}: {error}\n{nodes} nodes, two stores: {two_stores}, users: {auth}\n{}", steps.join("\n"))
-}
-
-/// Runs seeds on all cores, in order, until one fails if `hunt`, else all.
-fn run_all(seeds: &[u64], hunt: bool) -> BTreeMap<u64, Result<Ran, String>> {
-    let (next, results) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
-    let failed = |results: &BTreeMap<u64, Result<Ran, String>>| results.values().any(Result::is_err);
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-            scope.spawn(|| {
-                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed))
-                    && !(hunt && failed(&results.lock().unwrap()))
-                {
-                    // The log is only for whoever compares two.
-                    let result = run(&Script::of(*seed), *seed).map(|ran| Ran { log: String::new(), ..ran });
-                    results.lock().unwrap().insert(*seed, result);
-                }
-            });
-        }
-    });
-    results.into_inner().unwrap()
+/// What fails, at length.
+fn told(script: &Script, seed: u64) -> String {
+    let about = format!("{} nodes, two stores: {}, users: {}", script.nodes, script.two_stores, script.auth);
+    seeds::told(seed, &about, &script.steps, |steps| run(&Script { steps: steps.to_vec(), ..script.clone() }, seed).err())
 }
 
 #[test]
 fn what_must_always_hold_holds_over_a_network() {
-    if let Ok(level) = std::env::var("SIM_LOG") {
-        let _ = tracing_subscriber::fmt().with_env_filter(format!("enlist={level}")).with_writer(std::io::stderr).try_init();
-    }
-    let (first, hunt) = (number("SIM_FIRST").unwrap_or(1), number("SIM_HUNT").is_some());
-    let many = number("SIM_SEEDS").unwrap_or(SEEDS);
-    let seeds: Vec<u64> = number("SIM_SEED").map_or_else(|| (first..first + many).collect(), |seed| vec![seed]);
-    let started = std::time::Instant::now();
-    let results = run_all(&seeds, hunt);
-    let failed: Vec<_> = results.iter().filter_map(|(seed, result)| Some((*seed, result.as_ref().err()?))).collect();
-    if let Some((seed, error)) = failed.first() {
-        // For `scripts/mutants`.
-        assert!(!hunt, "found with {} seeds, by seed {seed}: {error}", seed - first + 1);
-        let others: Vec<_> =
-            failed.iter().skip(1).map(|(seed, error)| format!("{seed}: {}", &error[..error.len().min(300)])).collect();
-        let script = Script::of(*seed);
-        let (steps, error) =
-            shorten(&script.steps, |steps| run(&Script { steps: steps.to_vec(), ..script.clone() }, *seed).err());
-        let told = told(&Script { steps, ..script }, *seed, &error);
-        panic!("{} of {} seeds failed\n{told}\nothers: {}", failed.len(), results.len(), others.join("\n"));
+    show_logs();
+    let (seeds, started) = (seeds::seeds(SEEDS), std::time::Instant::now());
+    // The log is only for whoever compares two.
+    let results = seeds::run_all(&seeds, |seed| run(&Script::of(seed), seed).map(|ran| Ran { log: String::new(), ..ran }));
+    seeds::assert_all_good(&results, |seed| told(&Script::of(seed), seed));
+    if is_hunt() {
+        return;
     }
     let ran: Vec<&Ran> = results.values().flatten().collect();
     let revisions: u64 = ran.iter().map(|ran| ran.revisions).sum();

@@ -45,11 +45,11 @@ struct State {
     paused: BTreeMap<String, Vec<Waker>>,
     /// Open connections of each member, as it sees them, by their numbers; and who waits for what comes over them.
     connections: BTreeMap<String, BTreeMap<u64, Option<Waker>>>,
+    /// … and how many each client's host has, as that sees them.
+    held: BTreeMap<String, u64>,
     connections_made: u64,
     /// Members whose kernel closes their connections, because their process is gone.
     dying: BTreeSet<String>,
-    /// … and of each client's host, as that sees them.
-    held: BTreeMap<String, u64>,
     effects: Effects,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::network::LinkFault;
 use crate::history::steps::Allowed;
 use crate::sim::script::Node;
-use crate::sim::world::GROUPS;
+use crate::sim::setup::GROUPS;
 
 /// Hosts that run all three roles.
 pub(super) const ROLE_HOSTS: usize = 2;

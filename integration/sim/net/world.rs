@@ -2,20 +2,18 @@
 //! the adapter to etcd are the real ones; the model of etcd and the hosts' insides are those of the [simulation](super::super).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use enlist::Store;
+use enlist::agent::AgentExit;
 use enlist::agent::exit::Ending;
-use enlist::agent::sim::{ChildScript, SimMachine, SimNet};
-use enlist::agent::{AgentExit, AgentSettings};
+use enlist::agent::sim::{SimMachine, SimNet};
 use enlist::allocator::{self, AllocatorSettings};
 use enlist::manager::{self, ManagerSettings};
-use enlist::model::documents::{Document, parse, to_stored};
 use enlist::reconcile::{Context, Site, Wall};
 use enlist::relay::{self, RelaySettings};
-use enlist::store::api::{LeaseId, Op};
+use enlist::store::api::LeaseId;
 use enlist::store::etcd::StoreSettings;
 use enlist::store::keys::Role;
 use enlist::store::memory::MemoryEtcd;
@@ -31,8 +29,9 @@ use super::script::{ROLE_HOSTS, Script, Step};
 use crate::sim::checker::Sight;
 use crate::sim::eyes::Eyes;
 use crate::sim::script::Node;
+use crate::sim::setup::{self, GROUPS, LEADER_TTL, POOLS, Wanted, agent_settings, first_settings, options, skew};
 use crate::sim::timeline::Timeline;
-use crate::sim::world::{GROUPS, LEASE_TTL, POOLS, World as Memory, options, write};
+use crate::sim::world::World as Memory;
 
 /// The runtimes of the clients' hosts, by name: work is put onto them from outside.
 pub(super) type Runtimes = Arc<Mutex<BTreeMap<String, Handle>>>;
@@ -83,7 +82,7 @@ pub(super) struct World {
     machines: Vec<SimMachine>,
     agents: BTreeMap<Node, Process<AgentExit>>,
     roles: BTreeMap<(usize, Role), Process<anyhow::Result<()>>>,
-    settings: Vec<(String, usize)>,
+    settings: Vec<Wanted>,
 }
 
 /// The name of a node's host.
@@ -117,11 +116,7 @@ impl World {
             // A machine counts time on the clock of its own host.
             let runtime = runtimes.lock().unwrap()[&node_host(node)].clone();
             let _entered = runtime.enter();
-            let ip: IpAddr = format!("192.0.2.{}", node + 1).parse().unwrap();
-            let machine = SimMachine::new(&net, &format!("m{node}"), ip);
-            machine.set_child(Some(ChildScript::default()));
-            eyes.watch(&format!("m{node}"), &machine);
-            machine
+            setup::machine(&net, &eyes, node)
         };
         let machines = (0..script.nodes).map(machine).collect();
         let mut world = World {
@@ -139,7 +134,7 @@ impl World {
             machines,
             agents: BTreeMap::new(),
             roles: BTreeMap::new(),
-            settings: (0..script.nodes).map(|n| (["a", "s", "h", "w"][n % 4].to_owned(), 0)).collect(),
+            settings: first_settings(script.nodes),
         };
         for text in POOLS.iter().chain(&GROUPS[..2]) {
             world.define(text).await;
@@ -196,21 +191,17 @@ impl World {
         Site { store: self.store(host, cluster), prefix: Memory::prefix() }
     }
 
-    /// Who a process is; the clock comes when it runs.
-    fn identity(&mut self) -> (String, u64, Duration) {
-        self.started += 1;
-        // Hosts' clocks are minutes apart.
-        let skew = Duration::from_secs((self.seed.wrapping_mul(31).wrapping_add(self.started * 97)) % 600);
-        (format!("p{}", self.started), self.seed.wrapping_add(self.started), skew)
-    }
-
     fn start<T: Send + 'static>(
         &mut self,
         host: &str,
         work: impl FnOnce(Context) -> BoxFuture<'static, T> + Send + 'static,
     ) -> Process<T> {
-        let ((identity, seed, skew), shutdown) = (self.identity(), CancellationToken::new());
+        self.started += 1;
+        let (identity, seed, skew) =
+            (format!("p{}", self.started), self.seed.wrapping_add(self.started), skew(self.seed, self.started));
+        let shutdown = CancellationToken::new();
         let told = shutdown.clone();
+        // Its clock begins when it runs.
         let task = self.on_host(host, move || work(Context { identity, seed, wall: Wall::simulated(skew), shutdown: told }));
         Process { task, shutdown }
     }
@@ -223,7 +214,7 @@ impl World {
         let host = role_host(instance);
         let source = self.site(&host, &self.clusters[0]);
         let destination = self.second().map_or_else(|| source.clone(), |second| self.site(&host, second));
-        let leader_ttl = Duration::from_secs(3);
+        let leader_ttl = LEADER_TTL;
         let process = self.start(&host, move |context| match role {
             Role::Allocator => allocator::run(source, AllocatorSettings { leader_ttl, ..Default::default() }, context).boxed(),
             Role::Relay => relay::run(source, destination, RelaySettings { leader_ttl, ..Default::default() }, context).boxed(),
@@ -232,23 +223,9 @@ impl World {
         self.roles.insert((instance, role), process);
     }
 
-    fn agent_settings(&self, node: Node) -> AgentSettings {
-        let (pool, ports) = self.settings[node].clone();
-        let mut settings = AgentSettings::new(format!("n{node}").parse().unwrap());
-        settings.variables.insert("pool", &pool).unwrap();
-        settings.variables.insert("n", &node.to_string()).unwrap();
-        settings.ports = ["main", "extra", "more"][..=ports].iter().map(|name| name.parse().unwrap()).collect();
-        settings.lease_ttl = LEASE_TTL;
-        settings.stop_timeout = Duration::from_secs(1);
-        settings.hook_limit = Duration::from_secs(1);
-        settings.no_host_facts = true;
-        settings.command = vec!["serve".into()];
-        settings
-    }
-
     fn start_agent(&mut self, node: Node) {
         let host = node_host(node);
-        let (site, settings) = (self.site(&host, &self.clusters[0]), self.agent_settings(node));
+        let (site, settings) = (self.site(&host, &self.clusters[0]), agent_settings(node, &self.settings[node]));
         let machine = self.machines[node].clone();
         let process = self.start(&host, move |context| enlist::agent::run(site, settings, context, machine.process()).boxed());
         self.agents.insert(node, process);
@@ -320,12 +297,7 @@ impl World {
     }
 
     async fn define(&self, text: &str) {
-        let document = parse("sim", text).unwrap().remove(0);
-        let (store, key) = match &document {
-            Document::Pool(pool) => (self.source.etcd().store(), Memory::prefix().pool(&pool.name)),
-            Document::Group(group) => (self.destination().etcd().store(), Memory::prefix().group(&group.name)),
-        };
-        write(&store, Op::put(key, to_stored(&document))).await;
+        setup::define(text, self.source.etcd(), self.destination().etcd()).await;
     }
 
     async fn expire(&self, node: Node) {

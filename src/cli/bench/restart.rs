@@ -158,9 +158,7 @@ async fn plain_read(site: &Site) -> anyhow::Result<(Duration, usize, u64)> {
             keys += page.kvs.len();
             bytes += page.kvs.iter().map(|kv| (kv.key.as_bytes().len() + kv.value.len()) as u64).sum::<u64>();
             let Some(last) = page.kvs.last().filter(|_| page.more) else { break };
-            let mut after = last.key.as_bytes().to_vec();
-            after.push(0);
-            next.range.start = Key::from(after);
+            next.range.start = last.key.successor();
         }
     }
     Ok((began.elapsed(), keys, bytes))

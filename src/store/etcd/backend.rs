@@ -47,7 +47,7 @@ impl Backend for Etcd {
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
         async move {
-            let kind = if writes(&txn) { Kind::Write } else { Kind::Read };
+            let kind = if txn.writes() { Kind::Write } else { Kind::Read };
             let answer = self.pool.call(kind, |client| {
                 let mut client = client.kv_client().max_decoding_message_size(DECODED_BYTES_MAX);
                 let txn = convert::txn(&txn);
@@ -104,14 +104,4 @@ impl Backend for Etcd {
         }
         .boxed()
     }
-}
-
-/// Whether a transaction can change anything.
-fn writes(txn: &Txn) -> bool {
-    use crate::store::api::Op;
-    txn.then.iter().chain(&txn.otherwise).any(|op| match op {
-        Op::Put { .. } | Op::Delete(_) => true,
-        Op::Get(_) => false,
-        Op::Txn(inner) => writes(inner),
-    })
 }

@@ -10,7 +10,7 @@ pub(super) fn check(txn: &Txn, ops_max: usize, bytes_max: usize) -> Result<(), S
     check_level(&txn.then)?;
     check_level(&txn.otherwise)?;
     // Reads are not proposed to the cluster, and only proposals are bounded.
-    if writes(txn) && size(txn) > bytes_max { Err(StoreError::TooLarge) } else { Ok(()) }
+    if txn.writes() && size(txn) > bytes_max { Err(StoreError::TooLarge) } else { Ok(()) }
 }
 
 /// Compares, then-list and else-list are bounded each; children get what the widest of them leaves.
@@ -74,15 +74,6 @@ fn check_level(ops: &[Op]) -> Result<Touched, StoreError> {
         }
     }
     Ok(all)
-}
-
-/// Whether it can change anything.
-pub(super) fn writes(txn: &Txn) -> bool {
-    txn.then.iter().chain(&txn.otherwise).any(|op| match op {
-        Op::Put { .. } | Op::Delete(_) => true,
-        Op::Get(_) => false,
-        Op::Txn(inner) => writes(inner),
-    })
 }
 
 /// Whether it can make the store larger, in whatever branch.

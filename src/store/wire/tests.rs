@@ -12,6 +12,12 @@ use crate::model::status::Status;
 fn round_trip<T: Stored + PartialEq + std::fmt::Debug>(json: &str) -> T {
     let value = T::decode(json.as_bytes()).unwrap();
     assert_eq!(T::decode(&value.encode()).unwrap(), value);
+    // A newer one that happens to parse is not read as ours.
+    for (version, expected) in [("2", "v2"), ("0", "must be 1"), ("-1", "\"v\"")] {
+        let other = json.replacen("\"v\":1", &format!("\"v\":{version}"), 1);
+        let refused = T::decode(other.as_bytes()).unwrap_err();
+        assert!(refused.to_string().contains(expected), "{other}: {refused}");
+    }
     let before: serde_json::Value = serde_json::from_str(json).unwrap();
     let after: serde_json::Value = serde_json::from_slice(&value.encode()).unwrap();
     for (key, was) in before.as_object().unwrap() {
@@ -72,6 +78,9 @@ fn claims_holds_and_members_round_trip() {
     let _: Hold = round_trip(r#"{"v":1,"state":"held","extended":true,"hold_s":600,"since":"2026-01-01T00:00:00Z"}"#);
     let _: Member = round_trip(
         r#"{"v":1,"node":"edge-7","addresses":["10.20.4.17"],"ports":{"http":30412},"state":"ready","published":true}"#,
+    );
+    let _: RoleReport = round_trip(
+        r#"{"v":1,"identity":"a/1","version":"0.1.0","revision":9,"lag":0,"brake":"","last_pass":"","findings":0,"counters":{"assigned":2}}"#,
     );
     let _: Checkpoint =
         round_trip(r#"{"v":1,"source":"edge","cluster":"cdf818194e3a8c32","revision":812,"partial":{"to":900,"part":2}}"#);
