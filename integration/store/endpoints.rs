@@ -323,3 +323,31 @@ async fn an_election_is_waited_for() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_leases_are_kept_alive_on_a_few_streams() {
+    let etcd = Etcd::start(EtcdVersion::V3_5);
+    let store = etcd.store();
+    let mut kept = Vec::new();
+    for _ in 0..100 {
+        let (lease, _) = store.grant(60).await.unwrap();
+        kept.push(store.keep_alive(lease).await.unwrap());
+    }
+    for _ in 0..3 {
+        futures::future::join_all(kept.iter_mut().map(async |lease| assert_eq!(lease.beat().await, Ok(60)))).await;
+    }
+    let opened = streams_of_keep_alives(&etcd.endpoint).await;
+    assert!((1..=16).contains(&opened), "{opened} streams");
+}
+
+/// As etcd counts them.
+async fn streams_of_keep_alives(endpoint: &str) -> u64 {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut connection = tokio::net::TcpStream::connect(endpoint).await.unwrap();
+    connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    connection.read_to_string(&mut text).await.unwrap();
+    let counter = "grpc_server_started_total{grpc_method=\"LeaseKeepAlive\"";
+    let line = text.lines().find(|line| line.starts_with(counter)).unwrap_or_else(|| panic!("{text}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}

@@ -34,7 +34,7 @@ async fn conform(subject: Subject) {
             siblings_do_not_see_each_other, nothing_written_is_no_revision, the_width_of_each_level_is_bounded,
             a_key_is_written_once, an_unknown_lease_fails_the_whole, an_empty_range_is_a_compare, a_large_request_is_refused;
         lease: keys_of_a_lease_go_in_one_revision, a_beat_keeps_a_lease, a_lease_that_is_gone_says_so,
-            a_put_moves_its_key_to_its_lease;
+            many_beats_at_once_are_answered_each_for_its_lease, a_put_moves_its_key_to_its_lease;
         watch: events_come_in_order_after_created, a_resumed_watch_misses_nothing, one_revision_is_one_response,
             siblings_are_not_watched, large_responses_are_put_together, a_compacted_start_is_cancelled,
             a_start_in_the_future_shows_in_created, progress_is_answered, a_dropped_watch_is_cancelled,

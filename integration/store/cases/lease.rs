@@ -44,6 +44,24 @@ pub(crate) async fn a_beat_keeps_a_lease(subject: &Subject, keys: &str) {
     assert_eq!(subject.store.get(keys).await.unwrap().1, None);
 }
 
+pub(crate) async fn many_beats_at_once_are_answered_each_for_its_lease(subject: &Subject, _: &str) {
+    let mut leases = Vec::new();
+    for ttl in 60..110 {
+        leases.push((ttl, subject.store.grant(ttl).await.unwrap().0));
+    }
+    let (_, revoked) = leases[20];
+    subject.store.revoke(revoked).await.unwrap();
+    for _ in 0..3 {
+        let beats = leases.iter().map(async |(_, lease)| subject.store.keep_alive(*lease).await.unwrap().beat().await.unwrap());
+        for ((ttl, lease), left) in leases.iter().zip(futures::future::join_all(beats).await) {
+            assert_eq!(left.max(0), if *lease == revoked { 0 } else { i64::try_from(*ttl).unwrap() });
+        }
+    }
+    for (_, lease) in leases.iter().filter(|(_, lease)| *lease != revoked) {
+        subject.store.revoke(*lease).await.unwrap();
+    }
+}
+
 pub(crate) async fn a_lease_that_is_gone_says_so(subject: &Subject, keys: &str) {
     let (lease, _) = subject.store.grant(60).await.unwrap();
     let (mut running, mut fresh) =

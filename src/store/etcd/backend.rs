@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 
 use super::connect::Connect;
 use super::convert;
-use super::keep_alive::EtcdKeepAlive;
+use super::keep_alive::{EtcdKeepAlive, KeepAlives};
 use super::pool::Pool;
 use super::settings::StoreSettings;
 use super::turns::Kind;
@@ -24,11 +24,13 @@ pub(super) const DECODED_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Etcd {
     pool: Arc<Pool>,
+    keep_alives: Arc<KeepAlives>,
 }
 
 impl Etcd {
     pub(super) fn new(connect: Arc<dyn Connect>, settings: StoreSettings) -> Result<Self, StoreError> {
-        Ok(Etcd { pool: Arc::new(Pool::new(connect, settings)?) })
+        let pool = Arc::new(Pool::new(connect, settings)?);
+        Ok(Etcd { keep_alives: Arc::new(KeepAlives::new(pool.clone())), pool })
     }
 }
 
@@ -88,7 +90,7 @@ impl Backend for Etcd {
     }
 
     fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {
-        let keep_alive: Box<dyn KeepAlive> = Box::new(EtcdKeepAlive::new(self.pool.clone(), lease));
+        let keep_alive: Box<dyn KeepAlive> = Box::new(EtcdKeepAlive::new(self.keep_alives.clone(), lease));
         async move { Ok(keep_alive) }.boxed()
     }
 

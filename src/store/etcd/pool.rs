@@ -24,7 +24,7 @@ pub(super) const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 /// for one of them, and must have time left for it.
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 /// A call whose caller gave up after so long says something about its endpoint.
-const SUSPECT_AFTER: Duration = Duration::from_millis(500);
+pub(super) const SUSPECT_AFTER: Duration = Duration::from_millis(500);
 
 /// The endpoints of a cluster.
 #[derive(Debug)]
@@ -154,7 +154,7 @@ impl Pool {
         loop {
             let turn = turns.next().await?;
             let slot = self.slot(turn.index);
-            let attempt = async { request(slot.connect(self).await?, slot.name.clone()).await };
+            let attempt = async { request(Box::pin(slot.connect(self)).await?, slot.name.clone()).await };
             let suspicion = self.suspect(turn.index);
             let outcome = timeout_at(turn.until, attempt).await;
             suspicion.dispel();
@@ -281,7 +281,8 @@ impl Slot {
         let Numbered { client, number } = match &*shared {
             Some(numbered) => numbered,
             None => {
-                let client = self.connect(pool).await?;
+                // In a box of its own: it is needed once, and would be most of every call's future.
+                let client = Box::pin(self.connect(pool)).await?;
                 shared.insert(Numbered { client, number: pool.made.fetch_add(1, Ordering::Relaxed) + 1 })
             }
         };
