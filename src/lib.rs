@@ -2,7 +2,7 @@
 //!
 //! A service registers itself with [`Agent::builder`] on a [`Store`]; what it is given is an [`Assignment`]. The roles that answer
 //! are [`allocator`], [`relay`] and [`manager`], each a `run` function over a [`reconcile::Site`]; they meet only in the store. What
-//! they read and write is in [`model`] ([`Pool`], [`Group`], [`Label`], [`Variables`], [`Selector`]), what they decide in [`plan`].
+//! they read and write is in [`model`] ([`Pool`], [`Group`], [`Label`], [`Variables`], [`Ports`], [`Selector`]), what they decide in [`plan`].
 //!
 //! ```no_run
 //! use enlist::store::etcd::StoreSettings;
@@ -36,6 +36,7 @@ pub use model::assignment::Assignment;
 pub use model::group::Group;
 pub use model::label::Label;
 pub use model::pool::Pool;
+pub use model::ports::Ports;
 pub use model::selector::Selector;
 pub use model::variables::Variables;
 pub use store::api::Store;

@@ -106,7 +106,7 @@ impl Rules {
     /// While many are silent at once nothing is taken away from any of them, unless its hold was extended, or by the operator's
     /// word. Whoever released it had seen the clock go, so mass loss since then was seen too.
     fn unbraked(&self, node: &NodeId, before: &NodeRecord, after: &NodeRecord, word: Revision) -> Option<String> {
-        let hold = before.hold.as_ref().filter(|_| before.is_silent() && after.assignment.is_none())?;
+        let hold = before.hold.as_deref().filter(|_| before.is_silent() && after.assignment.is_none())?;
         let is_extended = hold.ok().is_some_and(|hold| hold.extended);
         let gone = *self.clock_gone.get(node)?;
         let is_braked = self.last_calm < gone && !is_extended && word < hold.mod_revision && !self.allowed.restored;
@@ -133,7 +133,7 @@ impl Rules {
         if old.claims().is_empty() {
             return None;
         }
-        let hold = before.hold.as_ref().map(|hold| hold.mod_revision);
+        let hold = before.hold.as_deref().map(|hold| hold.mod_revision);
         let is_waved_through = hold.is_some_and(|hold| word > hold);
         let held = hold.is_some() && (before.clock.is_none() || is_waved_through) && !before.is_live();
         if !held {

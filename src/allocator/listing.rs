@@ -7,7 +7,7 @@ use crate::store::api::KeyValue;
 use crate::store::feed::Collect;
 use crate::store::keys::{ParsedKey, Prefix, Role};
 
-use super::view::{pool, set, stored};
+use super::view::{drop_prose, pool, set, stored};
 
 /// A listing on its way to a [`Snapshot`]. Nodes and claims are lists until all of them are there: maps that are made of whole
 /// lists are packed, those that grow key by key are half empty.
@@ -25,7 +25,7 @@ impl Listing {
         Listing { prefix, nodes: Vec::new(), claims: Vec::new(), rest: Snapshot::default() }
     }
 
-    /// A whole one. In key order.
+    /// A whole one, with all that is for people. In key order.
     pub fn of<'a>(prefix: Prefix, kvs: impl IntoIterator<Item = &'a KeyValue>) -> Self {
         let mut listing = Listing::new(prefix);
         kvs.into_iter().for_each(|kv| listing.take(kv));
@@ -69,6 +69,51 @@ impl Listing {
 impl Collect for Listing {
     fn page(&mut self, kvs: Vec<KeyValue>) {
         // By value: each is dropped when it is done with.
-        kvs.into_iter().for_each(|kv| self.take(&kv));
+        for kv in kvs {
+            self.take(&kv);
+            if let Some((_, record)) = self.nodes.last_mut() {
+                drop_prose(record);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+    use crate::allocator::view::View;
+    use crate::model::label::Label;
+    use crate::store::api::{Event, LeaseId};
+    use crate::store::feed::Update;
+    use crate::store::wire::Stored as _;
+
+    fn of_a(snapshot: &Snapshot) -> Label {
+        snapshot.nodes[&"a".parse().unwrap()].label.as_ref().unwrap().ok().unwrap().clone()
+    }
+
+    #[test]
+    fn what_of_a_label_is_for_people_alone_is_kept_for_commands_and_not_for_passes() {
+        let label = Label {
+            description: "video cache".into(),
+            since: "2026-11-26T00:00:00Z".into(),
+            annotations: [("serial".to_owned(), "7".to_owned())].into(),
+            ..crate::plan::testing::make::label("a")
+        };
+        let (key, value) = ("/enlist/nodes/a/label".into(), label.encode());
+        let kv =
+            KeyValue { key, value, create_revision: Revision(3), mod_revision: Revision(3), version: 1, lease: LeaseId::NONE };
+        assert_eq!(of_a(&View::of(Prefix::default(), Revision(3), [&kv])), label);
+
+        let bare = Label { description: String::new(), since: String::new(), annotations: Default::default(), ..label };
+        let mut listing = Listing::new(Prefix::default());
+        listing.page(vec![kv.clone()]);
+        assert_eq!(of_a(&listing.into_snapshot(Revision(3))), bare);
+
+        let mut view = View::new(Prefix::default());
+        let kvs = Listing::new(Prefix::default());
+        view.apply(Update::Reset { revision: Revision(2), cluster_id: 1, kvs, stepped_back: false });
+        view.apply(Update::Events { revision: Revision(3), events: vec![Event::Put(kv)] });
+        assert_eq!(of_a(view.snapshot()), bare);
     }
 }

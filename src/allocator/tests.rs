@@ -257,7 +257,7 @@ async fn the_brake_releases_no_faster_when_leaders_change_every_few_seconds() {
         bench.store.revoke(lease).await.unwrap();
     }
     let holds = |s: &crate::plan::snapshot::Snapshot, extended| {
-        s.nodes.values().filter(|r| r.hold.as_ref().and_then(|h| h.ok()).is_some_and(|h| h.extended == extended)).count()
+        s.nodes.values().filter(|r| r.hold.as_deref().and_then(|h| h.ok()).is_some_and(|h| h.extended == extended)).count()
     };
     bench.until("all are extended", |s| holds(s, true) == 10).await;
     tokio::time::sleep(Duration::from_secs(3590)).await;

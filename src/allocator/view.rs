@@ -100,7 +100,10 @@ impl View {
         let picture = &mut self.picture;
         match self.prefix.parse(&kv.key) {
             ParsedKey::Node(node, NodePart::Assignment) => picture.set_assignment(&node, Some(assignment(kv, &node))),
-            ParsedKey::Node(node, part) => picture.change_node(&node, |record| set(record, part, kv, &node)),
+            ParsedKey::Node(node, part) => picture.change_node(&node, |record| {
+                set(record, part, kv, &node);
+                drop_prose(record);
+            }),
             ParsedKey::Claim(key) => picture.set_claim(key, Some(stored(kv))),
             ParsedKey::Pool(name) => {
                 let pool = pool(kv, &name);
@@ -142,8 +145,17 @@ pub(super) fn set(record: &mut NodeRecord, part: NodePart, kv: &KeyValue, node: 
         NodePart::Label => record.label = Some(of_node(kv, node, |label: &crate::Label| &label.id)),
         NodePart::Assignment => record.assignment = Some(assignment(kv, node)),
         NodePart::Status => record.status = Some(stored(kv)),
-        NodePart::Hold => record.hold = Some(stored(kv)),
-        NodePart::Clock => record.clock = Some(stored(kv)),
+        NodePart::Hold => record.hold = Some(Box::new(stored(kv))),
+        NodePart::Clock => record.clock = Some(Box::new(stored(kv))),
+    }
+}
+
+/// Drops what of a label is for people alone: no pass looks at it, and it is a third of what a node takes.
+pub(super) fn drop_prose(record: &mut NodeRecord) {
+    if let Some(Stored { value: Ok(label), .. }) = &mut record.label {
+        label.description = String::new();
+        label.since = String::new();
+        label.annotations = Default::default();
     }
 }
 

@@ -176,7 +176,7 @@ mod tests {
             leased: phase.is_live(),
         });
         let clock = Stored { value: Ok(()), create_revision: Revision(6), mod_revision: Revision(6), leased: true };
-        NodeRecord { status, clock: Some(clock), ..NodeRecord::default() }
+        NodeRecord { status, clock: Some(Box::new(clock)), ..NodeRecord::default() }
     }
 
     #[test]

@@ -13,11 +13,10 @@
 //! | no label | any | no member: there is nothing to select on |
 //! | one of them cannot be read | | stays as it was: nothing is taken from a node whose word is not understood |
 
-use std::collections::BTreeMap;
-
 use crate::model::assignment::Bound;
 use crate::model::group::{Member, MemberState};
 use crate::model::names::{NodeId, PortName, Revision};
+use crate::model::ports::Ports;
 use crate::model::status::Phase;
 use crate::plan::snapshot::NodeRecord;
 
@@ -105,7 +104,7 @@ pub fn member(
             let unknown = || Member {
                 node: node.clone(),
                 addresses: Vec::new(),
-                ports: BTreeMap::new(),
+                ports: Ports::default(),
                 state: MemberState::Joining,
                 published: false,
             };
@@ -127,6 +126,6 @@ pub fn member(
     })
 }
 
-fn ports(bound: &Bound, only: Option<&PortName>) -> BTreeMap<PortName, u16> {
+fn ports(bound: &Bound, only: Option<&PortName>) -> Ports {
     bound.ports.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)).map(|(n, p)| (n.clone(), *p)).collect()
 }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::label::Label;
 use super::pool::Sharing;
+use super::ports::Ports;
 
 /// The first 8 bytes of a SHA-256, as 16 hexadecimal digits.
 ///
@@ -78,7 +79,7 @@ impl Parts {
         addresses.iter().for_each(|ip| self.add(&ip.to_string()));
     }
 
-    fn ports(&mut self, ports: &std::collections::BTreeMap<super::names::PortName, u16>) {
+    fn ports(&mut self, ports: &Ports) {
         self.count(ports.len());
         for (name, port) in ports {
             self.add(name.as_str());

@@ -1,15 +1,15 @@
 //! The assignment: the allocator's answer to a node. It carries its terms, so that it can be honoured and released when
 //! its pool is gone.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::asked::Asked;
 use super::claim::ClaimKey;
-use super::names::{DomainName, InstanceId, NodeId, PoolName, PortName, Revision};
+use super::names::{DomainName, InstanceId, NodeId, PoolName, Revision};
 use super::pool::{OnIsolation, Sharing};
+use super::ports::Ports;
 
 /// The answer to a node.
 ///
@@ -54,7 +54,7 @@ pub struct Bound {
     /// One of each family, IPv4 first.
     pub addresses: Vec<IpAddr>,
     /// By port name.
-    pub ports: BTreeMap<PortName, u16>,
+    pub ports: Ports,
 }
 
 /// Where an address came from and on what terms it was given.
@@ -84,7 +84,7 @@ pub struct Leaving {
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
     /// Its ports that the present generation no longer has (all of them after a move).
-    pub ports: BTreeMap<PortName, u16>,
+    pub ports: Ports,
 }
 
 /// Nothing to be had, and why.
@@ -134,7 +134,7 @@ impl Leaving {
     }
 }
 
-fn claims(terms: &Terms, addresses: &[IpAddr], ports: &BTreeMap<PortName, u16>) -> Vec<ClaimKey> {
+fn claims(terms: &Terms, addresses: &[IpAddr], ports: &Ports) -> Vec<ClaimKey> {
     let mut keys = Vec::with_capacity(addresses.len() * (1 + ports.len()));
     for ip in addresses {
         let mut key = |port| keys.push(ClaimKey { domain: terms.domain.clone(), ip: *ip, port });

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::names::{BootId, InstanceId, NodeId, PortName, Revision, RunId};
+use super::ports::Ports;
 use super::variables::Variables;
 
 /// A label may ask for this many ports. More would make one node's transaction crowd out the others of its batch.
@@ -81,7 +82,7 @@ pub struct Want {
     /// At most one of each family.
     pub addresses: Vec<IpAddr>,
     /// By port name.
-    pub ports: BTreeMap<PortName, u16>,
+    pub ports: Ports,
 }
 
 /// What an agent uses although the store forgot it.
@@ -92,7 +93,7 @@ pub struct Holding {
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
     /// Its ports.
-    pub ports: BTreeMap<PortName, u16>,
+    pub ports: Ports,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod recent;
 pub mod names;
 pub mod duration;
 pub mod fault;
+pub mod ports;
 pub mod variables;
 pub mod selector;
 pub mod label;

@@ -34,7 +34,7 @@ pub fn away(world: &World<'_>, brake: Brake, done: &BTreeSet<&NodeId>) -> Away {
     let absent = world.index.absent().iter().filter_map(|node| world.node(node));
     let mut queue: Vec<_> = absent
         .filter(|(node, _)| !done.contains(node))
-        .map(|(node, record)| (modified(record.hold.as_ref()), node, record))
+        .map(|(node, record)| (modified(record.hold.as_deref()), node, record))
         .collect();
     queue.sort_by_key(|(hold, node, _)| (*hold, *node));
     let mut away = Away::default();
@@ -71,7 +71,7 @@ fn step(world: &World<'_>, brake: Brake, node: &NodeId, record: &NodeRecord) -> 
     if record.label.is_none() && record.status.is_none() && record.assignment.is_none() {
         return leftovers(node, record);
     }
-    let hold = match record.hold.as_ref().map(|stored| &stored.value) {
+    let hold = match record.hold.as_deref().map(|stored| &stored.value) {
         Some(Err(Unreadable::Newer(_))) => return Step::None,
         // One that does not parse is begun anew: the longer wait is the safe side.
         None | Some(Err(Unreadable::Invalid(_))) => return Step::Change(see(world, node, record)),
@@ -144,8 +144,8 @@ fn hold_s(world: &World<'_>, record: &NodeRecord) -> u64 {
 
 /// A hold whose clock was started.
 fn held(world: &World<'_>, brake: Brake, node: &NodeId, record: &NodeRecord, hold: &Hold) -> Step {
-    let hold_revision = modified(record.hold.as_ref());
-    let clock = modified(record.clock.as_ref());
+    let hold_revision = modified(record.hold.as_deref());
+    let clock = modified(record.clock.as_deref());
     // The operator's word counts for every hold that was there when he gave it, and ends an extension.
     let is_waved_through = world.snapshot.brake_released > hold_revision;
     if clock != Revision::NONE && !(hold.extended && is_waved_through && record.is_silent()) {
@@ -242,7 +242,7 @@ fn forget(node: &NodeId, record: &NodeRecord) -> Change {
 
 /// A hold of a node of which nothing else is stored.
 fn leftovers(node: &NodeId, record: &NodeRecord) -> Step {
-    match record.hold.as_ref().map(|stored| &stored.value) {
+    match record.hold.as_deref().map(|stored| &stored.value) {
         None | Some(Err(Unreadable::Newer(_))) => Step::None, // a clock alone goes by itself
         Some(_) => Step::Change(Change {
             node: node.clone(),
@@ -273,5 +273,5 @@ fn delete_facts(node: &NodeId, record: &NodeRecord) -> Vec<Write> {
 
 /// That the hold is the one that was seen: a join deletes it.
 fn hold_seen(node: &NodeId, record: &NodeRecord) -> Compare {
-    Compare::Modified(Subject::Hold(node.clone()), modified(record.hold.as_ref()))
+    Compare::Modified(Subject::Hold(node.clone()), modified(record.hold.as_deref()))
 }

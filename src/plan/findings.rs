@@ -49,8 +49,8 @@ fn unreadable_of<'a>(
             about("label-unreadable", || node_key(node, "label"), record.label.as_ref()),
             about("status-unreadable", || node_key(node, "status"), record.status.as_ref()),
             about("assignment-unreadable", || node_key(node, "assignment"), record.assignment.as_ref()),
-            about("hold-unreadable", || node_key(node, "hold"), record.hold.as_ref()),
-            record.clock.as_ref().filter(|clock| !clock.leased).map(|_| {
+            about("hold-unreadable", || node_key(node, "hold"), record.hold.as_deref()),
+            record.clock.as_deref().filter(|clock| !clock.leased).map(|_| {
                 let message = "it is on no lease, so its time never ends: the node counts as away and keeps what it has until it comes \
                                back; nobody but the allocator should put it: delete it";
                 Finding::about("clock-unleased", node_key(node, "hold/clock"), message)

@@ -229,7 +229,7 @@ fn is_due(record: &NodeRecord) -> bool {
 
 /// Whether an absent node has nothing and waits to be forgotten: for days, and there may be many.
 fn is_released(record: &NodeRecord) -> bool {
-    let hold = record.hold.as_ref().and_then(|stored| stored.ok());
+    let hold = record.hold.as_deref().and_then(|stored| stored.ok());
     hold.is_some_and(|hold| hold.state == HoldState::Released)
         && record.clock.is_some()
         && !record.has_claims()
@@ -251,8 +251,8 @@ fn is_faulty(record: &NodeRecord) -> bool {
     unreadable(record.label.as_ref())
         || unreadable(record.status.as_ref())
         || unreadable(record.assignment.as_ref())
-        || unreadable(record.hold.as_ref())
-        || record.clock.as_ref().is_some_and(|clock| !clock.leased)
+        || unreadable(record.hold.as_deref())
+        || record.clock.as_deref().is_some_and(|clock| !clock.leased)
         || breaks_a_rule()
 }
 

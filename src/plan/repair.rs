@@ -173,8 +173,8 @@ impl<'a> Repair<'a> {
         let node = self.node;
         self.compare(Compare::Created(Subject::Status(node.clone()), created(record.status.as_ref())));
         for (subject, revision) in [
-            (Subject::Hold(node.clone()), modified(record.hold.as_ref())),
-            (Subject::Clock(node.clone()), modified(record.clock.as_ref())),
+            (Subject::Hold(node.clone()), modified(record.hold.as_deref())),
+            (Subject::Clock(node.clone()), modified(record.clock.as_deref())),
         ] {
             if revision != Revision::NONE {
                 self.compare(Compare::Modified(subject.clone(), revision));

@@ -68,10 +68,10 @@ pub struct NodeRecord {
     pub status: Option<Stored<Status>>,
     /// `nodes/<node>/assignment`
     pub assignment: Option<Stored<Assignment>>,
-    /// `nodes/<node>/hold`
-    pub hold: Option<Stored<Hold>>,
-    /// `nodes/<node>/hold/clock`
-    pub clock: Option<Stored<()>>,
+    /// `nodes/<node>/hold`. Few nodes are away, so it takes no room in the others.
+    pub hold: Option<Box<Stored<Hold>>>,
+    /// `nodes/<node>/hold/clock`. Likewise.
+    pub clock: Option<Box<Stored<()>>>,
 }
 
 impl NodeRecord {

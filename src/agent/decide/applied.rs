@@ -7,6 +7,7 @@ use crate::model::assignment::{Assignment, Bound};
 use crate::model::label::{Holding, Label};
 use crate::model::names::{NodeId, PoolName, PortName, Revision};
 use crate::model::pool::OnIsolation;
+use crate::model::ports::Ports;
 
 /// An assignment that was applied. Kept in the state directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub struct Given {
     /// IPv4 first.
     pub addresses: Vec<IpAddr>,
     /// By name.
-    pub ports: BTreeMap<PortName, u16>,
+    pub ports: Ports,
     /// The first port that the label names.
     pub first_port: Option<PortName>,
     /// Where it came from.
@@ -72,7 +73,7 @@ impl Given {
             id: label.id.clone(),
             addresses: bound.addresses.clone(),
             ports: bound.ports.clone(),
-            first_port: label.ports.iter().find(|name| bound.ports.contains_key(*name)).cloned(),
+            first_port: label.ports.iter().find(|name| bound.ports.contains_key(name)).cloned(),
             pool: bound.terms.pool.clone(),
             generation: assignment.generation,
         })

@@ -167,7 +167,7 @@ mod tests {
             state: state.into(),
             published: state == "ready",
             addresses: Vec::new(),
-            ports: BTreeMap::new(),
+            ports: Default::default(),
             revision: 1,
         }
     }

@@ -135,7 +135,7 @@ fn label_fault(record: &NodeRecord) -> Option<String> {
 
 /// What is known of a node that is away.
 fn absence(record: &NodeRecord) -> String {
-    let hold = record.hold.as_ref().and_then(|hold| hold.ok());
+    let hold = record.hold.as_deref().and_then(|hold| hold.ok());
     match hold {
         None => String::new(),
         Some(hold) => match (hold.state, hold.extended, record.clock.is_some()) {
@@ -152,7 +152,7 @@ fn newest(record: &NodeRecord) -> i64 {
         record.label.as_ref().map(|stored| stored.mod_revision.0),
         record.status.as_ref().map(|stored| stored.mod_revision.0),
         record.assignment.as_ref().map(|stored| stored.mod_revision.0),
-        record.hold.as_ref().map(|stored| stored.mod_revision.0),
+        record.hold.as_deref().map(|stored| stored.mod_revision.0),
     ];
     revisions.into_iter().flatten().max().unwrap_or_default()
 }

@@ -6,13 +6,14 @@ mod key;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::fault::Fault;
 use super::names::{GroupName, NodeId, PortName};
+use super::ports::Ports;
 use super::selector::Selector;
 use super::variables::{Variables, check_name};
 
@@ -82,7 +83,7 @@ pub struct Member {
     /// Its addresses, IPv4 first; empty while it has none.
     pub addresses: Vec<IpAddr>,
     /// Its ports by name (only the group's `port` if it names one).
-    pub ports: BTreeMap<PortName, u16>,
+    pub ports: Ports,
     /// How it is.
     pub state: MemberState,
     /// Whether consumers should use it.

@@ -3,12 +3,11 @@
 //! For each family: the one that is wanted or none; else what the node uses although the store forgot; else the
 //! reservation; else what the node has; else what cools for it; else the one its id hashes to; else the next free one.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::model::assignment::{Reason, Terms};
-use crate::model::names::PortName;
 use crate::model::pool::Sharing;
+use crate::model::ports::Ports;
 use crate::plan::pools::PoolView;
 use crate::plan::space::family::{self, Family};
 use crate::plan::space::ranges::Ranges;
@@ -25,7 +24,7 @@ pub struct Pick {
     /// One of each family, IPv4 first.
     pub addresses: Vec<IpAddr>,
     /// By name.
-    pub ports: BTreeMap<PortName, u16>,
+    pub ports: Ports,
     /// Why each of the addresses.
     pub why: Vec<Why>,
 }
@@ -245,7 +244,7 @@ fn next_round(open: &Ranges, start: u128, clear: impl Fn(u128) -> Option<u128>) 
 }
 
 /// What was found, on the pool's terms.
-pub fn pick(view: &PoolView<'_>, found: Vec<(IpAddr, Why)>, ports: BTreeMap<PortName, u16>) -> Pick {
+pub fn pick(view: &PoolView<'_>, found: Vec<(IpAddr, Why)>, ports: Ports) -> Pick {
     let (addresses, why) = found.into_iter().unzip();
     Pick { terms: view.terms(), addresses, ports, why }
 }

@@ -3,12 +3,13 @@
 //! Certain ones that are wanted first, then what the node has under that name, then numbers that it gave up or that cool
 //! for it, then the one its id and the name hash to, then the next free one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::model::assignment::{Assignment, Bound, Reason};
 use crate::model::names::PortName;
 use crate::model::pool::Pool;
+use crate::model::ports::Ports;
 use crate::plan::pools::PoolView;
 
 use super::asker::{Attempt, Refusal, Standing, port_key};
@@ -38,9 +39,9 @@ impl Attempt<'_, '_> {
     ///
     /// # Errors
     /// `port-taken` when a wanted one is not to be had, `ports-full` when none is left.
-    pub fn choose_ports(&self, place: Place<'_>) -> Result<BTreeMap<PortName, u16>, Refusal> {
+    pub fn choose_ports(&self, place: Place<'_>) -> Result<Ports, Refusal> {
         let label = self.asker.label;
-        let mut chosen: BTreeMap<PortName, u16> = BTreeMap::new();
+        let mut chosen = Ports::default();
         let mut numbers: BTreeSet<u16> = BTreeSet::new();
         for (name, port) in label.want.ports.iter().filter(|(name, _)| label.ports.contains(name)) {
             self.check_wanted(place, name, *port)?;
@@ -77,11 +78,11 @@ impl Attempt<'_, '_> {
 
     /// Ports for what the label asks out of those that the node has, because its pool is gone and gives nothing new: those
     /// under the same names, then numbers of names that it no longer asks for. `None` when they are not enough.
-    pub fn own_ports(&self, bound: &Bound) -> Option<BTreeMap<PortName, u16>> {
+    pub fn own_ports(&self, bound: &Bound) -> Option<Ports> {
         let label = self.asker.label;
         let is_refused = |port: u16| self.asker.refuses(bound.terms.sharing, &bound.addresses, port);
         let mut spare = bound.ports.iter().filter(|(name, port)| !label.ports.contains(name) && !is_refused(**port));
-        let mut ports = BTreeMap::new();
+        let mut ports = Ports::default();
         for name in &label.ports {
             let same = bound.ports.get(name).filter(|port| !is_refused(**port));
             let port = same.or_else(|| spare.next().map(|(_, port)| port))?;

@@ -35,9 +35,9 @@ fn present_part(old: &Assignment, bound: &Bound, next: Option<&Bound>, refused: 
     let gone: Vec<IpAddr> = bound.addresses.iter().filter(|ip| !stays(ip)).copied().collect();
     let is_refused = |port: u16| refused.iter().any(|r| r.port == port && bound.addresses.contains(&r.ip));
     let mut ports = bound.ports.clone();
-    ports.retain(|_, port| !is_refused(*port));
+    ports.retain(|_, port| !is_refused(port));
     let mut dropped = ports.clone();
-    dropped.retain(|_, port| !next.is_some_and(|next| next.ports.values().any(|kept| kept == port)));
+    dropped.retain(|_, port| !next.is_some_and(|next| next.ports.values().any(|kept| *kept == port)));
     let (addresses, ports) = match (gone.is_empty(), dropped.is_empty()) {
         (true, true) => return None,
         (true, false) => (bound.addresses.clone(), dropped),

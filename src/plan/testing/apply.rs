@@ -60,8 +60,8 @@ fn revisions(snapshot: &Snapshot, subject: &Subject) -> (Revision, Revision) {
         Subject::Label(node) => of(record(node).and_then(|record| record.label.as_ref())),
         Subject::Status(node) => of(record(node).and_then(|record| record.status.as_ref())),
         Subject::Assignment(node) => of(record(node).and_then(|record| record.assignment.as_ref())),
-        Subject::Hold(node) => of(record(node).and_then(|record| record.hold.as_ref())),
-        Subject::Clock(node) => of(record(node).and_then(|record| record.clock.as_ref())),
+        Subject::Hold(node) => of(record(node).and_then(|record| record.hold.as_deref())),
+        Subject::Clock(node) => of(record(node).and_then(|record| record.clock.as_deref())),
         Subject::Claim(key) => of(snapshot.claims.get(key)),
     }
 }
@@ -82,12 +82,12 @@ fn apply_write(snapshot: &mut Snapshot, write: &Write) {
         }
         Write::Hold(node, value) => {
             let record = snapshot.nodes.entry(node.clone()).or_default();
-            record.hold = Some(put(record.hold.as_ref(), revision, value.clone(), false));
+            record.hold = Some(Box::new(put(record.hold.as_deref(), revision, value.clone(), false)));
         }
         Write::Clock(node, seconds) => {
             assert!(*seconds > 0, "etcd grants no lease of 0 s");
             let record = snapshot.nodes.entry(node.clone()).or_default();
-            record.clock = Some(put(record.clock.as_ref(), revision, (), true));
+            record.clock = Some(Box::new(put(record.clock.as_deref(), revision, (), true)));
         }
         Write::Bind(key, value) => {
             assert!(value.is_bound());

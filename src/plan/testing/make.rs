@@ -7,6 +7,7 @@ use crate::model::claim::ClaimKey;
 use crate::model::label::{Label, Want};
 use crate::model::names::NodeId;
 use crate::model::pool::{OnIsolation, OnMismatch, Pool, PortRange, Sharing};
+use crate::model::ports::Ports;
 use crate::model::selector::Selector;
 use crate::model::variables::Variables;
 
@@ -70,7 +71,7 @@ pub fn label_with_ports(node: &str, ports: &[&str]) -> Label {
 
 /// A label that wants this address.
 pub fn label_wanting(node: &str, address: &str) -> Label {
-    Label { want: Want { addresses: vec![address.parse().unwrap()], ports: BTreeMap::new() }, ..label(node) }
+    Label { want: Want { addresses: vec![address.parse().unwrap()], ports: Ports::default() }, ..label(node) }
 }
 
 /// `10.0.0.1` or `10.0.0.1/30000` in domain `default`.

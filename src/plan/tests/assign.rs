@@ -144,7 +144,7 @@ fn two_ports_of_one_node_are_never_equal_and_ports_are_per_address() {
         .flat_map(|n| {
             let node = format!("node-{n}");
             let ports = lab.assignment(&node).bound().unwrap().ports.clone();
-            ports.into_values().map(|port| (lab.addresses(&node), port)).collect::<Vec<_>>()
+            ports.values().map(|port| (lab.addresses(&node), *port)).collect::<Vec<_>>()
         })
         .collect();
     assert_eq!(all.len(), 8, "two addresses of four ports each");

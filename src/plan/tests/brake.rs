@@ -38,7 +38,7 @@ fn forty_per_cent_fall_silent_and_keep_what_they_have_those_that_left_go_at_once
     let actions = lab.run();
     assert_eq!(actions.len(), 30);
     assert!(actions.iter().all(|(action, _)| *action == Action::HoldExtend));
-    assert_eq!(lab.record("n10").hold.as_ref().unwrap().ok().unwrap().seconds, 3600);
+    assert_eq!(lab.record("n10").hold.as_deref().unwrap().ok().unwrap().seconds, 3600);
     // They return: all clears without a storm.
     for n in 10..40 {
         lab.join(label(&format!("n{n}")));
@@ -58,7 +58,7 @@ fn the_extension_is_given_once_and_then_releases_are_metered_until_the_brake_end
         for n in 0..10 {
             lab.clock_ends(&format!("n{n}"));
         }
-        if lab.record("n0").hold.as_ref().unwrap().ok().unwrap().extended {
+        if lab.record("n0").hold.as_deref().unwrap().ok().unwrap().extended {
             break;
         }
         lab.run();
@@ -126,7 +126,7 @@ fn the_operators_release_counts_for_the_holds_that_were_there() {
     lab.run();
     lab.clock_ends("n0");
     lab.run();
-    assert!(lab.record("n0").hold.as_ref().unwrap().ok().unwrap().extended);
+    assert!(lab.record("n0").hold.as_deref().unwrap().ok().unwrap().extended);
     lab.release_brake();
     // An extension ends with it; a first clock that runs is waited for.
     assert_eq!(lab.run(), [(Action::Release, id("n0"))]);

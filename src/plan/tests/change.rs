@@ -37,8 +37,8 @@ fn the_same_addresses_and_ports_under_a_new_label_keep_their_generation() {
 fn a_holder_adds_and_drops_ports_and_its_claims_are_its_assignments_at_every_step() {
     let mut lab = lab();
     let address = lab.addresses("a");
-    let http = lab.assignment("a").bound().unwrap().ports[&"http".parse().unwrap()];
-    let metrics = lab.assignment("a").bound().unwrap().ports[&"metrics".parse().unwrap()];
+    let ports = lab.assignment("a").bound().unwrap().ports.clone();
+    let [http, metrics] = ["http", "metrics"].map(|name| ports.get(&name.parse().unwrap()).unwrap());
     lab.relabel(label_with_ports("a", &["http", "metrics", "admin"]));
     assert_eq!(lab.run(), [(Action::Move, id("a"))]);
     assert_eq!(lab.addresses("a"), address);

@@ -42,22 +42,20 @@ fn held() -> Lab {
 
 /// The key is written, or deleted and written again, by somebody else.
 fn touch(snapshot: &mut Snapshot, subject: &Subject) {
-    fn anew<T>(key: &mut Option<Stored<T>>, revision: Revision) {
+    fn another<T, S: From<Stored<T>>>(revision: Revision) -> Option<S> {
         let value = Err(Unreadable::Invalid("another".into()));
-        *key = Some(Stored { value, create_revision: revision, mod_revision: revision, leased: false });
+        Some(Stored { value, create_revision: revision, mod_revision: revision, leased: false }.into())
     }
     snapshot.revision = snapshot.revision.next();
     let revision = snapshot.revision;
     match subject {
-        Subject::Label(node) => anew(&mut snapshot.nodes.entry(node.clone()).or_default().label, revision),
-        Subject::Status(node) => anew(&mut snapshot.nodes.entry(node.clone()).or_default().status, revision),
-        Subject::Assignment(node) => anew(&mut snapshot.nodes.entry(node.clone()).or_default().assignment, revision),
-        Subject::Hold(node) => anew(&mut snapshot.nodes.entry(node.clone()).or_default().hold, revision),
-        Subject::Clock(node) => anew(&mut snapshot.nodes.entry(node.clone()).or_default().clock, revision),
+        Subject::Label(node) => snapshot.nodes.entry(node.clone()).or_default().label = another(revision),
+        Subject::Status(node) => snapshot.nodes.entry(node.clone()).or_default().status = another(revision),
+        Subject::Assignment(node) => snapshot.nodes.entry(node.clone()).or_default().assignment = another(revision),
+        Subject::Hold(node) => snapshot.nodes.entry(node.clone()).or_default().hold = another(revision),
+        Subject::Clock(node) => snapshot.nodes.entry(node.clone()).or_default().clock = another(revision),
         Subject::Claim(key) => {
-            let mut claim = None;
-            anew(&mut claim, revision);
-            snapshot.claims.extend(claim.map(|claim| (key.clone(), claim)));
+            snapshot.claims.extend(another(revision).map(|claim| (key.clone(), claim)));
         }
     }
 }

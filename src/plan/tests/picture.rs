@@ -90,8 +90,8 @@ fn harm(lab: &mut Lab, harm: Harm, n: usize) {
         Harm::DropStray => drop(snapshot.strays.pop_first()),
         Harm::StaleHold => {
             if let Some(record) = record.filter(|record| record.is_live()) {
-                record.clock =
-                    Some(Stored { value: Ok(()), create_revision: now, mod_revision: now, leased: n.is_multiple_of(2) });
+                let clock = Stored { value: Ok(()), create_revision: now, mod_revision: now, leased: n.is_multiple_of(2) };
+                record.clock = Some(Box::new(clock));
             }
         }
         Harm::Hold => {

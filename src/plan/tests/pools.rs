@@ -163,7 +163,7 @@ fn kinds_are_never_mixed_on_one_address_even_when_pools_come_and_go() {
 
 #[test]
 fn lengthening_works_at_once_and_shortening_with_the_next_answer() {
-    let seconds = |lab: &Lab| lab.record("a").hold.as_ref().unwrap().ok().unwrap().seconds;
+    let seconds = |lab: &Lab| lab.record("a").hold.as_deref().unwrap().ok().unwrap().seconds;
     let mut lab = lab();
     lab.edit_pool("eu", |pool| pool.hold = std::time::Duration::from_secs(5000));
     lab.stop("a");

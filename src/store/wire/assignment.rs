@@ -1,6 +1,5 @@
 //! `nodes/<node>/assignment`
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -10,8 +9,9 @@ use super::label::real_ports;
 use super::{Stored, VERSION, parse, print, version};
 use crate::model::asked::Asked;
 use crate::model::assignment::{Answer, Assignment, Bound, Leaving, Reason, Terms, Waiting};
-use crate::model::names::{DomainName, InstanceId, NodeId, PoolName, PortName, Revision};
+use crate::model::names::{DomainName, InstanceId, NodeId, PoolName, Revision};
 use crate::model::pool::{OnIsolation, Sharing};
+use crate::model::ports::Ports;
 use crate::model::text;
 use crate::plan::snapshot::Unreadable;
 
@@ -38,7 +38,7 @@ struct Wire {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     addresses: Option<Vec<IpAddr>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    ports: Option<BTreeMap<PortName, u16>>,
+    ports: Option<Ports>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<Word<Reason>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,7 +75,7 @@ struct WireLeaving {
     on_isolation: OnIsolation,
     addresses: Vec<IpAddr>,
     #[serde(default)]
-    ports: BTreeMap<PortName, u16>,
+    ports: Ports,
 }
 
 /// A field that the state needs.

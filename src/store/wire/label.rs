@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Stored, VERSION, parse, print, version};
 use crate::model::label::{Holding, LABEL_BYTES_MAX, Label, Want};
 use crate::model::names::{BootId, InstanceId, NodeId, PortName, Revision, RunId};
+use crate::model::ports::Ports;
 use crate::model::variables::Variables;
 use crate::plan::snapshot::Unreadable;
 
@@ -54,8 +55,8 @@ struct Temporary {
 struct WireWant {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<IpAddr>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    ports: BTreeMap<PortName, u16>,
+    #[serde(default, skip_serializing_if = "Ports::is_empty")]
+    ports: Ports,
 }
 
 impl WireWant {
@@ -69,11 +70,11 @@ struct WireHolding {
     generation: Revision,
     addresses: Vec<IpAddr>,
     #[serde(default)]
-    ports: BTreeMap<PortName, u16>,
+    ports: Ports,
 }
 
 /// Ports that may be had: 0 is none.
-pub(super) fn real_ports(ports: BTreeMap<PortName, u16>) -> Result<BTreeMap<PortName, u16>, Unreadable> {
+pub(super) fn real_ports(ports: Ports) -> Result<Ports, Unreadable> {
     match ports.iter().find(|(_, port)| **port == 0) {
         Some((name, _)) => Err(Unreadable::Invalid(format!("ports: {name}: 0 is not a port"))),
         None => Ok(ports),

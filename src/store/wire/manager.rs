@@ -1,6 +1,5 @@
 //! What relay and manager write: `manager/checkpoint`, `manager/groups/<group>` and its members.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -9,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::label::real_ports;
 use super::{Stored, VERSION, parse, print, version};
 use crate::model::group::{Member, MemberState};
-use crate::model::names::{NodeId, PortName, Revision};
+use crate::model::names::{NodeId, Revision};
+use crate::model::ports::Ports;
 use crate::model::text;
 use crate::plan::snapshot::Unreadable;
 
@@ -103,7 +103,7 @@ struct WireMember {
     #[serde(default)]
     addresses: Vec<IpAddr>,
     #[serde(default)]
-    ports: BTreeMap<PortName, u16>,
+    ports: Ports,
     #[serde(with = "text")]
     state: MemberState,
     published: bool,
