@@ -36,6 +36,15 @@ pub struct Copies {
     brake: Brake,
 }
 
+/// What was taken over.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// The nodes that changed.
+    pub changed: BTreeSet<NodeId>,
+    /// Those of them that were not there before.
+    pub new: BTreeSet<NodeId>,
+}
+
 impl Copies {
     /// Nothing is known yet.
     pub fn new(prefix: Prefix) -> Self {
@@ -106,10 +115,10 @@ impl Copies {
         self.checkpoint = Checkpoint::decode(&kv.value).ok().map(|checkpoint| (checkpoint, kv.mod_revision));
     }
 
-    /// If the copies are complete now: takes over what was held back, and answers the nodes that changed.
-    pub fn settle(&mut self) -> BTreeSet<NodeId> {
+    /// If the copies are complete now: takes over what was held back.
+    pub fn settle(&mut self) -> Settled {
         let Some((checkpoint, at)) = self.checkpoint.as_ref().filter(|(c, _)| c.partial.is_none()) else {
-            return BTreeSet::new();
+            return Settled::default();
         };
         // At the start there is no earlier state to keep: what is there is taken, whoever wrote it.
         let first = self.complete_at == Revision::NONE;
@@ -117,13 +126,16 @@ impl Copies {
             self.held_back.iter().filter(|(_, changed)| first || *changed <= at).map(|(id, _)| id.clone()).collect();
         self.source_revision = checkpoint.revision;
         self.complete_at = *at;
-        let mut nodes = BTreeSet::new();
+        let mut settled = Settled::default();
         for id in due {
             self.held_back.remove(&id);
+            if !self.nodes.contains_key(&id.0) {
+                settled.new.insert(id.0.clone());
+            }
             self.take_over(&id);
-            nodes.insert(id.0);
+            settled.changed.insert(id.0);
         }
-        nodes
+        settled
     }
 
     fn take_over(&mut self, id: &CopyId) {

@@ -65,6 +65,7 @@ impl View {
         for node in self.nodes_to_see(group, marked, &want, written) {
             let stored = written.members.get(node);
             let member = self.wanted_member(group, node, &want, port, stored);
+            let member = member.filter(|member| stored.is_some() || member.published || !self.deferred.contains(node));
             count = count + u64::from(member.is_some()) - u64::from(stored.is_some());
             published = published + u64::from(member.as_ref().is_some_and(|member| member.published))
                 - u64::from(stored.is_some_and(is_published));

@@ -2,7 +2,7 @@
 //!
 //! It must never plan on a view that is older than its own last write: it waits until the feed has shown that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use crate::manager::diff::{self, GroupChange};
 use crate::manager::view::View;
 use crate::model::finding::Finding;
-use crate::model::names::Revision;
+use crate::model::names::{NodeId, Revision};
 use crate::reconcile::election::Leadership;
 use crate::reconcile::report::{self, Reporter};
 use crate::reconcile::{Context, Site};
@@ -27,6 +27,9 @@ use crate::store::wire::{RoleReport, VERSION};
 const OWN_WRITE_SEEN_WITHIN: Duration = Duration::from_secs(10);
 /// After so many passes in a row that lost a compare the view is not what is stored: it is read anew.
 const LOST_IN_A_ROW: u32 = 4;
+/// A node that is new is a member that is not published (it is joining, say) only after so long. People look at those, programs do
+/// not: a second more is nothing to them, and time enough for nearly every node to be ready.
+const NEWCOMER: Duration = Duration::from_secs(1);
 /// Updates of one feed that are taken before the next look.
 const BURST_MAX: usize = 256;
 /// So many new findings are told one by one at a time; a variable with a value of its own on each node makes thousands.
@@ -52,6 +55,8 @@ pub(super) struct Leader {
     /// The revision of our last write: nothing is planned before the view has it.
     awaited: Revision,
     awaited_since: Instant,
+    /// New nodes, and when they are members also if they are not published.
+    newcomers: VecDeque<(Instant, NodeId)>,
     /// `manager/` is being read anew: what the view holds is not to be planned from.
     listing: bool,
     /// The revision at which nothing was left to write.
@@ -77,6 +82,7 @@ impl Leader {
             job: None,
             awaited: Revision::NONE,
             awaited_since: Instant::now(),
+            newcomers: VecDeque::new(),
             listing: false,
             clean_at: Revision::NONE,
             retry_at: None,
@@ -96,10 +102,12 @@ impl Leader {
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reporting: Option<BoxFuture<'static, ()>> = None;
         loop {
+            self.take_newcomers();
             self.pass();
             if reporting.is_none() && self.reporter.is_urgent(brake_text(&self.view)) {
                 reporting = self.report();
             }
+            let newcomer_due = self.newcomers.front().map(|(due, _)| *due);
             let Leader { manager, groups, brakes, job, retry_at, .. } = &mut *self;
             // In this order, so that a run of the simulation repeats itself; the feeds last, so that steady change starves
             // neither the ticker nor what is under way.
@@ -114,6 +122,7 @@ impl Leader {
                 }
                 () = report::finish(&mut reporting) => {}
                 () = report::sleep_until(*retry_at) => self.retry_at = None,
+                () = report::sleep_until(newcomer_due) => {}
                 _ = ticker.tick() => {
                     if self.view.revision() < self.awaited && self.awaited_since.elapsed() > OWN_WRITE_SEEN_WITHIN {
                         warn!(rev = %self.awaited, "the watch does not show our own writes: all is listed again");
@@ -151,7 +160,18 @@ impl Leader {
             self.awaited = Revision::NONE;
         }
         self.listing &= !matches!(update, Update::Reset { .. });
-        self.view.apply_manager(update);
+        let due = Instant::now() + NEWCOMER;
+        for node in self.view.apply_manager(update) {
+            self.view.defer(node.clone());
+            self.newcomers.push_back((due, node));
+        }
+    }
+
+    /// Those who have been here for long enough.
+    fn take_newcomers(&mut self) {
+        while let Some((_, node)) = self.newcomers.pop_front_if(|(due, _)| *due <= Instant::now()) {
+            self.view.defer_no_longer(&node);
+        }
     }
 
     /// A new read is newer than every write that was answered, so nothing needs to be awaited: in a restored store the

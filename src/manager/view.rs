@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::manager::copies::Copies;
+use crate::manager::copies::{Copies, Settled};
 use crate::manager::definitions::Definitions;
 use crate::manager::roster::Roster;
 use crate::manager::state::Caution;
@@ -42,6 +42,8 @@ pub struct View {
     /// Groups above the limit of their definition.
     pub(super) refused: BTreeMap<GroupName, BTreeSet<GroupKey>>,
     pub(super) marked: BTreeMap<GroupKey, Marked>,
+    /// Nodes that are new: see [`View::defer`].
+    pub(super) deferred: BTreeSet<NodeId>,
     brake: Brake,
     brake_ready: bool,
     /// The revision of the destination up to which `manager/` was seen.
@@ -60,14 +62,17 @@ impl View {
             caution: Caution::default(),
             refused: BTreeMap::new(),
             marked: BTreeMap::new(),
+            deferred: BTreeSet::new(),
             brake: Brake::default(),
             brake_ready: false,
             revision: Revision::NONE,
         }
     }
 
-    /// Takes what the feed on `manager/` tells: copies, checkpoint, and what is written below `manager/groups/`.
-    pub fn apply_manager(&mut self, update: Update) {
+    /// Takes what the feed on `manager/` tells: copies, checkpoint, and what is written below `manager/groups/`. Answers the nodes
+    /// that came to those that were known; none while nothing was.
+    pub fn apply_manager(&mut self, update: Update) -> BTreeSet<NodeId> {
+        let was_ready = self.copies.is_ready();
         match update {
             Update::Reset { revision, kvs, stepped_back, .. } => {
                 self.revision = revision;
@@ -89,7 +94,7 @@ impl View {
                 }
             }
         }
-        let changed = self.copies.settle();
+        let Settled { changed, new } = self.copies.settle();
         for node in &changed {
             for group in self.roster.set_node(node, self.copies.nodes().get(node)) {
                 self.mark(group, Some(node.clone()));
@@ -101,6 +106,22 @@ impl View {
         if !changed.is_empty() {
             self.brake = self.copies.brake();
             self.heed(Caution { brake: self.brake.is_on(), ..self.caution });
+        }
+        if was_ready { new } else { BTreeSet::new() }
+    }
+
+    /// From now on this node becomes a new member only if it is published at once. Most nodes are ready a moment after they came:
+    /// each of them is one write, and three events, less.
+    pub fn defer(&mut self, node: NodeId) {
+        self.deferred.insert(node);
+    }
+
+    /// Until now.
+    pub fn defer_no_longer(&mut self, node: &NodeId) {
+        if self.deferred.remove(node) {
+            for group in self.roster.places(node).cloned().collect::<Vec<_>>() {
+                self.mark(group, Some(node.clone()));
+            }
         }
     }
 

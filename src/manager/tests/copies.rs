@@ -129,7 +129,7 @@ fn restored(world: World, mut old: World) -> World {
     for folder in ["manager/", "groups/"] {
         let revision = Revision(old.revision);
         let update = Update::Reset { revision, cluster_id: 1, kvs: old.below(folder), stepped_back: true };
-        if folder == "manager/" { old.view.apply_manager(update) } else { old.view.apply_groups(update) }
+        if folder == "manager/" { drop(old.view.apply_manager(update)) } else { old.view.apply_groups(update) }
     }
     old.run();
     old

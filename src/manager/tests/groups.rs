@@ -1,6 +1,7 @@
 //! Members and summaries follow labels, definitions and the brake.
 
 use super::*;
+use crate::model::names::NodeId;
 
 #[test]
 fn a_group_before_its_nodes_and_nodes_before_their_group_end_the_same() {
@@ -275,4 +276,50 @@ fn what_another_hand_does_to_groups_is_put_right_and_foreign_keys_stay() {
     assert_eq!(world.view.findings().len(), 2);
     world.write(vec![Op::delete("/enlist/manager/groups/UPPER"), Op::delete("/enlist/manager/groups/web/note")]);
     assert_eq!(world.groups(), before);
+}
+
+#[test]
+fn a_new_node_is_a_member_once_it_is_published_or_has_been_there_for_a_while() {
+    let mut world = World::new();
+    world.define("web", &group("web", "role=web", ""));
+    world.run();
+    let events = world.commit(vec![
+        Op::put("/enlist/manager/checkpoint", checkpoint(world.revision, false)),
+        Op::put("/enlist/manager/nodes/a/label", label("a", &[("role", "web")])),
+        Op::put("/enlist/manager/nodes/a/status", status("joining", 0)),
+    ]);
+    let update = |events: &[Event], revision| Update::Events { revision: Revision(revision), events: events.to_vec() };
+    let new = world.view.apply_manager(update(&events, world.revision));
+    assert_eq!(new.iter().map(NodeId::as_str).collect::<Vec<_>>(), ["a"]);
+    world.view.defer("a".parse().unwrap());
+    // It is only joining: no write, and nothing is left to look at.
+    assert_eq!((world.run(), world.view.is_marked()), (0, false));
+    let waiting = world.clone();
+    // Ready: at once.
+    world.cut(&[("a/assignment", Some(bound("a", 5, "10.0.0.1"))), ("a/status", Some(status("registered", 5)))]);
+    world.run();
+    assert!(
+        world.groups().contains(&"web/a: ready, published, 10.0.0.1, http=8000 metrics=9000".to_owned()),
+        "{:?}",
+        world.groups()
+    );
+    // From now on it is a member like others, whatever its state.
+    world.cut(&[("a/status", Some(status("draining", 5)))]);
+    world.run();
+    assert!(world.groups().iter().any(|line| line.starts_with("web/a: draining")), "{:?}", world.groups());
+    // Not ready for a while: as what it is.
+    let mut world = waiting;
+    world.view.defer_no_longer(&"a".parse().unwrap());
+    world.run();
+    assert!(world.groups().iter().any(|line| line.starts_with("web/a: joining")), "{:?}", world.groups());
+}
+
+#[test]
+fn nobody_is_new_to_a_manager_that_starts() {
+    let mut world = World::new();
+    world.ready("a", "10.0.0.1", &[("role", "web")]);
+    let mut view = View::new(prefix());
+    assert!(view.apply_manager(world.reset("manager/")).is_empty());
+    let again = world.reset("manager/");
+    assert!(view.apply_manager(again).is_empty(), "nor when all is read again");
 }

@@ -196,7 +196,7 @@ fn play(world: &mut World, truth: &mut Truth, step: &Step, partial: &mut bool) {
                 world.write(vec![if *spoil { Op::put(key, "spoilt") } else { Op::delete(key) }]);
             }
         }
-        _ => world.view.apply_manager(world.reset("manager/")),
+        _ => drop(world.view.apply_manager(world.reset("manager/"))),
     }
 }
 

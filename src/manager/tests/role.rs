@@ -295,3 +295,22 @@ async fn one_step(rig: &Rig, random: &mut fastrand::Rng) {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_is_only_joining_comes_a_second_later_and_a_ready_one_at_once() {
+    let mut rig = Rig::one();
+    let _roles = (rig.relay(), rig.manager());
+    rig.define("web", Some(group("web", "role=web", ""))).await;
+    rig.ready("a", &[("role", "web")]).await;
+    rig.settled().await;
+    let member = |rig: &Rig, node: &str| rig.lines().iter().any(|line| line.starts_with(&format!("web/{node}: ")));
+    let came = tokio::time::Instant::now();
+    rig.node("b/label", Some(label("b", &[("role", "web")]))).await;
+    rig.node("b/status", Some(status("joining", 0))).await;
+    rig.ready("c", &[("role", "web")]).await;
+    until("the ready one is a member", SOON, || member(&rig, "c")).await;
+    assert!(came.elapsed() < Duration::from_millis(900) && !member(&rig, "b"), "{:?} {:?}", came.elapsed(), rig.lines());
+    until("the joining one is a member", SOON, || member(&rig, "b")).await;
+    assert!(came.elapsed() < Duration::from_millis(1_500), "{:?}", came.elapsed());
+    rig.settled().await;
+}
