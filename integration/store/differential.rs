@@ -253,7 +253,7 @@ impl Script {
         match self.random.u32(..10) {
             0..4 => {
                 let lease = if self.random.u32(..3) == 0 { self.some_lease() } else { LeaseId::NONE };
-                Op::Put { key: self.key(), value: Bytes::from(self.random.u32(..1_000).to_string()), lease }
+                Op::Put { key: self.key(), value: self.value(), lease }
             }
             4 => Op::Delete(self.range()),
             5 | 6 => Op::Get(self.range_request()),
@@ -262,12 +262,19 @@ impl Script {
         }
     }
 
+    /// Few, so that compares find them; the empty one too.
+    fn value(&mut self) -> Bytes {
+        let n = self.random.u32(..8);
+        Bytes::from(if n == 0 { String::new() } else { n.to_string() })
+    }
+
     fn compare(&mut self) -> Compare {
-        match self.random.u32(..6) {
+        match self.random.u32(..7) {
             0 | 1 => Compare::Modified(self.key(), Revision::NONE),
             2 => Compare::Modified(self.key(), Revision((self.revision - self.random.i64(0..4)).max(0))),
             3 => Compare::Created(self.key(), Revision::NONE),
             4 => Compare::Created(self.key(), Revision((self.revision - self.random.i64(0..4)).max(0))),
+            5 => Compare::Value(self.key(), self.value()),
             _ => Compare::Empty(self.range()),
         }
     }

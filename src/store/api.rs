@@ -203,6 +203,8 @@ pub enum Compare {
     Modified(Key, Revision),
     /// The key's create_revision is this; 0 = it is absent.
     Created(Key, Revision),
+    /// The key is there with this value.
+    Value(Key, Bytes),
     /// Nothing is in the range.
     Empty(KeyRange),
 }

@@ -86,6 +86,7 @@ fn size(unit: &Unit) -> usize {
     let range = |range: &KeyRange| key(&range.start) + range.end.as_ref().map_or(0, key);
     let compares = unit.compares.iter().map(|compare| match compare {
         Compare::Modified(k, _) | Compare::Created(k, _) => key(k),
+        Compare::Value(k, value) => key(k) + value.len(),
         Compare::Empty(r) => range(r),
     });
     let writes = unit.writes.iter().map(|op| match op {
@@ -109,7 +110,9 @@ impl Touched {
         self.written.extend(unit.writes.iter().filter_map(written).cloned());
         for compare in &unit.compares {
             match compare {
-                Compare::Modified(key, _) | Compare::Created(key, _) => drop(self.compared.insert(key.clone())),
+                Compare::Modified(key, _) | Compare::Created(key, _) | Compare::Value(key, _) => {
+                    self.compared.insert(key.clone());
+                }
                 Compare::Empty(range) => self.compared_ranges.push(range.clone()),
             }
         }
@@ -121,7 +124,7 @@ impl Touched {
                 || self.compared.contains(key)
                 || self.compared_ranges.iter().any(|range| range.contains(key))
         }) || unit.compares.iter().any(|compare| match compare {
-            Compare::Modified(key, _) | Compare::Created(key, _) => self.written.contains(key),
+            Compare::Modified(key, _) | Compare::Created(key, _) | Compare::Value(key, _) => self.written.contains(key),
             Compare::Empty(range) => match &range.end {
                 Some(end) => self.written.range(&range.start..end).next().is_some(),
                 None => self.written.contains(&range.start),

@@ -53,6 +53,9 @@ fn compare(compare: PbCompare) -> Result<Compare, Status> {
         (PbCompareTarget::Create, Some(PbTargetUnion::CreateRevision(at))) if range.end.is_none() => {
             Ok(Compare::Created(range.start, Revision(at)))
         }
+        (PbCompareTarget::Value, Some(PbTargetUnion::Value(value))) if range.end.is_none() => {
+            Ok(Compare::Value(range.start, value.into()))
+        }
         (PbCompareTarget::Version, Some(PbTargetUnion::Version(0))) => Ok(Compare::Empty(range)),
         other => Err(unknown(&format!("compare {other:?}"))),
     }

@@ -39,6 +39,8 @@ pub(crate) async fn a_branch_is_chosen_by_compares(subject: &Subject, keys: &str
         absent(&a),
         Compare::Created(a.as_str().into(), Revision::NONE),
         Compare::Modified(b.as_str().into(), created),
+        Compare::Value(a.as_str().into(), "1".into()),
+        Compare::Value(b.as_str().into(), "".into()),
     ] {
         let answer = subject.store.txn(ask(vec![absent(&b), wrong.clone()])).await.unwrap();
         assert!(!answer.succeeded, "{wrong:?}");
@@ -50,6 +52,7 @@ pub(crate) async fn a_branch_is_chosen_by_compares(subject: &Subject, keys: &str
         Compare::Created(b.as_str().into(), Revision::NONE),
         Compare::Created(a.as_str().into(), created),
         Compare::Modified(a.as_str().into(), modified),
+        Compare::Value(a.as_str().into(), "2".into()),
     ];
     let answer = subject.store.txn(ask(right)).await.unwrap();
     assert!(answer.succeeded);

@@ -48,6 +48,7 @@ impl Actor {
             }
             io::Done::Status(Err(StoreError::NoLease), _) => {
                 warn!("the lease is gone: joining again");
+                self.lost_lease = self.joined.as_ref().map(|joined| joined.lease.id());
                 self.leave_store();
                 self.spare_lease = None;
             }

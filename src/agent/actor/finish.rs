@@ -24,7 +24,7 @@ const LAST_WORD_LIMIT: Duration = Duration::from_secs(2);
 const DELIVERY_LIMIT: Duration = Duration::from_secs(1);
 
 impl Actor {
-    pub(super) async fn finish(mut self, ending: Ending, asked: Option<LeaveRequest>) -> AgentExit {
+    pub(super) async fn finish(mut self: Box<Self>, ending: Ending, asked: Option<LeaveRequest>) -> AgentExit {
         let ending = match ending {
             Ending::Stopped if self.settings.ephemeral => Ending::Left,
             other => other,

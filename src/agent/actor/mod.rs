@@ -41,7 +41,7 @@ use crate::model::names::Revision;
 use crate::model::status::Phase;
 use crate::model::variables::Variables;
 use crate::reconcile::{Context, Site};
-use crate::store::api::RangeResponse;
+use crate::store::api::{LeaseId, RangeResponse};
 use crate::store::backoff::Nag;
 use crate::store::feed::{Ahead, Feed, FeedSettings, Scope, Update};
 
@@ -93,8 +93,9 @@ pub(crate) async fn run_tied(
 ) -> AgentExit {
     let span = info_span!("agent", node = %settings.id);
     async {
-        match Actor::open(site, settings, context, host, ties).await {
-            Ok(actor) => actor.run().await,
+        // In boxes: most of an agent's life is spent in the loop, and a process may run thousands of agents.
+        match Box::pin(Actor::open(site, settings, context, host, ties)).await {
+            Ok(actor) => Box::new(actor).run().await,
             Err(ending) => ending.alone(),
         }
     }
@@ -126,6 +127,8 @@ struct Actor {
 
     // Being in the store.
     joined: Option<Joined>,
+    /// The last lease that the store said is gone.
+    lost_lease: Option<LeaseId>,
     /// A lease that a next try to join may use.
     spare_lease: Option<Arc<crate::store::lease::Lease>>,
     ever_in: bool,
@@ -236,6 +239,7 @@ impl Actor {
             feed: None,
             view: View::default(),
             joined: None,
+            lost_lease: None,
             spare_lease: None,
             ever_in: false,
             ever_joined: false,
@@ -302,13 +306,13 @@ impl Actor {
         self.applied = Some(applied);
     }
 
-    async fn run(mut self) -> AgentExit {
+    async fn run(mut self: Box<Self>) -> AgentExit {
         let shutdown = self.context.shutdown.clone();
         loop {
             self.step();
             self.publish();
             if let Some((ending, asked)) = self.ending.take() {
-                return self.finish(ending, asked).await;
+                return Box::pin(self.finish(ending, asked)).await;
             }
             let host = self.host.clone();
             let wake = self.wake();
@@ -373,6 +377,7 @@ impl Actor {
 
     fn lease_lost(&mut self) {
         warn!("the lease is lost: joining again");
+        self.lost_lease = self.joined.as_ref().map(|joined| joined.lease.id());
         self.leave_store();
     }
 
@@ -422,32 +427,39 @@ impl Actor {
     /// Tells whoever watches in this process, and who asks at the temporary endpoint.
     fn publish(&self) {
         let assignment = self.applied.as_ref().filter(|_| self.started).map(|applied| &applied.assignment);
-        let state = AgentState {
-            phase: self.wish.phase,
-            assignment: assignment.cloned(),
-            message: self.wish.message.clone(),
-            joined: self.joined.as_ref().is_some_and(|joined| self.is_written(joined)),
+        let joined = self.joined.as_ref().is_some_and(|joined| self.is_written(joined));
+        let Wish { phase, message, .. } = &self.wish;
+        // After every step, and most change nothing: so nothing is made before it is known to be other.
+        let is_told = |told: &AgentState| {
+            (told.phase, told.joined, told.assignment.as_ref(), &told.message) == (*phase, joined, assignment, message)
         };
         self.ties.tell.send_if_modified(|told| {
-            let changed = *told != state;
-            *told = state.clone();
+            let changed = !is_told(told);
+            if changed {
+                *told = AgentState { phase: *phase, assignment: assignment.cloned(), message: message.clone(), joined };
+            }
             changed
         });
-        let phase = if self.joined.is_some() { self.wish.phase.as_str() } else { "" };
+        let phase = if self.joined.is_some() { phase.as_str() } else { "" };
+        let generation = assignment.map_or(0, |assignment| assignment.generation.0);
+        let bound = assignment.and_then(|assignment| assignment.bound());
+        let addresses = bound.map(|bound| &bound.addresses[..]).unwrap_or_default();
+        let ports = || bound.into_iter().flat_map(|bound| &bound.ports);
+        let is_shown = |face: &Face| {
+            (face.phase.as_str(), face.generation, &face.addresses[..], &face.message) == (phase, generation, addresses, message)
+                && face
+                    .ports
+                    .iter()
+                    .map(|(name, port)| (name.as_str(), port))
+                    .eq(ports().map(|(name, port)| (name.as_str(), port)))
+        };
         self.face.send_if_modified(|face| {
-            let bound = assignment.and_then(|assignment| assignment.bound());
-            let next = Face {
-                phase: phase.into(),
-                generation: assignment.map_or(0, |assignment| assignment.generation.0),
-                addresses: bound.map(|bound| bound.addresses.clone()).unwrap_or_default(),
-                ports: bound
-                    .map(|bound| bound.ports.iter().map(|(name, port)| (name.to_string(), *port)).collect())
-                    .unwrap_or_default(),
-                message: self.wish.message.clone(),
-                ..face.clone()
-            };
-            let changed = *face != next;
-            *face = next;
+            let changed = !is_shown(face);
+            if changed {
+                let ports = ports().map(|(name, port)| (name.to_string(), *port)).collect();
+                let (phase, addresses, message) = (phase.to_owned(), addresses.to_vec(), message.clone());
+                *face = Face { phase, generation, addresses, ports, message, ..std::mem::take(face) };
+            }
             changed
         });
     }

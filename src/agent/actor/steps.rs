@@ -11,7 +11,7 @@ use crate::agent::decide::applied::Applied;
 use crate::agent::decide::isolation;
 use crate::agent::decide::join;
 use crate::agent::decide::observe::{self, Do, Known, Next};
-use crate::agent::decide::subtree::modified;
+use crate::agent::decide::subtree::{Subtree, modified};
 use crate::agent::exit::Ending;
 use crate::model::assignment::Answer;
 use crate::model::names::Revision;
@@ -99,8 +99,17 @@ impl Actor {
             replace: self.settings.replace && !self.ever_joined,
             since: self.since,
             word: self.word.clone(),
+            seen: self.seen(),
         };
         self.io = boxed(async move { io::Done::Attempt(Box::new(io::attempt(trial).await)) });
+    }
+
+    /// The sub-tree as it is seen, if this process joined before. A lease that is lost took its keys along, also if the watch has
+    /// not shown that yet.
+    fn seen(&self) -> Option<Subtree> {
+        let mut seen = self.view.newest.clone().filter(|_| self.ever_joined)?;
+        seen.status.take_if(|status| self.lost_lease == Some(status.lease));
+        Some(seen)
     }
 
     /// What was written may stand there no more: a store that was restored to a moment between two statuses of one run has the

@@ -6,7 +6,7 @@ use crate::agent::decide::applied::{Applied, same_place};
 use crate::agent::decide::identity::Me;
 use crate::agent::decide::subtree::{Entry, Subtree, modified};
 use crate::model::label::Label;
-use crate::model::names::Revision;
+use crate::model::names::{NodeId, Revision};
 use crate::model::status::Status;
 use crate::store::api::{Compare, Header, KeyValue, LeaseId, Op, RangeResponse, Txn};
 use crate::store::keys::{NodePart, Prefix};
@@ -37,6 +37,17 @@ pub fn txn(prefix: &Prefix, seen: &Subtree, label: &Label, status: &Status, leas
         then,
         otherwise: Vec::new(),
     }
+}
+
+/// Compares byte for byte what [`txn`] compares by its revision, where that was seen by a watch and not read just now.
+///
+/// Race: a store that was restored in between may have another value at the same revision. A read would have shown that.
+pub fn compare_values(txn: &mut Txn, prefix: &Prefix, seen: &Subtree, node: &NodeId) {
+    let label = seen.label.as_ref().map(|entry| (NodePart::Label, &entry.bytes));
+    let status = seen.status.as_ref().map(|entry| (NodePart::Status, &entry.bytes));
+    let assignment = seen.assignment.as_ref().map(|entry| (NodePart::Assignment, &entry.bytes));
+    let values = [label, status, assignment].into_iter().flatten();
+    txn.compares.extend(values.map(|(part, bytes)| Compare::Value(prefix.node(node, part), bytes.clone())));
 }
 
 /// The sub-tree just after a join that found nothing: what it wrote, and nothing else.
@@ -170,6 +181,20 @@ mod tests {
         let is = |part: &str, at| Compare::Modified(Key::from(format!("/enlist/nodes/edge-7/{part}")), Revision(at));
         assert_eq!(txn.compares, [is("label", 11), is("status", 11), is("assignment", 8)]);
         assert_eq!(keys(&txn)[0], "put nodes/edge-7/status 77");
+    }
+
+    #[test]
+    fn what_was_only_seen_is_compared_byte_for_byte() {
+        let mut seen = joined(Some(bound(8, "10.0.0.1", &[])));
+        seen.status = None;
+        let status = status("mine", "run-1", Phase::Registered);
+        let mut txn = txn(&Prefix::default(), &seen, &label(), &status, LEASE);
+        let revisions = txn.compares.clone();
+        compare_values(&mut txn, &Prefix::default(), &seen, &label().id);
+        let is =
+            |part: &str, bytes: &bytes::Bytes| Compare::Value(Key::from(format!("/enlist/nodes/edge-7/{part}")), bytes.clone());
+        let values = [is("label", &seen.label.unwrap().bytes), is("assignment", &seen.assignment.unwrap().bytes)];
+        assert_eq!(txn.compares, [&revisions[..], &values[..]].concat());
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Tiny {
         let holds = txn.compares.iter().all(|compare| match compare {
             Compare::Modified(key, at) => self.kvs.get(key).map_or(Revision::NONE, |kv| kv.mod_revision) == *at,
             Compare::Created(key, at) => self.kvs.get(key).map_or(Revision::NONE, |kv| kv.create_revision) == *at,
-            Compare::Empty(_) => unreachable!("no cut compares a range"),
+            Compare::Value(..) | Compare::Empty(_) => unreachable!("no cut compares a value or a range"),
         });
         holds.then(|| {
             self.revision += 1;

@@ -69,6 +69,7 @@ fn compare(compare: &Compare) -> etcd_client::Compare {
     match compare {
         Compare::Modified(key, revision) => etcd_client::Compare::mod_revision(bytes(key), CompareOp::Equal, revision.0),
         Compare::Created(key, revision) => etcd_client::Compare::create_revision(bytes(key), CompareOp::Equal, revision.0),
+        Compare::Value(key, value) => etcd_client::Compare::value(bytes(key), CompareOp::Equal, value.to_vec()),
         // A compare over a range holds when it holds for every key in it; no key has version 0. So: nothing is there.
         Compare::Empty(KeyRange { start, end }) => {
             let absent = etcd_client::Compare::version(bytes(start), CompareOp::Equal, 0);

@@ -21,7 +21,7 @@ fn check_width(txn: &Txn, ops_max: usize) -> Result<(), StoreError> {
     }
     let no_key = |key: &Key| key.as_bytes().is_empty();
     let key_of = |compare: &Compare| match compare {
-        Compare::Modified(key, _) | Compare::Created(key, _) => no_key(key),
+        Compare::Modified(key, _) | Compare::Created(key, _) | Compare::Value(key, _) => no_key(key),
         Compare::Empty(range) => no_key(&range.start),
     };
     if txn.compares.iter().any(key_of) {
@@ -92,6 +92,7 @@ fn size(txn: &Txn) -> usize {
         |range: &KeyRange| FRAME + range.start.as_bytes().len() + range.end.as_ref().map_or(0, |end| end.as_bytes().len());
     let compares = txn.compares.iter().map(|compare| match compare {
         Compare::Modified(key, _) | Compare::Created(key, _) => FRAME + key.as_bytes().len(),
+        Compare::Value(key, value) => FRAME + key.as_bytes().len() + value.len(),
         Compare::Empty(empty) => range(empty),
     });
     let ops = txn.then.iter().chain(&txn.otherwise).map(|op| match op {

@@ -75,6 +75,7 @@ impl Mvcc {
         match compare {
             Compare::Modified(key, revision) => self.current.get(key).map_or(Revision::NONE, |kv| kv.mod_revision) == *revision,
             Compare::Created(key, revision) => self.current.get(key).map_or(Revision::NONE, |kv| kv.create_revision) == *revision,
+            Compare::Value(key, value) => self.current.get(key).is_some_and(|kv| kv.value == *value),
             Compare::Empty(range) => select(&self.current, range).next().is_none(),
         }
     }

@@ -86,7 +86,7 @@ async fn variables_that_are_said_while_it_joins_are_not_lost() {
     let registered = registered.unwrap();
     faults.set_plan(FaultPlan { delay_max: Duration::from_secs(4), ..FaultPlan::default() });
     lab.delete(NodePart::Status).await;
-    sleep(Duration::from_millis(300)).await;
+    sleep(Duration::from_millis(50)).await;
     let mut variables = Variables::default();
     variables.insert("role", "web").unwrap();
     registered.set_variables(variables).await.unwrap();

@@ -281,3 +281,123 @@ async fn ten_thousand_nodes_that_come_back_at_once_write_no_label_and_restart_no
         agent.kill().await;
     }
 }
+
+/// Counts reads of whole sub-trees and grants.
+#[derive(Debug)]
+struct Counting {
+    inner: Store,
+    reads: std::sync::atomic::AtomicUsize,
+    grants: std::sync::atomic::AtomicUsize,
+}
+
+impl Counting {
+    /// In front of a lab's store, for whatever starts later.
+    fn the(lab: &mut Lab) -> std::sync::Arc<Counting> {
+        let counting = std::sync::Arc::new(Counting { inner: lab.store.clone(), reads: 0.into(), grants: 0.into() });
+        lab.store = Store::new(counting.clone());
+        counting
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        let get = |count: &std::sync::atomic::AtomicUsize| count.load(std::sync::atomic::Ordering::Relaxed);
+        (get(&self.reads), get(&self.grants))
+    }
+}
+
+impl crate::store::around::Around for Counting {
+    fn inner(&self) -> &Store {
+        &self.inner
+    }
+
+    fn range(
+        &self,
+        request: crate::store::api::RangeRequest,
+    ) -> futures::future::BoxFuture<'_, Result<crate::store::api::RangeResponse, StoreError>> {
+        self.reads.fetch_add(usize::from(request.range.end.is_some()), std::sync::atomic::Ordering::Relaxed);
+        Box::pin(self.inner.range(request))
+    }
+
+    fn grant(&self, ttl_s: u64) -> futures::future::BoxFuture<'_, Result<(crate::store::api::LeaseId, u64), StoreError>> {
+        self.grants.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Box::pin(self.inner.grant(ttl_s))
+    }
+}
+
+async fn revoke(lab: &Lab) {
+    let (_, status) = lab.store.get(lab.prefix.node(&lab.id, NodePart::Status)).await.unwrap();
+    lab.store.revoke(status.unwrap().lease).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_lease_costs_a_grant_and_a_transaction() {
+    let mut lab = Lab::new();
+    let counting = Counting::the(&mut lab);
+    let machine = lab.serving_machine();
+    let agent = lab.start(&machine);
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    let (counts, revision) = (counting.counts(), lab.etcd.revision());
+    revoke(&lab).await;
+    lab.until("the end of the status", async || lab.status().await.is_none()).await;
+    lab.until_registered(&given).await;
+    assert_eq!(counting.counts(), (counts.0, counts.1 + 1), "what is seen need not be read");
+    assert_eq!((lab.puts_since(revision, NodePart::Status), lab.puts_since(revision, NodePart::Label)), (1, 0));
+    agent.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_seen_is_read_again_if_it_is_not_what_stands_there() {
+    let mut lab = Lab::new();
+    let counting = Counting::the(&mut lab);
+    let machine = lab.serving_machine();
+    let agent = lab.start(&machine);
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    let (reads, _) = counting.counts();
+    // In one revision: the watch cannot have shown the one without the other, the agent may look between them all the same.
+    agent.link.cut();
+    let other = lab.assign("10.0.0.2", 80).await;
+    lab.until("the end of the lease", async || lab.status().await.is_none()).await;
+    agent.link.heal();
+    lab.until_registered(&other).await;
+    assert!(counting.counts().0 > reads, "it joined on what it saw before it was cut off");
+    agent.kill().await;
+}
+
+/// The store is restored to a moment before the answer, and gives another one at the same revision. What the agent saw is of that
+/// revision, and is not what stands there.
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_the_same_revision_in_a_restored_store_is_not_taken_for_the_one_that_was_seen() {
+    let lab = Lab::new();
+    let machine = lab.serving_machine();
+    let agent = lab.start(&machine);
+    lab.until("a live status", async || lab.status().await.is_some()).await;
+    let backup = lab.etcd.snapshot();
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    let (_, at) = lab.get::<Assignment>(NodePart::Assignment).await.unwrap();
+    let last = lab.etcd.revision();
+    agent.link.cut();
+    lab.etcd.restore(backup);
+    let other = Assignment { generation: given.generation, ..lab.bound(&lab.label().await, "10.0.0.2", 80) };
+    lab.put(NodePart::Assignment, &other).await;
+    assert_eq!(lab.get::<Assignment>(NodePart::Assignment).await.unwrap().1, at, "this is what the test is about");
+    lab.until("the end of the lease", async || lab.status().await.is_none()).await;
+    // Beyond all that the agent knows, so that no revision tells it that the store went back.
+    while lab.etcd.revision() <= last {
+        let op = Op::put("/enlist/elsewhere", "x");
+        lab.store.txn(Txn { then: vec![op], ..Txn::default() }).await.unwrap();
+    }
+    let revision = lab.etcd.revision();
+    agent.link.heal();
+    lab.until("the join", async || lab.status().await.is_some()).await;
+    let history = lab.etcd.history_from(revision.next());
+    let key = lab.prefix.node(&lab.id, NodePart::Status);
+    let first = history.values().flatten().find_map(|event| match event {
+        crate::store::api::Event::Put(kv) if kv.key == key => Some(Status::decode(&kv.value).unwrap()),
+        _ => None,
+    });
+    let first = first.unwrap();
+    assert_ne!((first.phase, first.generation), (Phase::Registered, given.generation), "it uses something else");
+    agent.kill().await;
+}
