@@ -18,6 +18,7 @@ use crate::plan::brake::RELEASE_PERCENT_PER_MINUTE;
 use crate::plan::change::{Action, Change, Note, Plan};
 use crate::plan::snapshot::Snapshot;
 use crate::reconcile::election::Leadership;
+use crate::reconcile::pace::Pace;
 use crate::reconcile::report::sleep_until;
 use crate::reconcile::{Context, Site};
 use crate::store::backoff::Backoff;
@@ -28,6 +29,8 @@ use crate::store::feed::{Feed, Update};
 const TICK: Duration = Duration::from_secs(10);
 /// Changes of one pass. More wait for the next, so that what an operator changes takes effect within seconds.
 const PASS_CHANGES_MAX: usize = 4_096;
+/// Passes that write begin at least so far apart: a few nodes each, when hundreds come in a second.
+const PACE: Duration = Duration::from_millis(5);
 /// How long a pass waits for its own writes to come back in the view before it plans all the same.
 const ECHO_MAX: Duration = Duration::from_secs(5);
 
@@ -90,6 +93,7 @@ pub(super) struct Leader<'a> {
     findings: Vec<crate::model::finding::Finding>,
     waiting_notes: BTreeMap<crate::model::names::NodeId, String>,
     next_tick: Instant,
+    pace: Pace,
     forget: Duration,
 }
 
@@ -104,6 +108,7 @@ impl<'a> Leader<'a> {
             findings: Vec::new(),
             waiting_notes: BTreeMap::new(),
             next_tick: Instant::now() + TICK,
+            pace: Pace::new(PACE),
         }
     }
 
@@ -115,6 +120,9 @@ impl<'a> Leader<'a> {
             // A view that is not complete yet is waited for, whatever was noticed: never a loop without a wait.
             if !dirty || !view.is_complete() {
                 dirty |= self.wake(feed, view, carried).await;
+            }
+            if let Some(at) = self.pace.wait().filter(|_| dirty) {
+                tokio::time::sleep_until(at).await;
             }
             while let Some(update) = feed.try_next() {
                 dirty |= carried.apply(view, update) != Noticed::Nothing;
@@ -195,6 +203,7 @@ impl<'a> Leader<'a> {
         if plan.changes.is_empty() {
             return Passed { more, ..Passed::default() };
         }
+        self.pace.begin();
         let outcomes = self.commit(&plan.changes).await;
         let mut passed = Passed { more, ..Passed::default() };
         for (change, outcome) in plan.changes.iter().zip(outcomes) {

@@ -14,6 +14,7 @@ use crate::manager::view::View;
 use crate::model::finding::Finding;
 use crate::model::names::{NodeId, Revision};
 use crate::reconcile::election::Leadership;
+use crate::reconcile::pace::Pace;
 use crate::reconcile::report::{self, Reporter};
 use crate::reconcile::{Context, Site};
 use crate::store::api::KeyRange;
@@ -27,6 +28,8 @@ use crate::store::wire::{RoleReport, VERSION};
 const OWN_WRITE_SEEN_WITHIN: Duration = Duration::from_secs(10);
 /// After so many passes in a row that lost a compare the view is not what is stored: it is read anew.
 const LOST_IN_A_ROW: u32 = 4;
+/// Passes that write begin at least so far apart.
+const PACE: Duration = Duration::from_millis(10);
 /// A node that is new is a member that is not published (it is joining, say) only after so long. People look at those, programs do
 /// not: a second more is nothing to them, and time enough for nearly every node to be ready.
 const NEWCOMER: Duration = Duration::from_secs(1);
@@ -62,6 +65,7 @@ pub(super) struct Leader {
     /// The revision at which nothing was left to write.
     clean_at: Revision,
     retry_at: Option<Instant>,
+    pace: Pace,
     backoff: Backoff,
     findings: BTreeSet<Finding>,
     last_pass: String,
@@ -86,6 +90,7 @@ impl Leader {
             listing: false,
             clean_at: Revision::NONE,
             retry_at: None,
+            pace: Pace::new(PACE),
             backoff: Backoff::new(context.rng("manager-backoff"), Duration::from_millis(100), Duration::from_secs(30)),
             findings: BTreeSet::new(),
             last_pass: String::new(),
@@ -108,6 +113,7 @@ impl Leader {
                 reporting = self.report();
             }
             let newcomer_due = self.newcomers.front().map(|(due, _)| *due);
+            let paced = self.pace.wait();
             let Leader { manager, groups, brakes, job, retry_at, .. } = &mut *self;
             // In this order, so that a run of the simulation repeats itself; the feeds last, so that steady change starves
             // neither the ticker nor what is under way.
@@ -123,6 +129,7 @@ impl Leader {
                 () = report::finish(&mut reporting) => {}
                 () = report::sleep_until(*retry_at) => self.retry_at = None,
                 () = report::sleep_until(newcomer_due) => {}
+                () = report::sleep_until(paced) => {}
                 _ = ticker.tick() => {
                     if self.view.revision() < self.awaited && self.awaited_since.elapsed() > OWN_WRITE_SEEN_WITHIN {
                         warn!(rev = %self.awaited, "the watch does not show our own writes: all is listed again");
@@ -191,10 +198,14 @@ impl Leader {
             self.clean_at = self.view.revision();
             return;
         }
+        if self.pace.wait().is_some() {
+            return;
+        }
         let changes = self.view.plan();
         if changes.is_empty() {
             return;
         }
+        self.pace.begin();
         self.counters.passes += 1;
         self.counters.groups += changes.len() as u64;
         self.counters.members += changes.iter().map(|change| change.members.len() as u64).sum::<u64>();

@@ -3,6 +3,7 @@
 //! One loop shape everywhere: wake → look at the views → plan → commit with compares → report.
 
 pub mod election;
+pub mod pace;
 pub mod report;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -12,6 +12,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::model::names::Revision;
 use crate::reconcile::election::Leadership;
+use crate::reconcile::pace::Pace;
 use crate::reconcile::report::{self, Reporter};
 use crate::reconcile::{Context, Site};
 use crate::relay::RelaySettings;
@@ -31,6 +32,8 @@ const OWN_WRITE_SEEN_WITHIN: Duration = Duration::from_secs(10);
 const RELEASE_EVERY: Duration = Duration::from_secs(2);
 /// A source that did not answer for so long makes the copies late, whatever the view says. (Two ticks and a time-out.)
 const UNHEARD_MIN: Duration = Duration::from_secs(15);
+/// Cuts begin at least so far apart: a few full requests each at full load, and nobody who reads copies misses the time.
+const PACE: Duration = Duration::from_millis(20);
 /// Updates of one side that are taken before the next look.
 const BURST_MAX: usize = 256;
 
@@ -75,6 +78,8 @@ pub(super) struct Leader {
     awaited: Revision,
     awaited_since: Instant,
     retry_at: Option<Instant>,
+    /// Of whole cuts: the parts of one follow each other at once.
+    pace: Pace,
     backoff: Backoff,
     /// mod_revision of `brakes/relay`.
     released: Revision,
@@ -108,6 +113,7 @@ impl Leader {
             awaited: Revision::NONE,
             awaited_since: Instant::now(),
             retry_at: None,
+            pace: Pace::new(PACE),
             backoff: Backoff::new(context.rng("relay-backoff"), Duration::from_millis(100), Duration::from_secs(30)),
             released: Revision::NONE,
             brake: String::new(),
@@ -135,6 +141,7 @@ impl Leader {
             if reporting.is_none() && self.reporter.is_urgent(&self.brake) {
                 reporting = self.report();
             }
+            let paced = self.pace.wait();
             let Leader { source_feed, destination_feed, job, retry_at, .. } = &mut *self;
             // In this order, so that a run of the simulation repeats itself; the feeds last, so that steady change starves
             // neither the ticker nor what is under way.
@@ -156,6 +163,7 @@ impl Leader {
                     Err(error) => ask_at = Instant::now() + asks.delay_after(&error),
                 },
                 () = report::sleep_until(*retry_at) => self.retry_at = None,
+                () = report::sleep_until(paced) => {}
                 _ = ticker.tick() => {
                     self.nudge();
                     if asking.is_none() && Instant::now() >= ask_at {
@@ -234,6 +242,10 @@ impl Leader {
         if self.job.is_some() || !self.mirror.is_complete() || self.mirror.destination_revision() < self.awaited {
             return Ok(());
         }
+        let cutting = self.mirror.stored_checkpoint().is_some_and(|stored| stored.partial.is_some());
+        if !cutting && self.pace.wait().is_some() {
+            return Ok(());
+        }
         let Some(part) = cut::next_part(&self.mirror, &self.settings.source_name, self.limits) else {
             self.behind_since = None;
             self.brake.clear();
@@ -246,7 +258,12 @@ impl Leader {
         let stored = self.mirror.checkpoint().map(|seen| &seen.value);
         guard::same_source(stored, &self.settings.source_name, self.settings.adopt)?;
         match guard::judge(&self.mirror, self.settings.allow_empty, self.released) {
-            Verdict::Go => self.write(part),
+            Verdict::Go => {
+                if !cutting {
+                    self.pace.begin();
+                }
+                self.write(part);
+            }
             Verdict::SecondRead => self.read_again(),
             Verdict::Empty => self.look_for_release(),
         }
