@@ -67,14 +67,15 @@ impl Queue {
         self.lock().over.is_some()
     }
 
-    /// A request that is sent now.
-    fn push(&self, lease: LeaseId) -> Result<oneshot::Receiver<Result<i64, StoreError>>, StoreError> {
+    /// A request, which `send` sends: in the order of the queue, because nothing comes between.
+    fn push(&self, lease: LeaseId, send: impl FnOnce()) -> Result<oneshot::Receiver<Result<i64, StoreError>>, StoreError> {
         let (tell, answer) = oneshot::channel();
         let mut requests = self.lock();
         if let Some(error) = &requests.over {
             return Err(error.clone());
         }
         requests.waiting.push_back(Waiting { lease, tell });
+        send();
         Ok(answer)
     }
 
@@ -123,7 +124,7 @@ impl KeepAlives {
     async fn send(&self, lease: LeaseId) -> Result<Option<Sent<'_>>, StoreError> {
         // Invariant: the remainder is below their number.
         let mut slot = self.streams[lease.0.unsigned_abs() as usize % STREAMS].lock().await;
-        let stream = match &mut *slot {
+        let stream = match &*slot {
             Some(stream) if !stream.queue.is_over() => stream,
             _ => match self.open(lease).await {
                 Ok(stream) => slot.insert(stream),
@@ -131,17 +132,17 @@ impl KeepAlives {
                 Err(error) => return Err(error),
             },
         };
-        // Nothing is awaited between the queue and the sending: who gives up in between would shift all answers by one.
-        let Ok(place) = stream.keeper.sender.reserve().await else {
+        // Held only while it is opened: a thousand that come at once must not have to be woken one after another.
+        let (sender, endpoint, queue) = (stream.keeper.sender.clone(), stream.endpoint, stream.queue.clone());
+        drop(slot);
+        let Ok(place) = sender.reserve().await else {
             let error = StoreError::Broken("the keep-alive stream ended".to_owned());
-            stream.queue.end(error.clone());
+            queue.end(error.clone());
             return Err(error);
         };
-        let answer = stream.queue.push(lease)?;
         let mut request = blank(&place);
         request.id = lease.0;
-        place.send(request);
-        let (endpoint, queue) = (stream.endpoint, stream.queue.clone());
+        let answer = queue.push(lease, || place.send(request))?;
         Ok(Some(Sent { answer: Some(answer), endpoint, queue, pool: &self.pool, at: Instant::now() }))
     }
 
@@ -239,9 +240,9 @@ mod tests {
     #[test]
     fn an_answer_is_that_of_the_oldest_request_whoever_still_waits() {
         let queue = Queue::default();
-        let given_up = queue.push(LeaseId(1)).unwrap();
+        let given_up = queue.push(LeaseId(1), || {}).unwrap();
         drop(given_up);
-        let (mut again, mut other) = (queue.push(LeaseId(1)).unwrap(), queue.push(LeaseId(2)).unwrap());
+        let (mut again, mut other) = (queue.push(LeaseId(1), || {}).unwrap(), queue.push(LeaseId(2), || {}).unwrap());
         assert!(queue.answer(LeaseId(1), 60));
         assert!(again.try_recv().is_err(), "that was the answer to the beat that was given up");
         assert!(queue.answer(LeaseId(1), 59) && queue.answer(LeaseId(2), 0));
@@ -252,8 +253,8 @@ mod tests {
     #[test]
     fn an_answer_that_is_not_the_oldest_ones_is_not_believed() {
         let queue = Queue::default();
-        let mut first = queue.push(LeaseId(1)).unwrap();
-        let _second = queue.push(LeaseId(2)).unwrap();
+        let mut first = queue.push(LeaseId(1), || {}).unwrap();
+        let _second = queue.push(LeaseId(2), || {}).unwrap();
         assert!(!queue.answer(LeaseId(2), 60));
         assert_eq!(first.try_recv().unwrap(), Err(out_of_order()));
     }
@@ -261,23 +262,23 @@ mod tests {
     #[test]
     fn an_end_is_told_to_all_and_to_those_who_come_later() {
         let queue = Queue::default();
-        let (mut first, mut second) = (queue.push(LeaseId(1)).unwrap(), queue.push(LeaseId(2)).unwrap());
+        let (mut first, mut second) = (queue.push(LeaseId(1), || {}).unwrap(), queue.push(LeaseId(2), || {}).unwrap());
         assert!(!queue.is_over());
         queue.end(ENDED);
         assert_eq!((first.try_recv().unwrap(), second.try_recv().unwrap()), (Err(ENDED), Err(ENDED)));
         assert!(queue.is_over());
-        assert_eq!(queue.push(LeaseId(3)).unwrap_err(), ENDED);
+        assert_eq!(queue.push(LeaseId(3), || {}).unwrap_err(), ENDED);
         queue.end(out_of_order());
-        assert_eq!(queue.push(LeaseId(3)).unwrap_err(), ENDED, "the first reason counts");
+        assert_eq!(queue.push(LeaseId(3), || {}).unwrap_err(), ENDED, "the first reason counts");
     }
 
     #[test]
     fn that_one_lease_is_gone_is_no_word_on_others() {
         let queue = Queue::default();
-        let (mut first, mut second) = (queue.push(LeaseId(1)).unwrap(), queue.push(LeaseId(2)).unwrap());
+        let (mut first, mut second) = (queue.push(LeaseId(1), || {}).unwrap(), queue.push(LeaseId(2), || {}).unwrap());
         queue.end(StoreError::NoLease);
         assert_eq!(first.try_recv().unwrap(), Err(StoreError::NoLease));
         assert_ne!(second.try_recv().unwrap(), Err(StoreError::NoLease));
-        assert_ne!(queue.push(LeaseId(3)).unwrap_err(), StoreError::NoLease);
+        assert_ne!(queue.push(LeaseId(3), || {}).unwrap_err(), StoreError::NoLease);
     }
 }
