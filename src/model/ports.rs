@@ -153,7 +153,7 @@ mod tests {
     fn of_a_name_that_is_there_twice_the_last_number_counts() {
         assert_eq!(
             serde_json::from_str::<Ports>(r#"{"a":1,"b":2,"a":3}"#).unwrap(),
-            named(&[]).into_iter().chain([("a".parse().unwrap(), 3), ("b".parse().unwrap(), 2)]).collect()
+            Ports::from([("a".parse().unwrap(), 3), ("b".parse().unwrap(), 2)])
         );
     }
 }

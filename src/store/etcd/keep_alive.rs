@@ -1,7 +1,7 @@
 //! Keep-alives: a few streams for all leases of a store, as with etcd's own client.
 //!
-//! A stream for each lease would cost etcd three goroutines and their buffers each: with the 20,000 agents that one process may
-//! run, most of its memory. On one stream etcd answers in the order of requests, one after another, so what is under way is a
+//! A stream for each lease would cost etcd three goroutines and their buffers each: with 20,000 agents in one process a fifth of its
+//! memory. On one stream etcd answers in the order of requests, one after another, so what is under way is a
 //! queue: an answer is that of the oldest request, whoever still waits for it.
 
 use std::collections::VecDeque;
