@@ -35,8 +35,10 @@ async fn main() -> anyhow::Result<()> {
         .join()
         .await?;
     for socket in registered.sockets() {
+        let listener = TcpListener::bind(socket).await?;
+        // Told only now: whoever reads it may connect.
         println!("{id} was given {socket}");
-        let (listener, id) = (TcpListener::bind(socket).await?, id.clone());
+        let id = id.clone();
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let text = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello from {id}\n");
