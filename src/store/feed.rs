@@ -4,8 +4,11 @@
 //! [`Update::Reset`] replaces everything that was told before, so a deletion during a gap is seen, and a read that was cut
 //! short is thrown away, never told.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, select_all};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -16,12 +19,23 @@ use crate::store::api::{
     Event, Header, KeyRange, KeyValue, RangeRequest, RangeResponse, Store, StoreError, Watch, WatchMessage, WatchRequest,
 };
 use crate::store::backoff::Backoff;
-use crate::store::watch::{Listed, Reread, Verdict, WatchMachine, Witness, progress_is_barrier};
+use crate::store::watch::{Listed, Reread, Verdict, WatchMachine, Witness, lag_of, progress_is_barrier};
 
 /// Updates that may wait for a slow consumer. Beyond it the feed stops reading and etcd counts it as a slow watcher.
 const QUEUE: usize = 256;
 /// A watch that is opened ahead of a read is taken on within this, or the read goes first: who joins waits for it.
 const TAKEN_ON_WITHIN: Duration = Duration::from_secs(2);
+/// A watch that lags by so many revisions gets a relief: it needs an eighth of a second for them.
+const LAG_MAX: i64 = 1_000;
+/// So many reliefs stand in a row, at most: each is served at the rate of one watch, so that they keep up with as many times that.
+const RELIEFS_MAX: usize = 8;
+/// So many bytes of keys and values that reliefs told wait for their turn, at most: two seconds of what etcd can take. The last
+/// relief is given up for the others.
+const RELIEF_BYTES_MAX: usize = 64 << 20;
+/// A relief is opened within this, or not: nothing is taken meanwhile.
+const RELIEF_WITHIN: Duration = Duration::from_secs(1);
+/// … and so long after one that could not be, or was given up, none is.
+const RELIEF_AGAIN: Duration = Duration::from_secs(5);
 /// A stream that was asked for progress so often without any word is dead.
 const SILENT_ASKS: u32 = 5;
 /// … but not before it had so long: who asks often must not give up a stream whose server is only busy, and begin again with what
@@ -127,12 +141,12 @@ impl std::fmt::Debug for Ahead {
 }
 
 impl Ahead {
-    /// Opens a watch that starts at the present, on the connection of the calls.
+    /// Opens a watch that starts at the present. `beside`: see [`FeedSettings::beside`].
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn open(store: &Store, range: KeyRange) -> Result<Ahead, StoreError> {
-        let mut watch = store.watch(WatchRequest { range, start: Revision::NONE, beside: true }).await?;
+    pub async fn open(store: &Store, range: KeyRange, beside: bool) -> Result<Ahead, StoreError> {
+        let mut watch = store.watch(WatchRequest { range, start: Revision::NONE, beside }).await?;
         match tokio::time::timeout(TAKEN_ON_WITHIN, watch.next()).await {
             Ok(Some(Ok(WatchMessage::Created(header)))) => Ok(Ahead { watch, header }),
             Ok(Some(Err(error))) => Err(error),
@@ -144,6 +158,80 @@ impl Ahead {
     /// Whether it tells all that comes after a listing.
     fn covers(&self, listing: &Header) -> bool {
         self.header.cluster_id == listing.cluster_id && self.header.revision <= listing.revision
+    }
+}
+
+/// A watch that starts at the present and takes over from one that lags, once that has told everything up to its start.
+///
+/// At more than about 8,000 revisions a second a watch that fell behind once (a moment without the processor is enough) never
+/// catches up: etcd gives it at most 1,000 revisions in a round, and decodes all that it is behind in each. One that starts
+/// at the present is served at once.
+struct Relief {
+    ahead: Ahead,
+    /// What it told meanwhile: left unread, it would lag as well.
+    told: VecDeque<WatchMessage>,
+    /// Of keys and values in it.
+    bytes: usize,
+    /// The revision of its last event.
+    upto: Revision,
+}
+
+impl Relief {
+    /// Keeps what it told. Answers by how many revisions it lags.
+    fn keep(&mut self, message: WatchMessage) -> i64 {
+        let mut lag = 0;
+        if let WatchMessage::Events { header, events, .. } = &message {
+            self.bytes += events.iter().map(bytes).sum::<usize>();
+            self.upto = events.last().map_or(self.upto, Event::revision);
+            lag = lag_of(header, events);
+        }
+        self.told.push_back(message);
+        lag
+    }
+
+    /// It goes on with what it has told.
+    fn into_ahead(self) -> Ahead {
+        let Relief { ahead: Ahead { watch, header }, told, .. } = self;
+        Ahead { watch: Box::new(Told { told, watch }), header }
+    }
+}
+
+fn bytes(event: &Event) -> usize {
+    let value = if let Event::Put(kv) = event { kv.value.len() } else { 0 };
+    event.key().as_bytes().len() + value
+}
+
+/// What one of them tells, and which. One that has told all up to the start of the next is not asked any more. Cancel-safe.
+async fn next_of(reliefs: &mut VecDeque<Relief>) -> (usize, Option<Result<WatchMessage, StoreError>>) {
+    let starts: Vec<Revision> = reliefs.iter().skip(1).map(|relief| relief.ahead.header.revision).collect();
+    let is_done = |(index, relief): &(usize, &mut Relief)| starts.get(*index).is_some_and(|next| relief.upto >= *next);
+    let asked = reliefs.iter_mut().enumerate().filter(|relief| !is_done(relief));
+    let next: Vec<_> = asked.map(|(index, relief)| relief.ahead.watch.next().map(move |message| (index, message))).collect();
+    if next.is_empty() {
+        return std::future::pending().await;
+    }
+    select_all(next).await.0
+}
+
+/// A watch whose first messages were received already.
+struct Told {
+    told: VecDeque<WatchMessage>,
+    watch: Box<dyn Watch>,
+}
+
+impl Watch for Told {
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<WatchMessage, StoreError>>> {
+        async {
+            match self.told.pop_front() {
+                Some(message) => Some(Ok(message)),
+                None => self.watch.next().await,
+            }
+        }
+        .boxed()
+    }
+
+    fn request_progress(&mut self) -> BoxFuture<'_, ()> {
+        self.watch.request_progress()
     }
 }
 
@@ -222,8 +310,14 @@ struct Follower<L, E> {
     settings: FeedSettings,
     /// What a listing begins with.
     empty: E,
-    /// A watch that waits for a listing.
+    /// A watch that waits for a listing, or takes over from another.
     ahead: Option<Ahead>,
+    /// What takes over next, if the watch that is followed lags. In the order of their starts.
+    reliefs: VecDeque<Relief>,
+    /// Before this none is opened.
+    relief_at: Instant,
+    /// The watch that is opened next takes over from one that was in order.
+    takes_over: bool,
     /// Counted from the last whole read, not from the last connection: streams that end early must not put it off for ever.
     verify_at: Instant,
     rng: fastrand::Rng,
@@ -256,6 +350,9 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
             scope,
             empty,
             ahead: None,
+            reliefs: VecDeque::new(),
+            relief_at: Instant::now(),
+            takes_over: false,
             verify_at: Instant::now() + settings.verify,
             settings,
             rng,
@@ -280,11 +377,15 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
             };
             match step {
                 Err(Closed) => return,
-                Ok(Ok(next)) => {
-                    // A watch that had to be given up for another read is no failure of the store.
-                    reread = next;
+                // A watch that had to be given up for another read is no failure of the store.
+                Ok(Ok(Some(why))) => reread = Some(why),
+                Ok(Ok(None)) => {
+                    // What takes over from another watch goes on where that is, like one after a gap.
+                    self.takes_over = reread.is_none();
+                    reread = if self.takes_over { self.resume_fault().await } else { None };
                 }
                 Ok(Err(error)) => {
+                    self.reliefs.clear();
                     // A stream that lived for a while worked, even if nothing happened on it.
                     if reread.is_none() && began.elapsed() >= WORKED {
                         self.backoff.reset();
@@ -311,9 +412,11 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
 
     /// Reads everything at one revision and tells it.
     async fn reread(&mut self, why: Reread) -> Result<Result<(), StoreError>, Closed> {
+        (self.ahead, self.takes_over) = (None, false);
+        self.reliefs.clear();
         if self.settings.beside {
             // If that fails, so will the read.
-            self.ahead = Ahead::open(&self.store, self.scope.covering()).await.ok();
+            self.ahead = Ahead::open(&self.store, self.scope.covering(), true).await.ok();
         }
         match self.list().await {
             Ok(whole) => self.take(whole, why).await.map(Ok),
@@ -392,9 +495,61 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
         self.store.watch(WatchRequest { range: self.scope.covering(), start, beside }).await
     }
 
-    /// Follows events until something is wrong. `Ok(Ok(Some(why)))` = read again.
+    /// Opens a watch that is at the present, behind the last one that lags.
+    async fn open_relief(&mut self) {
+        if Instant::now() < self.relief_at {
+            return;
+        }
+        let open = Ahead::open(&self.store, self.scope.covering(), self.settings.beside);
+        let opened = tokio::time::timeout(RELIEF_WITHIN, open).await.ok().and_then(Result::ok);
+        let after = self.reliefs.back().map_or(Revision::NONE, |last| last.ahead.header.revision);
+        let of_use = |ahead: &Ahead| self.machine.may_go_on(&ahead.header) && after < ahead.header.revision;
+        let Some(ahead) = opened.filter(of_use) else {
+            self.relief_at = Instant::now() + RELIEF_AGAIN;
+            return;
+        };
+        debug!(rev = %ahead.header.revision, "a view lags: another watch takes over from there");
+        self.reliefs.push_back(Relief { upto: ahead.header.revision, ahead, told: VecDeque::new(), bytes: 0 });
+    }
+
+    /// Takes what a relief told. The last of them may lag as well.
+    async fn relieve(&mut self, index: usize, message: Option<Result<WatchMessage, StoreError>>) {
+        let message = message.and_then(Result::ok).filter(|message| !matches!(message, WatchMessage::Canceled { .. }));
+        let (Some(relief), Some(message)) = (self.reliefs.get_mut(index), message) else {
+            // One that ends is none.
+            self.reliefs.remove(index);
+            self.relief_at = Instant::now() + RELIEF_AGAIN;
+            return;
+        };
+        let lag = relief.keep(message);
+        if self.reliefs.iter().map(|relief| relief.bytes).sum::<usize>() > RELIEF_BYTES_MAX {
+            self.reliefs.pop_back();
+            self.relief_at = Instant::now() + RELIEF_AGAIN;
+        } else if lag > LAG_MAX && index + 1 == self.reliefs.len() && index + 1 < RELIEFS_MAX {
+            self.open_relief().await;
+        }
+    }
+
+    /// Sees, after each update, whether the watch that is followed lags, and whether another one takes over: then that is `ahead`.
+    async fn seek_relief(&mut self) -> bool {
+        // Not for a consumer that does not keep up: the next watch would lag as well.
+        if self.machine.lag() > LAG_MAX && self.reliefs.is_empty() && self.sender.capacity() > 0 {
+            self.open_relief().await;
+        }
+        let reached = self.reliefs.iter().take_while(|relief| self.machine.reached(&relief.ahead.header)).count();
+        let Some(relief) = self.reliefs.drain(..reached).next_back() else { return false };
+        self.ahead = Some(relief.into_ahead());
+        true
+    }
+
+    /// Follows events until something is wrong. `Ok(Ok(Some(why)))` = read again, `Ok(Ok(None))` = another watch is at hand that
+    /// takes over.
     async fn follow(&mut self) -> Result<Result<Option<Reread>, StoreError>, Closed> {
-        self.machine.reopened();
+        if std::mem::take(&mut self.takes_over) {
+            self.machine.taken_over();
+        } else {
+            self.machine.reopened();
+        }
         let mut watch = match self.open_watch().await {
             Ok(watch) => watch,
             Err(error) => return Ok(Err(error)),
@@ -406,11 +561,16 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
             self.machine.trust_progress_of(barrier.then_some(member.header.member_id));
         }
         let (mut asked, mut heard) = (0, Instant::now());
+        let next_ask = |settings: &FeedSettings| settings.progress.map(|every| Instant::now() + every);
+        let mut ask = next_ask(&self.settings);
         loop {
-            let ask = self.settings.progress.map(|every| Instant::now() + every);
             let message = tokio::select! {
                 biased;
                 message = watch.next() => message,
+                (index, message) = next_of(&mut self.reliefs) => {
+                    self.relieve(index, message).await;
+                    continue;
+                }
                 () = tokio::time::sleep_until(self.verify_at) => return Ok(Ok(Some(Reread::Verify))),
                 () = sleep_until(ask) => {
                     asked += 1;
@@ -418,10 +578,11 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
                         return Ok(Err(StoreError::Broken("the watch is silent".into())));
                     }
                     ask_progress(watch.as_mut()).await;
+                    ask = next_ask(&self.settings);
                     continue;
                 }
             };
-            (asked, heard) = (0, Instant::now());
+            (asked, heard, ask) = (0, Instant::now(), next_ask(&self.settings));
             match message {
                 None => return Ok(Err(StoreError::Broken("etcd ended the watch".into()))),
                 Some(Err(error)) => return Ok(Err(error)),
@@ -430,6 +591,9 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
                     Verdict::Apply(revision, events) => {
                         self.backoff.reset();
                         self.sender.send(Update::Events { revision, events }).await.map_err(|_| Closed)?;
+                        if self.seek_relief().await {
+                            return Ok(Ok(None));
+                        }
                     }
                     Verdict::Reread(why) => return Ok(Ok(Some(why))),
                     Verdict::Doubt => {

@@ -11,6 +11,11 @@ use crate::store::api::{Event, Header, Key, KeyRange, KeyValue, RangeResponse, W
 /// A watcher that is further behind than this drops its watch and reads again: etcd serves a lagging watcher about 8,000
 /// revisions a second and suffers from it, while a read of 5,000 keys takes 10 ms.
 pub const BEHIND_MAX: i64 = 20_000;
+/// … or further than a revision for so many keys, where there are many of them: a million keys take ten seconds and more to read
+/// on a busy etcd, in which it serves 100,000 revisions.
+const KEYS_A_REVISION: i64 = 10;
+/// A watcher that lags is told so many revisions in one message (`watchBatchMaxRevs`).
+const FULL: usize = 1_000;
 /// So many told revisions of a stream are remembered, to tell a repeated event from one that comes too late.
 const TOLD_MAX: usize = 4_096;
 
@@ -94,6 +99,7 @@ pub struct Listed {
     newest: Option<KeyValue>,
     /// Something in it is older than it was seen.
     is_older: bool,
+    keys: i64,
 }
 
 /// What is known of a watch.
@@ -106,6 +112,10 @@ pub struct WatchMachine {
     /// The revision of the last event, or of the listing before it. Progress moves `seen` on, not this: it proves that nothing
     /// happened up to there in *this* store, and a restored one may have passed that revision with other events.
     proven: Revision,
+    /// Further behind than this it reads again.
+    behind_max: i64,
+    /// See [`WatchMachine::lag`].
+    lag: i64,
     /// Nothing was told since the listing.
     only_listed: bool,
     /// What had been seen when the present stream was opened.
@@ -132,6 +142,8 @@ impl WatchMachine {
             cluster_id: 0,
             seen: Revision::NONE,
             proven: Revision::NONE,
+            behind_max: BEHIND_MAX,
+            lag: 0,
             only_listed: true,
             seen_before: Revision::NONE,
             own: None,
@@ -160,6 +172,28 @@ impl WatchMachine {
         self.seen
     }
 
+    /// How many revisions the stream was behind the store when it sent its last events.
+    pub fn lag(&self) -> i64 {
+        self.lag
+    }
+
+    /// Whether a watch that began so may go on from where this stands, later: of the same cluster, and not of a past of it.
+    pub fn may_go_on(&self, began: &Header) -> bool {
+        began.cluster_id == self.cluster_id && began.revision >= self.seen
+    }
+
+    /// Whether events, not only progress, were told up to where a watch began.
+    pub fn reached(&self, began: &Header) -> bool {
+        began.revision <= self.proven
+    }
+
+    /// Another watch goes on, which tells some of what was told again. What the former one left unfinished will come again.
+    pub fn taken_over(&mut self) {
+        self.fragments.clear();
+        self.lag = 0;
+        self.trusted_member = None;
+    }
+
     /// What to ask the store before a watch is resumed; none = nothing was ever seen: read again.
     pub fn witnesses(&self) -> impl Iterator<Item = &Witness> {
         self.written.iter().chain(&self.deleted)
@@ -182,6 +216,7 @@ impl WatchMachine {
         // A key is never older than it was; if it is gone that proves nothing.
         let older = |kv: &KeyValue| self.own.as_ref().is_some_and(|w| w.key == kv.key && kv.mod_revision < w.revision);
         listed.is_older |= kvs.iter().any(older);
+        listed.keys = listed.keys.saturating_add_unsigned(kvs.len() as u64);
         let newest = kvs.iter().max_by_key(|kv| kv.mod_revision);
         if let Some(newest) =
             newest.filter(|kv| listed.newest.as_ref().is_none_or(|before| kv.mod_revision > before.mod_revision))
@@ -196,6 +231,7 @@ impl WatchMachine {
         let stepped_back = is_known && (header.cluster_id != self.cluster_id || header.revision < self.seen || listed.is_older);
         self.cluster_id = header.cluster_id;
         self.seen = header.revision;
+        self.behind_max = BEHIND_MAX.max(listed.keys / KEYS_A_REVISION);
         (self.proven, self.only_listed) = (self.seen, true);
         self.restart();
         self.written = listed.newest.map(|kv| Witness { key: kv.key.clone(), revision: kv.mod_revision, held: Some(kv) });
@@ -212,6 +248,7 @@ impl WatchMachine {
 
     fn restart(&mut self) {
         self.fragments.clear();
+        self.lag = 0;
         self.told.clear();
         self.told_after = self.proven;
         self.seen_before = self.seen;
@@ -248,7 +285,9 @@ impl WatchMachine {
         }
         let Some(last) = events.last() else { return Verdict::Nothing };
         let upto = last.revision();
-        if header.revision.0.saturating_sub(upto.0) > BEHIND_MAX {
+        let behind = header.revision.0.saturating_sub(upto.0);
+        self.lag = lag_of(&header, &events);
+        if behind > self.behind_max {
             return Verdict::Reread(Reread::Behind);
         }
         // Old events are usual (see etcd's list of faults), repeated ones too; one that was never told comes too late.
@@ -296,10 +335,18 @@ impl WatchMachine {
         }
         if self.trusted_member == Some(header.member_id) && self.fragments.is_empty() && header.revision > self.seen {
             self.seen = header.revision;
+            self.lag = 0;
             return Verdict::Apply(self.seen, Vec::new());
         }
         Verdict::Nothing
     }
+}
+
+/// How many revisions a stream was behind the store when it sent these events. 0 if they do not fill a message of one that lags:
+/// then nothing is owed, however much others wrote.
+pub fn lag_of(header: &Header, events: &[Event]) -> i64 {
+    let last = events.last().filter(|_| events.len() >= FULL);
+    last.map_or(0, |last| header.revision.0.saturating_sub(last.revision().0))
 }
 
 /// Whether a server of this version answers progress requests only when nothing is owed.

@@ -122,7 +122,7 @@ pub(super) async fn attempt(trial: Trial) -> Attempt {
         async {
             let range = trial.site.prefix.node_range(&trial.me.id);
             // If that fails, the feed opens its own.
-            if is_new(&trial) && !trial.follows { Ahead::open(&trial.site.store, range).await.ok() } else { None }
+            if is_new(&trial) && !trial.follows { Ahead::open(&trial.site.store, range, true).await.ok() } else { None }
         }
     );
     match granted {

@@ -21,7 +21,7 @@ use super::tls;
 use crate::store::api::StoreError;
 
 /// How much a peer may send of one answer before we have read any of it.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 
 /// A connection could not be made: nothing was sent.
 #[derive(Debug, Clone)]

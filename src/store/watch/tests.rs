@@ -147,6 +147,12 @@ fn disorder_compaction_and_lag_force_a_reread() {
     assert_eq!(machine().message(compacted), Verdict::Reread(Reread::Compacted));
     assert_eq!(machine().message(events(12 + BEHIND_MAX, vec![put("/n/a", 11)])), Verdict::Reread(Reread::Behind));
     assert!(matches!(machine().message(events(11 + BEHIND_MAX, vec![put("/n/a", 11)])), Verdict::Apply(..)));
+    // Where there are many keys a whole read takes longer than what is owed.
+    let mut large = machine();
+    let kvs = (0..BEHIND_MAX * KEYS_A_REVISION + KEYS_A_REVISION).map(|n| kv(&format!("/n/{n}"), 1)).collect();
+    large.read_whole(&RangeResponse { header: header(10), kvs, ..Default::default() });
+    assert!(matches!(large.message(events(12 + BEHIND_MAX, vec![put("/n/a", 11)])), Verdict::Apply(..)));
+    assert_eq!(large.message(events(14 + BEHIND_MAX, vec![put("/n/a", 12)])), Verdict::Reread(Reread::Behind));
     let canceled = WatchMessage::Canceled { reason: "no leader".into(), compacted: Revision::NONE };
     assert!(matches!(machine().message(canceled), Verdict::Reconnect(_)));
 }

@@ -184,13 +184,14 @@ async fn progress_that_lies_loses_nothing_of_a_catch_up_that_is_cut() {
     for value in 0..12_000 {
         rig.put(&format!("k{}", value % 700), &value.to_string()).await;
     }
-    for _ in 0..5 {
+    for _ in 0..10 {
         let says = vec![WatchMessage::Progress(rig.header())];
         rig.spoil(|script| script.watches.push_back(Spoilt { says, ends_after: Some(4), ..Spoilt::default() }));
     }
     rig.settle().await;
     assert_eq!(rig.resets, 1);
-    let starts: Vec<i64> = rig.opened().iter().map(|(start, _)| start.0).collect();
+    // Without those that begin at the present, to take over.
+    let starts: Vec<i64> = rig.opened().iter().map(|(start, _)| start.0).filter(|start| *start > 0).collect();
     assert_eq!(starts[1..4], [starts[0] + 1, starts[0] + 2_001, starts[0] + 4_001], "{starts:?}");
 }
 

@@ -4,6 +4,7 @@
 
 mod doctored;
 mod faults;
+mod lag;
 mod restores;
 
 use std::collections::BTreeMap;
