@@ -141,12 +141,12 @@ mod tests {
         label
     }
 
-    fn holding(generation: i64, addresses: &[&str], ports: &[(&str, u16)]) -> Option<Holding> {
-        Some(Holding {
+    fn holding(generation: i64, addresses: &[&str], ports: &[(&str, u16)]) -> Option<Box<Holding>> {
+        Some(Box::new(Holding {
             generation: Revision(generation),
             addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
             ports: ports.iter().map(|(name, port)| (name.parse().unwrap(), *port)).collect(),
-        })
+        }))
     }
 
     #[test]

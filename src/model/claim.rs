@@ -39,13 +39,25 @@ pub struct Claim {
 pub enum ClaimState {
     /// In an assignment (`leaving` included).
     Bound,
-    /// Free, but not for others yet. On a lease: the key goes by itself when the time is over.
-    Cooling {
-        /// The installation that had it: the same one may have it back.
-        instance: InstanceId,
-        /// When it was given up, RFC 3339, for people.
-        since: String,
-    },
+    /// Free, but not for others yet. On a lease: the key goes by itself when the time is over. Few claims cool, so it takes no
+    /// room in the others.
+    Cooling(Box<Cooling>),
+}
+
+/// Given up, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cooling {
+    /// The installation that had it: the same one may have it back.
+    pub instance: InstanceId,
+    /// When it was given up, RFC 3339, for people.
+    pub since: String,
+}
+
+impl ClaimState {
+    /// Cooling: who had it, and since when.
+    pub fn cooling(instance: InstanceId, since: String) -> ClaimState {
+        ClaimState::Cooling(Box::new(Cooling { instance, since }))
+    }
 }
 
 impl Claim {

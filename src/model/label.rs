@@ -35,8 +35,8 @@ pub struct Label {
     pub ports: Vec<PortName>,
     /// Certain addresses and ports or nothing.
     pub want: Want,
-    /// What it uses although the store forgot it (design: *the store forgot*).
-    pub holding: Option<Holding>,
+    /// What it uses although the store forgot it (design: *the store forgot*). Hardly ever there, so it takes no room in the others.
+    pub holding: Option<Box<Holding>>,
     /// Its stop is a leave; nothing of it is kept.
     pub ephemeral: bool,
     /// Free text that nothing selects on.

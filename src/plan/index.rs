@@ -184,7 +184,7 @@ impl Index {
     fn learn_claim(&mut self, key: &ClaimKey, stored: &Stored<Claim>) {
         match stored.ok() {
             None => drop(self.faulty_claims.insert(key.clone())),
-            Some(Claim { node, state: ClaimState::Cooling { .. }, .. }) => put(&mut self.cooling, node, key.clone()),
+            Some(Claim { node, state: ClaimState::Cooling(_), .. }) => put(&mut self.cooling, node, key.clone()),
             Some(_) => {}
         }
     }

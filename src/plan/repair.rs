@@ -151,7 +151,7 @@ impl<'a> Repair<'a> {
             let cooldown = world.pools.get(&claim.pool).map_or(COOLDOWN_DEFAULT, |view| view.pool.cooldown).as_secs();
             self.writes.push(match (cools, cooldown, self.instance()) {
                 (true, 1.., Some(instance)) => {
-                    let state = ClaimState::Cooling { instance, since: world.pass.now_text.clone() };
+                    let state = ClaimState::cooling(instance, world.pass.now_text.clone());
                     Write::Cool(key.clone(), Claim { state, ..claim.clone() }, cooldown)
                 }
                 _ => Write::Delete(Subject::Claim(key.clone())),

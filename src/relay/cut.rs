@@ -136,7 +136,7 @@ fn take(mirror: &Mirror, limits: Limits, checkpoint_bytes: usize) -> (Vec<(CopyI
     let mut writes = Vec::new();
     for id in mirror.differing() {
         let value = mirror.wanted(id).cloned();
-        let cost = 300 + id.0.as_str().len() + value.as_ref().map_or(0, Bytes::len) + OVERHEAD_BYTES;
+        let cost = mirror.copy_key(id).as_bytes().len() + value.as_ref().map_or(0, Bytes::len) + OVERHEAD_BYTES;
         let fits = writes.len() < limits.writes_max() && bytes + cost <= limits.bytes;
         // The first one goes even if it does not fit: the server may take it, and nothing would ever move else.
         if !fits && !writes.is_empty() {

@@ -38,6 +38,26 @@ impl Entry {
     }
 }
 
+/// The value that the destination should have; `None` = none.
+fn wanted(source: Option<&Entry>, value_bytes_max: usize) -> Option<&Bytes> {
+    source.map(|entry| &entry.value).filter(|value| value.len() <= value_bytes_max)
+}
+
+/// Whether nothing is to be written.
+fn is_equal(source: Option<&Entry>, copy: Option<&Entry>, value_bytes_max: usize) -> bool {
+    match (wanted(source, value_bytes_max), copy) {
+        (None, None) => true,
+        // A copy on a lease would go when the lease does: it is written again without one.
+        (Some(wanted), Some(copy)) => *wanted == copy.value && !copy.leased,
+        _ => false,
+    }
+}
+
+/// Whether a source's value is too large to be copied.
+fn is_left_out(source: Option<&Entry>, value_bytes_max: usize) -> bool {
+    source.is_some_and(|entry| entry.value.len() > value_bytes_max)
+}
+
 /// How much the view of the source proves about keys that it lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
@@ -139,20 +159,17 @@ impl Mirror {
                 self.compare_all();
             }
             Update::Events { revision, events } => {
-                let mut touched: BTreeMap<CopyId, Revision> = BTreeMap::new();
-                for event in &events {
-                    if let Some(id) = self.take_destination_event(event) {
-                        touched.insert(id, event.revision());
-                    }
-                }
                 // A write of the relay puts the checkpoint at the same revision; any other write is somebody else's.
                 let checkpoint = self.destination_prefix.checkpoint();
                 let cuts: BTreeSet<Revision> =
                     events.iter().filter(|event| *event.key() == checkpoint).map(Event::revision).collect();
-                for (id, at) in touched {
-                    self.drift += u64::from(!cuts.contains(&at));
+                for event in &events {
+                    let Some(id) = self.take_destination_event(event) else { continue };
                     self.compare(&id);
-                    self.unconfirmed.insert(id);
+                    if !cuts.contains(&event.revision()) {
+                        self.drift += 1;
+                        self.unconfirmed.insert(id);
+                    }
                 }
                 self.confirm();
                 self.destination_at = Some(revision);
@@ -205,42 +222,59 @@ impl Mirror {
 
     /// The value that the destination should have.
     pub fn wanted(&self, id: &CopyId) -> Option<&Bytes> {
-        self.source.get(id).map(|entry| &entry.value).filter(|value| value.len() <= self.value_bytes_max)
+        wanted(self.source.get(id), self.value_bytes_max)
     }
 
+    /// Keeps what is known of one key's difference up to date.
     fn compare(&mut self, id: &CopyId) {
-        let equal = match (self.wanted(id), self.copies.get(id)) {
-            (None, None) => true,
-            // A copy on a lease would go when the lease does: it is written again without one.
-            (Some(wanted), Some(copy)) => *wanted == copy.value && !copy.leased,
-            _ => false,
-        };
-        if equal {
+        let (source, copy) = (self.source.get(id), self.copies.get(id));
+        if is_equal(source, copy, self.value_bytes_max) {
             self.differing.remove(id);
         } else {
             self.differing.insert(id.clone());
         }
-        if self.source.get(id).is_some_and(|entry| entry.value.len() > self.value_bytes_max) {
+        if is_left_out(source, self.value_bytes_max) {
             self.left_out.insert(id.clone());
         } else {
             self.left_out.remove(id);
         }
     }
 
+    /// Compares everything: both sides are walked together, in order.
     fn compare_all(&mut self) {
         self.differing.clear();
         self.left_out.clear();
-        let ids: BTreeSet<CopyId> = self.source.keys().chain(self.copies.keys()).cloned().collect();
-        for id in &ids {
-            self.compare(id);
+        self.unconfirmed.clear();
+        // Nothing is asked of it before both sides were read.
+        if !self.is_complete() {
+            return;
         }
-        self.unconfirmed = self.copies.keys().cloned().collect();
-        self.confirm();
+        let max = self.value_bytes_max;
+        let at = self.checkpoint_at();
+        let (mut sources, mut copies) = (self.source.iter().peekable(), self.copies.iter().peekable());
+        while let Some(id) = sources.peek().map(|(id, _)| *id).into_iter().chain(copies.peek().map(|(id, _)| *id)).min() {
+            let source = sources.next_if(|(of, _)| *of == id).map(|(_, entry)| entry);
+            let copy = copies.next_if(|(of, _)| *of == id).map(|(_, entry)| entry);
+            if !is_equal(source, copy, max) {
+                self.differing.insert(id.clone());
+            }
+            if is_left_out(source, max) {
+                self.left_out.insert(id.clone());
+            }
+            if copy.is_some_and(|copy| copy.mod_revision > at) {
+                self.unconfirmed.insert(id.clone());
+            }
+        }
+    }
+
+    /// When the checkpoint was written.
+    fn checkpoint_at(&self) -> Revision {
+        self.checkpoint.as_ref().map_or(Revision::NONE, |checkpoint| checkpoint.mod_revision)
     }
 
     /// Keeps of `unconfirmed` what is newer than the checkpoint.
     fn confirm(&mut self) {
-        let at = self.checkpoint.as_ref().map_or(Revision::NONE, |checkpoint| checkpoint.mod_revision);
+        let at = self.checkpoint_at();
         let copies = &self.copies;
         self.unconfirmed.retain(|id| copies.get(id).is_some_and(|copy| copy.mod_revision > at));
     }
@@ -316,6 +350,11 @@ impl Mirror {
     /// Copies that are to go because the source lacks them (not those of values that are left out).
     pub fn missing(&self) -> impl Iterator<Item = &CopyId> {
         self.differing.iter().filter(|id| !self.source.contains_key(*id))
+    }
+
+    /// Where the copy stands.
+    pub fn copy_key(&self, (node, part): &CopyId) -> Key {
+        self.destination_prefix.copy(node, *part)
     }
 
     /// Whether a copy is there, whatever its value.

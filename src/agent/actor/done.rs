@@ -122,7 +122,7 @@ impl Actor {
             Outcome::Over(generation) => {
                 warn!(%generation, "the store stepped back behind what this node gave up: what it gives is not used before it is given anew");
                 (self.applied, self.given) = (None, None);
-                self.label.holding = Some(nothing_since(generation));
+                self.label.holding = Some(Box::new(nothing_since(generation)));
                 Duration::ZERO
             }
             Outcome::Superseded => return self.superseded(),

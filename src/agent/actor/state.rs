@@ -148,7 +148,7 @@ impl Backoff {
 }
 
 /// What the label that is answered holds.
-pub(super) fn target(view: &Subtree, given: Given, answered: Option<Holding>) -> Option<Target> {
+pub(super) fn target(view: &Subtree, given: Given, answered: Option<Box<Holding>>) -> Option<Target> {
     let entry = view.assignment.as_ref()?;
     let assignment = entry.ok()?.clone();
     Some(Target {

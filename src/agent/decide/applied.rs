@@ -19,7 +19,7 @@ pub struct Applied {
     /// The cluster it was read from.
     pub cluster_id: u64,
     /// The `holding` of the label that it answered: after a restore a restarted agent finds its answer valid by this.
-    pub answered: Option<Holding>,
+    pub answered: Option<Box<Holding>>,
 }
 
 impl Applied {
@@ -29,12 +29,10 @@ impl Applied {
     }
 
     /// As a label says it to a store that forgot.
-    pub fn holding(&self) -> Option<Holding> {
-        self.bound().map(|bound| Holding {
-            generation: self.assignment.generation,
-            addresses: bound.addresses.clone(),
-            ports: bound.ports.clone(),
-        })
+    pub fn holding(&self) -> Option<Box<Holding>> {
+        let bound = self.bound()?;
+        let (addresses, ports) = (bound.addresses.clone(), bound.ports.clone());
+        Some(Box::new(Holding { generation: self.assignment.generation, addresses, ports }))
     }
 
     /// Whether the node must stop using it when it cannot reach etcd.

@@ -210,11 +210,11 @@ mod tests {
     fn an_answer_to_what_was_held_stays_valid_over_a_restart() {
         let holding =
             Holding { generation: Revision(812), addresses: vec!["10.0.0.1".parse().unwrap()], ports: Default::default() };
-        let held = Label { holding: Some(holding.clone()), ..label() };
+        let held = Label { holding: Some(Box::new(holding.clone())), ..label() };
         let mut answer = bound(20, "10.0.0.1", &[]);
         answer.asked = Asked::of(&held, Sharing::Exclusive);
         let mut before = applied(answer.clone());
-        before.answered = Some(holding);
+        before.answered = Some(Box::new(holding));
         assert_eq!(label_for(&label(), &joined(Some(answer.clone())), Some(&before)).holding, before.answered);
         // An answer to the label without it needs no holding.
         answer.asked = Asked::of(&label(), Sharing::Exclusive);

@@ -191,11 +191,11 @@ impl StateDir {
         let file: AppliedFile = serde_json::from_slice(&fs::read(self.dir.join("applied.json")).ok()?).ok()?;
         let answered = match file.answered {
             None => None,
-            Some(held) => Some(Holding {
+            Some(held) => Some(Box::new(Holding {
                 generation: held.generation,
                 addresses: held.addresses,
                 ports: held.ports.into_iter().map(|(name, port)| Some((name.parse().ok()?, port))).collect::<Option<_>>()?,
-            }),
+            })),
         };
         Some(Applied {
             assignment: Assignment::decode(file.assignment.to_string().as_bytes()).ok()?,

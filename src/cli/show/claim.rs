@@ -76,7 +76,7 @@ fn object(key: &ClaimKey, stored: &Stored<Claim>) -> ClaimObject {
         Err(_) => (String::new(), String::new(), "unreadable", String::new()),
         Ok(Claim { node, pool, state }) => match state {
             ClaimState::Bound => (node.to_string(), pool.to_string(), "bound", String::new()),
-            ClaimState::Cooling { since, .. } => (node.to_string(), pool.to_string(), "cooling", since.clone()),
+            ClaimState::Cooling(cooling) => (node.to_string(), pool.to_string(), "cooling", cooling.since.clone()),
         },
     };
     ClaimObject {

@@ -169,11 +169,11 @@ impl<'a> Attempt<'_, 'a> {
     fn cooling(&self, key: &ClaimKey) -> Option<Revision> {
         let stored = self.world.snapshot.claims.get(key)?;
         let claim = stored.ok()?;
-        let ClaimState::Cooling { instance, .. } = &claim.state else { return None };
+        let ClaimState::Cooling(cooling) = &claim.state else { return None };
         if !self.world.pools.gives_back(&claim.pool) {
             return None;
         }
-        let mine = claim.node == *self.asker.node && *instance == self.asker.label.instance;
+        let mine = claim.node == *self.asker.node && cooling.instance == self.asker.label.instance;
         let held = self.asker.holding.is_some_and(|holding| {
             holding.generation > stored.mod_revision
                 && holding.addresses.contains(&key.ip)

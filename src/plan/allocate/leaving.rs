@@ -98,7 +98,7 @@ pub fn give_up(
 
 /// A cooling claim.
 pub fn cooling(world: &World<'_>, (node, instance): (&NodeId, &InstanceId), terms: &Terms) -> Claim {
-    let state = ClaimState::Cooling { instance: instance.clone(), since: world.pass.now_text.clone() };
+    let state = ClaimState::cooling(instance.clone(), world.pass.now_text.clone());
     Claim { node: node.clone(), pool: terms.pool.clone(), state }
 }
 

@@ -15,7 +15,7 @@ fn holding(node: &str, generation: i64, address: &str, port: u16) -> Label {
         addresses: vec![address.parse().unwrap()],
         ports: [("main".parse().unwrap(), port)].into(),
     };
-    Label { holding: Some(holding), ..label(node) }
+    Label { holding: Some(Box::new(holding)), ..label(node) }
 }
 
 /// What a node has, as its agent would hold it.
@@ -23,7 +23,7 @@ fn held_by(lab: &Lab, node: &str) -> Label {
     let assignment = lab.assignment(node);
     let bound = assignment.bound().unwrap();
     let holding = Holding { generation: assignment.generation, addresses: bound.addresses.clone(), ports: bound.ports.clone() };
-    Label { holding: Some(holding), ..label(node) }
+    Label { holding: Some(Box::new(holding)), ..label(node) }
 }
 
 #[test]

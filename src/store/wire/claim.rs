@@ -33,7 +33,7 @@ impl Stored for Claim {
         let wire: Wire = parse(bytes)?;
         let state = match (wire.state, wire.instance) {
             (State::Bound, _) => ClaimState::Bound,
-            (State::Cooling, Some(instance)) => ClaimState::Cooling { instance, since: wire.since.unwrap_or_default() },
+            (State::Cooling, Some(instance)) => ClaimState::cooling(instance, wire.since.unwrap_or_default()),
             (State::Cooling, None) => return Err(Unreadable::Invalid("a claim that cools must name its instance".into())),
         };
         Ok(Claim { node: wire.node, pool: wire.pool, state })
@@ -42,7 +42,7 @@ impl Stored for Claim {
     fn encode(&self) -> Bytes {
         let (state, instance, since) = match &self.state {
             ClaimState::Bound => (State::Bound, None, None),
-            ClaimState::Cooling { instance, since } => (State::Cooling, Some(instance.clone()), Some(since.clone())),
+            ClaimState::Cooling(cooling) => (State::Cooling, Some(cooling.instance.clone()), Some(cooling.since.clone())),
         };
         print(&Wire { v: VERSION, node: self.node.clone(), state, instance, since, pool: self.pool.clone() })
     }

@@ -89,7 +89,7 @@ impl Stored for Label {
         let wire: Wire = parse(bytes)?;
         let holding = match wire.holding {
             None => None,
-            Some(h) => Some(Holding { generation: h.generation, addresses: h.addresses, ports: real_ports(h.ports)? }),
+            Some(h) => Some(Box::new(Holding { generation: h.generation, addresses: h.addresses, ports: real_ports(h.ports)? })),
         };
         // What breaks a rule beyond the types of the fields is a label all the same: its node is told why it waits.
         Ok(Label {

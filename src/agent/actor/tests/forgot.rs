@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::label::Holding;
 
-async fn until_holding(lab: &Lab) -> Holding {
+async fn until_holding(lab: &Lab) -> Box<Holding> {
     lab.until("`holding` in the label", async || {
         lab.get::<Label>(NodePart::Label).await.is_some_and(|(label, _)| label.holding.is_some())
     })
