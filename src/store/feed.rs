@@ -4,11 +4,12 @@
 //! [`Update::Reset`] replaces everything that was told before, so a deletion during a gap is seen, and a read that was cut
 //! short is thrown away, never told.
 
+mod relief;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::{BoxFuture, select_all};
+use relief::{Relief, next_of};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -19,7 +20,7 @@ use crate::store::api::{
     Event, Header, KeyRange, KeyValue, RangeRequest, RangeResponse, Store, StoreError, Watch, WatchMessage, WatchRequest,
 };
 use crate::store::backoff::Backoff;
-use crate::store::watch::{Listed, Reread, Verdict, WatchMachine, Witness, lag_of, progress_is_barrier};
+use crate::store::watch::{Listed, Reread, Verdict, WatchMachine, Witness, progress_is_barrier};
 
 /// Updates that may wait for a slow consumer. Beyond it the feed stops reading and etcd counts it as a slow watcher.
 const QUEUE: usize = 256;
@@ -158,80 +159,6 @@ impl Ahead {
     /// Whether it tells all that comes after a listing.
     fn covers(&self, listing: &Header) -> bool {
         self.header.cluster_id == listing.cluster_id && self.header.revision <= listing.revision
-    }
-}
-
-/// A watch that starts at the present and takes over from one that lags, once that has told everything up to its start.
-///
-/// At more than about 8,000 revisions a second a watch that fell behind once (a moment without the processor is enough) never
-/// catches up: etcd gives it at most 1,000 revisions in a round, and decodes all that it is behind in each. One that starts
-/// at the present is served at once.
-struct Relief {
-    ahead: Ahead,
-    /// What it told meanwhile: left unread, it would lag as well.
-    told: VecDeque<WatchMessage>,
-    /// Of keys and values in it.
-    bytes: usize,
-    /// The revision of its last event.
-    upto: Revision,
-}
-
-impl Relief {
-    /// Keeps what it told. Answers by how many revisions it lags.
-    fn keep(&mut self, message: WatchMessage) -> i64 {
-        let mut lag = 0;
-        if let WatchMessage::Events { header, events, .. } = &message {
-            self.bytes += events.iter().map(bytes).sum::<usize>();
-            self.upto = events.last().map_or(self.upto, Event::revision);
-            lag = lag_of(header, events);
-        }
-        self.told.push_back(message);
-        lag
-    }
-
-    /// It goes on with what it has told.
-    fn into_ahead(self) -> Ahead {
-        let Relief { ahead: Ahead { watch, header }, told, .. } = self;
-        Ahead { watch: Box::new(Told { told, watch }), header }
-    }
-}
-
-fn bytes(event: &Event) -> usize {
-    let value = if let Event::Put(kv) = event { kv.value.len() } else { 0 };
-    event.key().as_bytes().len() + value
-}
-
-/// What one of them tells, and which. One that has told all up to the start of the next is not asked any more. Cancel-safe.
-async fn next_of(reliefs: &mut VecDeque<Relief>) -> (usize, Option<Result<WatchMessage, StoreError>>) {
-    let starts: Vec<Revision> = reliefs.iter().skip(1).map(|relief| relief.ahead.header.revision).collect();
-    let is_done = |(index, relief): &(usize, &mut Relief)| starts.get(*index).is_some_and(|next| relief.upto >= *next);
-    let asked = reliefs.iter_mut().enumerate().filter(|relief| !is_done(relief));
-    let next: Vec<_> = asked.map(|(index, relief)| relief.ahead.watch.next().map(move |message| (index, message))).collect();
-    if next.is_empty() {
-        return std::future::pending().await;
-    }
-    select_all(next).await.0
-}
-
-/// A watch whose first messages were received already.
-struct Told {
-    told: VecDeque<WatchMessage>,
-    watch: Box<dyn Watch>,
-}
-
-impl Watch for Told {
-    fn next(&mut self) -> BoxFuture<'_, Option<Result<WatchMessage, StoreError>>> {
-        async {
-            match self.told.pop_front() {
-                Some(message) => Some(Ok(message)),
-                None => self.watch.next().await,
-            }
-        }
-        .boxed()
-    }
-
-    fn request_progress(&mut self) -> BoxFuture<'_, ()> {
-        self.watch.request_progress()
     }
 }
 
@@ -502,14 +429,14 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
         }
         let open = Ahead::open(&self.store, self.scope.covering(), self.settings.beside);
         let opened = tokio::time::timeout(RELIEF_WITHIN, open).await.ok().and_then(Result::ok);
-        let after = self.reliefs.back().map_or(Revision::NONE, |last| last.ahead.header.revision);
+        let after = self.reliefs.back().map_or(Revision::NONE, Relief::start);
         let of_use = |ahead: &Ahead| self.machine.may_go_on(&ahead.header) && after < ahead.header.revision;
         let Some(ahead) = opened.filter(of_use) else {
             self.relief_at = Instant::now() + RELIEF_AGAIN;
             return;
         };
         debug!(rev = %ahead.header.revision, "a view lags: another watch takes over from there");
-        self.reliefs.push_back(Relief { upto: ahead.header.revision, ahead, told: VecDeque::new(), bytes: 0 });
+        self.reliefs.push_back(Relief::new(ahead));
     }
 
     /// Takes what a relief told. The last of them may lag as well.
@@ -522,7 +449,7 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
             return;
         };
         let lag = relief.keep(message);
-        if self.reliefs.iter().map(|relief| relief.bytes).sum::<usize>() > RELIEF_BYTES_MAX {
+        if self.reliefs.iter().map(Relief::bytes).sum::<usize>() > RELIEF_BYTES_MAX {
             self.reliefs.pop_back();
             self.relief_at = Instant::now() + RELIEF_AGAIN;
         } else if lag > LAG_MAX && index + 1 == self.reliefs.len() && index + 1 < RELIEFS_MAX {
@@ -536,7 +463,7 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
         if self.machine.lag() > LAG_MAX && self.reliefs.is_empty() && self.sender.capacity() > 0 {
             self.open_relief().await;
         }
-        let reached = self.reliefs.iter().take_while(|relief| self.machine.reached(&relief.ahead.header)).count();
+        let reached = self.reliefs.iter().take_while(|relief| self.machine.reached(relief.start())).count();
         let Some(relief) = self.reliefs.drain(..reached).next_back() else { return false };
         self.ahead = Some(relief.into_ahead());
         true

@@ -183,8 +183,8 @@ impl WatchMachine {
     }
 
     /// Whether events, not only progress, were told up to where a watch began.
-    pub fn reached(&self, began: &Header) -> bool {
-        began.revision <= self.proven
+    pub fn reached(&self, began: Revision) -> bool {
+        began <= self.proven
     }
 
     /// Another watch goes on, which tells some of what was told again. What the former one left unfinished will come again.
@@ -286,7 +286,7 @@ impl WatchMachine {
         let Some(last) = events.last() else { return Verdict::Nothing };
         let upto = last.revision();
         let behind = header.revision.0.saturating_sub(upto.0);
-        self.lag = lag_of(&header, &events);
+        self.lag = lag_of(&header, upto, events.len());
         if behind > self.behind_max {
             return Verdict::Reread(Reread::Behind);
         }
@@ -342,11 +342,10 @@ impl WatchMachine {
     }
 }
 
-/// How many revisions a stream was behind the store when it sent these events. 0 if they do not fill a message of one that lags:
-/// then nothing is owed, however much others wrote.
-pub fn lag_of(header: &Header, events: &[Event]) -> i64 {
-    let last = events.last().filter(|_| events.len() >= FULL);
-    last.map_or(0, |last| header.revision.0.saturating_sub(last.revision().0))
+/// How many revisions a stream was behind the store when it sent a whole message of so many events up to a revision. 0 if they do
+/// not fill a message of one that lags: then nothing is owed, however much others wrote.
+pub fn lag_of(header: &Header, upto: Revision, events: usize) -> i64 {
+    if events >= FULL { header.revision.0.saturating_sub(upto.0) } else { 0 }
 }
 
 /// Whether a server of this version answers progress requests only when nothing is owed.

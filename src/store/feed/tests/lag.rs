@@ -47,6 +47,32 @@ async fn one_that_ends_or_is_of_a_member_that_lags_itself_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_lags_itself_gets_another_also_if_its_messages_come_in_fragments() {
+    for fragments in [1, 2, 5] {
+        let mut rig = lagging(Spoilt::default()).await;
+        let now = rig.etcd.revision();
+        // What was told already, as a full message of a server that is far ahead of it.
+        let events: Vec<Event> = rig.etcd.history_from(Revision(now.0 - 999)).into_values().flatten().collect();
+        assert_eq!(events.len(), 1_000);
+        let header = Header { revision: Revision(now.0 + 2_000), ..rig.header() };
+        let pieces = events.chunks(1_000 / fragments).enumerate();
+        let says =
+            pieces.map(|(at, events)| WatchMessage::Events { header, events: events.to_vec(), fragment: at + 1 < fragments });
+        rig.spoil(|script| {
+            // The first one pauses before it comes to where the second one begins.
+            script.watches[0].silent_after = Some(2);
+            script.watches[1].says = says.collect();
+        });
+        rig.settle().await;
+        rig.delete("a").await;
+        rig.settle().await;
+        let starts: Vec<Revision> = rig.opened().into_iter().map(|(start, _)| start).collect();
+        assert_eq!(starts[..4], [Revision(5), Revision(6), Revision::NONE, Revision::NONE], "in {fragments} pieces");
+        assert_eq!((rig.resets, rig.stepped_back), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_quiet_range_of_a_busy_store_does_not_lag() {
     let mut rig = Rig::started().await;
     rig.etcd.break_watches();
