@@ -31,6 +31,9 @@ fn a_small_pipeline_is_measured_against_its_floor_and_leaves_nothing_behind() {
         assert!(stores["allocator"]["units"].as_u64().is_some_and(|units| units >= 40), "{report}");
         let p99 = |latency: &str| round["pipeline"][latency]["p99_ms"].as_f64().unwrap();
         assert!(p99("to_assigned") > 0.0 && p99("to_registered") >= p99("to_assigned"), "{report}");
+        assert!(p99("due_to_assigned") >= p99("to_assigned"), "{report}");
+        // Beside an open loop the same writes come at the same rate from who decides nothing.
+        assert_eq!(round["blind"]["p99_ms"].as_f64().is_some_and(|p99| p99 > 0.0), more == ["--rate", "0.25"], "{report}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "etcd's data stayed");
 }

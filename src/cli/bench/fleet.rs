@@ -75,7 +75,12 @@ impl Fleet {
         Ok(due)
     }
 
-    fn start(&mut self, n: usize) -> anyhow::Result<()> {
+    /// Starts the n-th.
+    ///
+    /// # Errors
+    /// When a name is not valid.
+    pub fn start(&mut self, n: usize) -> anyhow::Result<()> {
+        self.log.start(n);
         let context =
             Context { identity: format!("host-{n}"), seed: n as u64, wall: Wall::system(), shutdown: CancellationToken::new() };
         let (tell, _) = watch::channel(AgentState::new());

@@ -15,7 +15,7 @@ use super::progress::Bar;
 use crate::model::group::Member;
 use crate::model::group::MemberState;
 use crate::model::names::Revision;
-use crate::store::api::{Compare, LeaseId, Op, Store, Txn};
+use crate::store::api::{Compare, LeaseId, Op, OpResult, Store, Txn};
 use crate::store::keys::{NodePart, Prefix};
 use crate::store::wire::Stored;
 
@@ -24,7 +24,7 @@ pub(super) const IN_FLIGHT: usize = 256;
 /// Requests under way in the phases of batches.
 pub(super) const BATCHES_IN_FLIGHT: usize = 4;
 /// Nested transactions in one.
-const NESTED: usize = 64;
+pub(super) const NESTED: usize = 64;
 /// Flat puts in one transaction.
 pub(super) const FLAT: usize = 120;
 
@@ -47,9 +47,14 @@ pub struct Floor {
     pub without_grants: f64,
 }
 
+/// The writes of one node.
+pub(super) struct Writes {
+    pub store: Store,
+    pub prefix: Prefix,
+}
+
 struct Run<'a> {
-    store: &'a Store,
-    prefix: &'a Prefix,
+    writes: Writes,
     nodes: Vec<Values>,
     bar: &'a Bar,
 }
@@ -60,7 +65,7 @@ struct Run<'a> {
 /// When etcd refuses a write, or a compare that must hold does not.
 pub async fn floor(store: &Store, prefix: &Prefix, nodes: usize, bar: &Bar) -> anyhow::Result<Floor> {
     let nodes = (0..nodes).map(values).collect::<anyhow::Result<Vec<_>>>()?;
-    let run = Run { store, prefix, nodes, bar };
+    let run = Run { writes: Writes { store: store.clone(), prefix: prefix.clone() }, nodes, bar };
     let (leases, grant) = timed(run.grant()).await?;
     let (joined, join) = timed(run.join(&leases)).await?;
     let (_, allocate) = timed(run.allocate(&joined)).await?;
@@ -85,47 +90,29 @@ async fn timed<T>(phase: impl Future<Output = anyhow::Result<T>>) -> anyhow::Res
     Ok((done, began.elapsed()))
 }
 
-impl Run<'_> {
-    async fn grant(&self) -> anyhow::Result<Vec<LeaseId>> {
-        let grants = stream::iter(0..self.nodes.len()).map(async |_| {
-            let (lease, _) = self.store.grant(LEASE_TTL_S).await.context("failed to grant a lease")?;
-            self.bar.add(1);
-            anyhow::Ok(lease)
-        });
-        grants.buffered(IN_FLIGHT).try_collect().await
+impl Writes {
+    pub async fn grant(&self) -> anyhow::Result<LeaseId> {
+        Ok(self.store.grant(LEASE_TTL_S).await.context("failed to grant a lease")?.0)
     }
 
-    /// Answers the revision of each join: the later phases compare it.
-    async fn join(&self, leases: &[LeaseId]) -> anyhow::Result<Vec<Revision>> {
-        let joins = stream::iter(self.nodes.iter().zip(leases)).map(async |(node, lease)| {
-            let key = |part| self.prefix.node(&node.id, part);
-            let txn = Txn {
-                compares: vec![
-                    Compare::Modified(key(NodePart::Label), Revision::NONE),
-                    Compare::Modified(key(NodePart::Status), Revision::NONE),
-                ],
-                then: vec![
-                    Op::put(key(NodePart::Label), node.label.encode()),
-                    Op::Put { key: key(NodePart::Status), value: node.joining.encode(), lease: *lease },
-                    Op::get(key(NodePart::Assignment)),
-                ],
-                otherwise: Vec::new(),
-            };
-            self.write(txn, 1).await
-        });
-        joins.buffered(IN_FLIGHT).try_collect().await
+    pub fn join(&self, node: &Values, lease: LeaseId) -> Txn {
+        let key = |part| self.prefix.node(&node.id, part);
+        Txn {
+            compares: vec![
+                Compare::Modified(key(NodePart::Label), Revision::NONE),
+                Compare::Modified(key(NodePart::Status), Revision::NONE),
+            ],
+            then: vec![
+                Op::put(key(NodePart::Label), node.label.encode()),
+                Op::Put { key: key(NodePart::Status), value: node.joining.encode(), lease },
+                Op::get(key(NodePart::Assignment)),
+            ],
+            otherwise: Vec::new(),
+        }
     }
 
-    async fn allocate(&self, joined: &[Revision]) -> anyhow::Result<()> {
-        let pairs: Vec<_> = self.nodes.iter().zip(joined).collect();
-        let batches = stream::iter(pairs.chunks(NESTED)).map(async |batch| {
-            let then = batch.iter().map(|(node, joined)| Op::Txn(self.allocation(node, **joined))).collect();
-            self.write(Txn { then, ..Txn::default() }, batch.len()).await.map(drop)
-        });
-        batches.buffered(BATCHES_IN_FLIGHT).try_collect().await
-    }
-
-    fn allocation(&self, node: &Values, joined: Revision) -> Txn {
+    /// For a node that joined at this revision.
+    pub fn allocation(&self, node: &Values, joined: Revision) -> Txn {
         let key = |part| self.prefix.node(&node.id, part);
         let (address, port) = (self.prefix.claim(&node.address), self.prefix.claim(&node.port));
         Txn {
@@ -145,40 +132,87 @@ impl Run<'_> {
         }
     }
 
+    pub fn acknowledgement(&self, node: &Values, lease: LeaseId, joined: Revision) -> Txn {
+        let key = self.prefix.node(&node.id, NodePart::Status);
+        Txn {
+            compares: vec![Compare::Modified(key.clone(), joined)],
+            then: vec![Op::Put { key, value: node.registered.encode(), lease }],
+            otherwise: Vec::new(),
+        }
+    }
+
+    /// All but the second one of the status, and the member's key.
+    pub fn first_copies(&self, node: &Values) -> [Op; 4] {
+        let copy = |part, value| Op::put(self.prefix.copy(&node.id, part), value);
+        let member = Member {
+            node: node.id.clone(),
+            addresses: vec![node.address.ip],
+            ports: node.assignment.bound().map(|bound| bound.ports.clone()).unwrap_or_default(),
+            state: MemberState::Ready,
+            published: true,
+        };
+        [
+            copy(NodePart::Label, node.label.encode()),
+            copy(NodePart::Status, node.joining.encode()),
+            copy(NodePart::Assignment, node.assignment.encode()),
+            Op::put(self.prefix.member("all", &node.id), member.encode()),
+        ]
+    }
+
+    /// In a later request than the first one: a key may be written once in each.
+    pub fn second_copy(&self, node: &Values) -> Op {
+        Op::put(self.prefix.copy(&node.id, NodePart::Status), node.registered.encode())
+    }
+
+    pub async fn write(&self, txn: Txn) -> anyhow::Result<Revision> {
+        let answer = self.store.txn(txn).await.context("failed to write the floor")?;
+        let nested = answer.results.iter().all(|result| match result {
+            OpResult::Txn(nested) => nested.succeeded,
+            _ => true,
+        });
+        ensure!(answer.succeeded && nested, "the floor needs a prefix of its own: something is there already");
+        Ok(answer.header.revision)
+    }
+}
+
+impl Run<'_> {
+    async fn grant(&self) -> anyhow::Result<Vec<LeaseId>> {
+        let grants = stream::iter(0..self.nodes.len()).map(async |_| {
+            let lease = self.writes.grant().await?;
+            self.bar.add(1);
+            anyhow::Ok(lease)
+        });
+        grants.buffered(IN_FLIGHT).try_collect().await
+    }
+
+    /// Answers the revision of each join: the later phases compare it.
+    async fn join(&self, leases: &[LeaseId]) -> anyhow::Result<Vec<Revision>> {
+        let pairs = self.nodes.iter().zip(leases);
+        let joins = stream::iter(pairs).map(async |(node, lease)| self.write(self.writes.join(node, *lease), 1).await);
+        joins.buffered(IN_FLIGHT).try_collect().await
+    }
+
+    async fn allocate(&self, joined: &[Revision]) -> anyhow::Result<()> {
+        let pairs: Vec<_> = self.nodes.iter().zip(joined).collect();
+        let batches = stream::iter(pairs.chunks(NESTED)).map(async |batch| {
+            let then = batch.iter().map(|(node, joined)| Op::Txn(self.writes.allocation(node, **joined))).collect();
+            self.write(Txn { then, ..Txn::default() }, batch.len()).await.map(drop)
+        });
+        batches.buffered(BATCHES_IN_FLIGHT).try_collect().await
+    }
+
     async fn acknowledge(&self, leases: &[LeaseId], joined: &[Revision]) -> anyhow::Result<()> {
         let nodes = self.nodes.iter().zip(leases.iter().zip(joined));
         let acknowledgements = stream::iter(nodes).map(async |(node, (lease, joined))| {
-            let key = self.prefix.node(&node.id, NodePart::Status);
-            let txn = Txn {
-                compares: vec![Compare::Modified(key.clone(), *joined)],
-                then: vec![Op::Put { key, value: node.registered.encode(), lease: *lease }],
-                otherwise: Vec::new(),
-            };
-            self.write(txn, 1).await.map(drop)
+            self.write(self.writes.acknowledgement(node, *lease, *joined), 1).await.map(drop)
         });
         acknowledgements.buffered(IN_FLIGHT).try_collect().await
     }
 
-    /// Five puts a node. The second copy of the status comes in a later request than the first: a key may be written once in each.
+    /// Five puts a node.
     async fn copies(&self) -> anyhow::Result<()> {
-        let copy = |node: &Values, part, value| Op::put(self.prefix.copy(&node.id, part), value);
-        let first = self.nodes.iter().flat_map(|node| {
-            let member = Member {
-                node: node.id.clone(),
-                addresses: vec![node.address.ip],
-                ports: node.assignment.bound().map(|bound| bound.ports.clone()).unwrap_or_default(),
-                state: MemberState::Ready,
-                published: true,
-            };
-            [
-                copy(node, NodePart::Label, node.label.encode()),
-                copy(node, NodePart::Status, node.joining.encode()),
-                copy(node, NodePart::Assignment, node.assignment.encode()),
-                Op::put(self.prefix.member("all", &node.id), member.encode()),
-            ]
-        });
-        let second = self.nodes.iter().map(|node| copy(node, NodePart::Status, node.registered.encode()));
-        let (first, second): (Vec<Op>, Vec<Op>) = (first.collect(), second.collect());
+        let first: Vec<Op> = self.nodes.iter().flat_map(|node| self.writes.first_copies(node)).collect();
+        let second: Vec<Op> = self.nodes.iter().map(|node| self.writes.second_copy(node)).collect();
         let told = AtomicUsize::new(0);
         let batches = stream::iter(first.chunks(FLAT).chain(second.chunks(FLAT))).map(async |batch| {
             self.write(Txn { then: batch.to_vec(), ..Txn::default() }, 0).await?;
@@ -190,13 +224,8 @@ impl Run<'_> {
     }
 
     async fn write(&self, txn: Txn, nodes: usize) -> anyhow::Result<Revision> {
-        let answer = self.store.txn(txn).await.context("failed to write the floor")?;
-        let nested = answer.results.iter().all(|result| match result {
-            crate::store::api::OpResult::Txn(nested) => nested.succeeded,
-            _ => true,
-        });
-        ensure!(answer.succeeded && nested, "the floor needs a prefix of its own: something is there already");
+        let revision = self.writes.write(txn).await?;
         self.bar.add(nodes);
-        Ok(answer.header.revision)
+        Ok(revision)
     }
 }

@@ -52,6 +52,22 @@ pub struct Counts {
     pub event_bytes: u64,
 }
 
+impl Counts {
+    /// What came since. The largest batch stays that of all the time.
+    pub fn since(&self, before: &Counts) -> Counts {
+        Counts {
+            txns: self.txns - before.txns,
+            units: self.units - before.units,
+            batch_max: self.batch_max,
+            sent_bytes: self.sent_bytes - before.sent_bytes,
+            reads: self.reads - before.reads,
+            grants: self.grants - before.grants,
+            events: self.events - before.events,
+            event_bytes: self.event_bytes - before.event_bytes,
+        }
+    }
+}
+
 impl Counters {
     /// So far.
     pub fn counts(&self) -> Counts {
@@ -72,6 +88,8 @@ impl Counters {
 #[derive(Debug)]
 pub struct Log {
     began: Instant,
+    /// Its agent was started.
+    pub started: Vec<AtomicU64>,
     /// The label was written.
     pub labelled: Vec<AtomicU64>,
     /// The answer arrived at the node.
@@ -92,6 +110,7 @@ impl Log {
         let empty = || (0..nodes).map(|_| AtomicU64::new(0)).collect();
         Log {
             began: Instant::now(),
+            started: empty(),
             labelled: empty(),
             assigned: empty(),
             registered: empty(),
@@ -110,6 +129,11 @@ impl Log {
     fn note(&self, list: &[AtomicU64], node: usize) -> bool {
         let Some(slot) = list.get(node) else { return false };
         slot.compare_exchange(0, self.now(), Relaxed, Relaxed).is_ok()
+    }
+
+    /// Notes that a node's agent is started now.
+    pub fn start(&self, node: usize) {
+        self.note(&self.started, node);
     }
 
     fn wrote(&self, written: &Written) {

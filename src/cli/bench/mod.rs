@@ -28,6 +28,7 @@ mod registration;
 mod relay;
 mod restart;
 mod role;
+mod steady;
 mod storm;
 mod tail;
 mod written;

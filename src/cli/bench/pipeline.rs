@@ -32,10 +32,12 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Pipeline {
     /// Registrations a second, from the first start to the last published member.
     pub rate: f64,
-    /// From the label to the answer at the node. With an arrival rate late starts count.
+    /// From the label to the answer at the node. With an arrival rate, a start that was late counts from when it was due.
     pub to_assigned: Latency,
-    /// From the label to the acknowledgement.
+    /// From the label to the acknowledgement, as above.
     pub to_registered: Latency,
+    /// From when a node was due until the answer: the grant of its lease and the writing of its label count as well.
+    pub due_to_assigned: Latency,
     /// Processor seconds of etcd for 1,000 registrations.
     pub etcd_cpu_s: Option<f64>,
     /// Processor seconds of this process, agents and roles together, for 1,000 registrations.
@@ -76,12 +78,19 @@ pub async fn pipeline(place: &Place, nodes: usize, arrival: Arrival, own_watch: 
     apply::Target::on(site.clone(), site.clone()).apply(&documents).await?;
     let roles = start_roles(place)?;
     leading(&site).await?;
-    let log = Arc::new(Log::new(nodes));
+    let log = Arc::new(Log::new(nodes + 1));
     let (agents, counters) = metered(place.site()?.store, Some(log.clone()));
     let agents = if own_watch { agents } else { share(&agents, &site) };
     let mut fleet = Fleet::new(Site { store: agents, prefix: site.prefix.clone() }, log.clone());
 
     let bar = Bar::new("pipeline", nodes);
+    // One more, before the others: every view has begun then. One that just began may wait for etcd's next round of watches that
+    // lag, a tenth of a second, which is the time of roles that start and not of nodes that join.
+    fleet.start(nodes)?;
+    published(&site, 1, &log, &mut fleet, &bar).await?;
+    log.joined.acquire().await?.forget();
+    let counts = || [counters.counts(), roles.counters[0].counts(), roles.counters[1].counts(), roles.counters[2].counts()];
+    let counts_before = counts();
     let etcd_before = place.etcd_cpu();
     let our_before = cpu_seconds(std::process::id() as i32);
     let began = Instant::now();
@@ -95,33 +104,33 @@ pub async fn pipeline(place: &Place, nodes: usize, arrival: Arrival, own_watch: 
             }
         }
     };
-    published(&site, nodes, &log, &mut fleet, &bar).await?;
+    published(&site, nodes + 1, &log, &mut fleet, &bar).await?;
     let elapsed = began.elapsed();
     let since = |before: Option<f64>, now: Option<f64>| Some((now? - before?) / nodes as f64 * 1_000.0);
     let etcd_cpu_s = since(etcd_before, place.etcd_cpu());
     let our_cpu_s = since(our_before, cpu_seconds(std::process::id() as i32));
 
+    let all: Vec<Counts> = counts().into_iter().zip(counts_before).map(|(now, before)| now.since(&before)).collect();
+    let [agents, allocator, relay, manager] = all[..] else { bail!("there are four stores") };
     for role in roles.running {
         role.stop().await?;
     }
-    let [allocator, relay, manager] = roles.counters.map(|counters| counters.counts());
-    let stores = Stores { agents: counters.counts(), allocator, relay, manager };
-    let all = [stores.agents, allocator, relay, manager];
-    let from = |node: usize| match arrival {
-        Arrival::Rush => at(&log.labelled, node),
-        // The label of a node that was late to start was late as well: the time that it was late counts.
-        Arrival::PerSecond(_) => due.get(node).copied().unwrap_or(0),
+    let due = |node: usize| due.get(node).copied().unwrap_or(0);
+    // The label of a node that was late to start was late as well.
+    let labelled = |node: usize| at(&log.labelled, node).saturating_sub(at(&log.started, node).saturating_sub(due(node)));
+    let latency = |list: &[AtomicU64], from: &dyn Fn(usize) -> u64| {
+        Latency::of((0..nodes).map(|n| at(list, n).saturating_sub(from(n))).collect())
     };
-    let latency = |list: &[AtomicU64]| Latency::of((0..nodes).map(|n| at(list, n).saturating_sub(from(n))).collect());
     Ok(Pipeline {
         rate: rate(nodes, elapsed),
-        to_assigned: latency(&log.assigned),
-        to_registered: latency(&log.registered),
+        to_assigned: latency(&log.assigned, &labelled),
+        to_registered: latency(&log.registered, &labelled),
+        due_to_assigned: latency(&log.assigned, &due),
         etcd_cpu_s,
         our_cpu_s,
         txns: all.iter().map(|counts| counts.txns).sum::<u64>() as f64 / nodes as f64,
         bytes: all.iter().map(|counts| counts.sent_bytes).sum::<u64>() as f64 / nodes as f64,
-        stores,
+        stores: Stores { agents, allocator, relay, manager },
     })
 }
 

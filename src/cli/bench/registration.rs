@@ -3,11 +3,12 @@
 use serde::Serialize;
 
 use super::fleet::Arrival;
-use super::floor::{Floor, floor};
+use super::floor::{Floor, Writes, floor};
 use super::numbers::{Latency, median};
 use super::pipeline::{Pipeline, pipeline, single_put};
 use super::place::Ground;
 use super::progress::Bar;
+use super::steady::steady;
 use crate::cli::exit::Fault;
 use crate::cli::output::{self, Format, Table};
 
@@ -44,6 +45,8 @@ struct Round {
     ratio: f64,
     single_put: Latency,
     floor: Floor,
+    /// With a rate: from when a node was due until its allocation was written, where the floor's writes come at that rate.
+    blind: Option<Latency>,
     pipeline: Pipeline,
 }
 
@@ -64,11 +67,22 @@ pub async fn run(ground: &Ground, args: &Args, rounds: usize, format: Format) ->
         let single_put = single_put(&site).await?;
         let floor = floor(&site.store, &site.prefix, nodes, &Bar::new("floor", nodes * 5)).await?;
         place.clear().await?;
+        let rate = args.rate.map(|share| share * floor.whole);
+        let blind = match rate {
+            Some(rate) => {
+                let place = ground.place().await?;
+                let site = place.site()?;
+                let blind = steady(Writes { store: site.store, prefix: site.prefix }, nodes, rate).await;
+                place.clear().await?;
+                Some(blind?)
+            }
+            None => None,
+        };
         let place = ground.place().await?;
-        let arrival = args.rate.map_or(Arrival::Rush, |share| Arrival::PerSecond(share * floor.whole));
+        let arrival = rate.map_or(Arrival::Rush, Arrival::PerSecond);
         let measured = pipeline(&place, nodes, arrival, args.own_watch).await?;
         place.clear().await?;
-        done.push(Round { ratio: measured.rate / floor.whole, single_put, floor, pipeline: measured });
+        done.push(Round { ratio: measured.rate / floor.whole, single_put, floor, blind, pipeline: measured });
     }
     let middle = |figure: fn(&Round) -> f64| median(done.iter().map(figure).collect());
     let report = Report {
@@ -117,12 +131,25 @@ fn text(report: &Report) -> String {
     let table = Table { headings, rows: rows.collect() }.render();
     let Report { etcd, nodes, ratio, floor, pipeline, .. } = report;
     let watch = if report.own_watch { "a watch each" } else { "one watch for all" };
-    let put = median(report.rounds.iter().map(|round| round.single_put.p50_ms).collect());
-    let p99 = median(report.rounds.iter().map(|round| round.pipeline.to_assigned.p99_ms).collect());
-    format!(
+    let middle = |figure: &dyn Fn(&Round) -> f64| median(report.rounds.iter().map(figure).collect());
+    let put = middle(&|round| round.single_put.p50_ms);
+    let p99 = |figure: &dyn Fn(&Round) -> f64| {
+        let p99 = middle(figure);
+        format!("{p99:.1} ms = {:.0} × a single put on the idle store ({put:.2} ms)", p99 / put)
+    };
+    let to_assigned = p99(&|round| round.pipeline.to_assigned.p99_ms);
+    let mut text = format!(
         "{table}\n{nodes} nodes, {watch}, etcd {etcd}. Latencies are p50/p99 from the label; transactions and bytes are for one \
-         registration,\nprocessor seconds for 1,000.\nregistrations/s: {pipeline:.0}, floor {floor:.0}, ratio {ratio:.2}; label to \
-         assignment p99 {p99:.1} ms = {:.0} × a single put on the idle store ({put:.2} ms)\n",
-        p99 / put
-    )
+         registration,\nprocessor seconds for 1,000.\nregistrations/s: {pipeline:.0}, floor {floor:.0}, ratio {ratio:.2}\nlabel to \
+         assignment p99 {to_assigned}\n"
+    );
+    if report.rate.is_some() {
+        let due = p99(&|round| round.pipeline.due_to_assigned.p99_ms);
+        let blind = p99(&|round| round.blind.map_or(f64::NAN, |blind| blind.p99_ms));
+        text += &format!(
+            "from when a node is due, so with the grant of its lease and the writing of its label, p99 {due}\nthe same writes at \
+             the same rate, blind, p99 {blind}\n"
+        );
+    }
+    text
 }
