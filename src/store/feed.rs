@@ -268,9 +268,9 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
         settings: FeedSettings,
         rng: fastrand::Rng,
         empty: E,
-    ) -> (Self, mpsc::Receiver<Update<L>>) {
+    ) -> (Box<Self>, mpsc::Receiver<Update<L>>) {
         let (sender, updates) = mpsc::channel(QUEUE);
-        let follower = Follower {
+        let follower = Box::new(Follower {
             machine: WatchMachine::new(scope.ranges.clone()),
             backoff: Backoff::reconnect(rng.clone()),
             store,
@@ -284,14 +284,15 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
             settings,
             rng,
             sender,
-        };
+        });
         (follower, updates)
     }
 
-    async fn run(mut self, known: Option<Whole<L>>) {
+    // In boxes, itself and what it does rarely: a process may have thousands.
+    async fn run(mut self: Box<Self>, known: Option<Whole<L>>) {
         let mut reread = Some(Reread::Start);
         if let Some(whole) = known {
-            if self.take(whole, Reread::Start).await.is_err() {
+            if Box::pin(self.take(whole, Reread::Start)).await.is_err() {
                 return;
             }
             reread = None;
@@ -299,7 +300,7 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
         while !self.sender.is_closed() {
             let began = Instant::now();
             let step = match reread {
-                Some(why) => self.reread(why).await.map(|result| result.map(|()| None)),
+                Some(why) => Box::pin(self.reread(why)).await.map(|result| result.map(|()| None)),
                 None => self.follow().await,
             };
             match step {
@@ -309,7 +310,7 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
                 Ok(Ok(None)) => {
                     // What takes over from another watch goes on where that is, like one after a gap.
                     self.takes_over = reread.is_none();
-                    reread = if self.takes_over { self.resume_fault().await } else { None };
+                    reread = if self.takes_over { Box::pin(self.resume_fault()).await } else { None };
                 }
                 Ok(Err(error)) => {
                     self.reliefs.clear();
@@ -320,7 +321,7 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
                     self.pause(&error).await;
                     // After a gap the store may be another one: only a witness makes a resumed watch sound.
                     if reread.is_none() {
-                        reread = if self.machine.can_resume() { self.resume_fault().await } else { Some(Reread::Unsure) };
+                        reread = if self.machine.can_resume() { Box::pin(self.resume_fault()).await } else { Some(Reread::Unsure) };
                     }
                 }
             }
@@ -524,7 +525,7 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
                     }
                     Verdict::Reread(why) => return Ok(Ok(Some(why))),
                     Verdict::Doubt => {
-                        if let Some(why) = self.resume_fault().await {
+                        if let Some(why) = Box::pin(self.resume_fault()).await {
                             return Ok(Ok(Some(why)));
                         }
                     }

@@ -113,7 +113,7 @@ pub(super) struct Entered {
 }
 
 /// Tries to join once.
-pub(super) async fn attempt(trial: Trial) -> Attempt {
+pub(super) async fn attempt(trial: Box<Trial>) -> Attempt {
     let mut lease = trial.lease.clone().filter(|lease| lease.is_good());
     let (granted, ahead) = futures::join!(
         async {

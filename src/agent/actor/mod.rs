@@ -84,23 +84,24 @@ pub(crate) enum Order {
 }
 
 /// [`run`], tied to other code of this process.
-pub(crate) async fn run_tied(
+pub(crate) fn run_tied(
     site: Site,
     settings: AgentSettings,
     context: Context,
     host: Arc<dyn Host>,
     ties: Ties,
-) -> AgentExit {
+) -> impl Future<Output = AgentExit> + Send + 'static {
     let span = info_span!("agent", node = %settings.id);
-    async {
-        // In boxes: most of an agent's life is spent in the loop, and a process may run thousands of agents.
-        match Box::pin(Actor::open(site, settings, context, host, ties)).await {
-            Ok(actor) => Box::new(actor).run().await,
+    // In boxes, made before the future is: most of an agent's life is spent in the loop, a process may run thousands of agents, and
+    // a future keeps room for all that it was ever given.
+    let opening = Box::pin(Actor::open(site, settings, context, host, ties));
+    async move {
+        match opening.await {
+            Ok(actor) => actor.run().await,
             Err(ending) => ending.alone(),
         }
     }
     .instrument(span)
-    .await
 }
 
 impl AgentState {
@@ -190,7 +191,7 @@ impl Actor {
         context: Context,
         host: Arc<dyn Host>,
         ties: Ties,
-    ) -> Result<Actor, Ending> {
+    ) -> Result<Box<Actor>, Ending> {
         if let Some(fault) = settings.fault() {
             return Err(Ending::Settings(fault));
         }
@@ -224,7 +225,7 @@ impl Actor {
         let label = make_label(&settings, &me, temporary, &*host, &context)?;
         let now = Instant::now();
         let rng = |purpose: &str| context.rng(&format!("agent/{}/{purpose}", me.run));
-        let mut actor = Actor {
+        let mut actor = Box::new(Actor {
             attempt_backoff: Backoff::new(rng("attempt")),
             io_backoff: Backoff::new(rng("io")),
             apply_backoff: Backoff::new(rng("apply")),
@@ -274,7 +275,7 @@ impl Actor {
             last_beat: Duration::ZERO,
             read_now: false,
             ending: None,
-        };
+        });
         actor.recall(opened.applied).await;
         actor.word = actor.host.last_word().await;
         Ok(actor)

@@ -84,7 +84,8 @@ impl Actor {
         if self.io.is_some() || self.attempt_at > Instant::now() {
             return;
         }
-        let trial = io::Trial {
+        // In a box: a future keeps room for what it is given twice, and thousands may wait for their turn.
+        let trial = Box::new(io::Trial {
             site: self.site.clone(),
             host: self.host.clone(),
             me: self.me.clone(),
@@ -100,7 +101,7 @@ impl Actor {
             since: self.since,
             word: self.word.clone(),
             seen: self.seen(),
-        };
+        });
         self.io = boxed(async move { io::Done::Attempt(Box::new(io::attempt(trial).await)) });
     }
 

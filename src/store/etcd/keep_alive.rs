@@ -126,7 +126,8 @@ impl KeepAlives {
         let mut slot = self.streams[lease.0.unsigned_abs() as usize % STREAMS].lock().await;
         let stream = match &*slot {
             Some(stream) if !stream.queue.is_over() => stream,
-            _ => match self.open(lease).await {
+            // In a box: it is opened once, and what it takes would be in every beat.
+            _ => match Box::pin(self.open(lease)).await {
                 Ok(stream) => slot.insert(stream),
                 Err(StoreError::NoLease) => return Ok(None),
                 Err(error) => return Err(error),

@@ -230,3 +230,14 @@ async fn pass(seconds: u64) {
 fn journal(machine: &SimMachine) -> String {
     machine.journal().join(" | ")
 }
+
+#[test]
+fn the_futures_of_an_agent_are_small() {
+    fn size<A, F: Future>(_: impl Fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+    // It lives in the first one. The second one is there while it tries to join, of thousands at the same time after a pause.
+    let life = size(|(site, settings, context, host, ties)| super::run_tied(site, settings, context, host, ties));
+    let attempt = size(super::io::attempt);
+    assert!(life <= 1_536 && attempt <= 3_072, "{life} and {attempt} bytes");
+}

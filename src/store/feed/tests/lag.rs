@@ -111,3 +111,21 @@ async fn it_goes_on_only_if_the_store_is_the_one_that_was_followed() {
     }
     assert_eq!((rig.resets, rig.stepped_back), (2, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn it_is_given_up_when_too_many_bytes_wait() {
+    let mut rig = lagging(Spoilt::default()).await;
+    // The first one is created, tells a thousand revisions, and then nothing until it is given up as silent.
+    rig.spoil(|script| script.watches[0].silent_after = Some(2));
+    rig.for_a_while(Duration::from_secs(1)).await;
+    let mebibyte = "x".repeat(1 << 20);
+    let most = RELIEF_BYTES_MAX >> 20;
+    for told in 0..most {
+        assert_eq!(rig.etcd.watchers(), 2, "{told} MiB may wait");
+        rig.put("a", &mebibyte).await;
+        rig.for_a_while(Duration::from_millis(10)).await;
+    }
+    assert_eq!(rig.etcd.watchers(), 1, "the second one is gone, the first one stays");
+    rig.settle().await;
+    assert_eq!((rig.resets, rig.stepped_back), (1, 0));
+}

@@ -140,3 +140,12 @@ impl Rig {
         Header { cluster_id: 0x00c1, member_id: 1, revision: self.etcd.revision() }
     }
 }
+
+#[test]
+fn the_future_of_a_feed_is_small() {
+    fn size<A, F: Future>(_: impl Fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+    let run = size(|follower: Box<Follower<Vec<KeyValue>, fn() -> Vec<KeyValue>>>| follower.run(None));
+    assert!(run <= 2_048, "{run} bytes, for each of thousands of agents");
+}
