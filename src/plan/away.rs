@@ -31,7 +31,8 @@ pub struct Away {
 
 /// Decides about every node that is away and not in `done`.
 pub fn away(world: &World<'_>, brake: Brake, done: &BTreeSet<&NodeId>) -> Away {
-    let absent = world.index.absent().iter().filter_map(|node| world.node(node));
+    let waved_through = world.index.extended_before(world.snapshot.brake_released);
+    let absent = world.index.absent().iter().chain(waved_through).filter_map(|node| world.node(node));
     let mut queue: Vec<_> = absent
         .filter(|(node, _)| !done.contains(node))
         .map(|(node, record)| (modified(record.hold.as_deref()), node, record))
@@ -89,6 +90,12 @@ fn step(world: &World<'_>, brake: Brake, node: &NodeId, record: &NodeRecord) -> 
         (HoldState::Released, false) if record.clock.is_none() => Step::Change(forget(node, record)),
         (HoldState::Released, false) => Step::None,
     }
+}
+
+/// Whether there is something to do for a node that is away.
+#[cfg(test)]
+pub(super) fn is_due(world: &World<'_>, node: &NodeId, record: &NodeRecord) -> bool {
+    !matches!(step(world, world.index.brake(), node, record), Step::None)
 }
 
 /// A node that left for good: no hold, and nothing of it stays. Race: a join takes the status over, so its mod_revision

@@ -12,7 +12,7 @@ use crate::model::asked::Asked;
 use crate::model::assignment::{Assignment, Terms};
 use crate::model::claim::{Claim, ClaimKey, ClaimState};
 use crate::model::hold::HoldState;
-use crate::model::names::{DomainName, NodeId, PoolName};
+use crate::model::names::{DomainName, NodeId, PoolName, Revision};
 use crate::model::pool::Sharing;
 use crate::model::status::Phase;
 use crate::plan::brake::Brake;
@@ -25,6 +25,8 @@ type Claims = BTreeMap<ClaimKey, Stored<Claim>>;
 pub struct Index {
     due: BTreeSet<NodeId>,
     absent: BTreeSet<NodeId>,
+    /// Absent nodes that wait for the clock of an extended hold, with the hold's revision.
+    extended: BTreeSet<(Revision, NodeId)>,
     stale_holds: BTreeSet<NodeId>,
     faulty: BTreeSet<NodeId>,
     faulty_claims: BTreeSet<ClaimKey>,
@@ -78,9 +80,15 @@ impl Index {
         &self.due
     }
 
-    /// Nodes that are not live, but for those that only wait to be forgotten.
+    /// Nodes that are not live, but for those that only wait: for their hold's clock, or to be forgotten. After a mass loss nearly
+    /// all nodes do, and each that comes back is another pass.
     pub fn absent(&self) -> &BTreeSet<NodeId> {
         &self.absent
+    }
+
+    /// Nodes that wait for the clock of a hold which was extended before this revision: the operator's word ends that.
+    pub fn extended_before(&self, revision: Revision) -> impl Iterator<Item = &NodeId> {
+        self.extended.iter().take_while(move |(hold, _)| *hold < revision).map(|(_, node)| node)
     }
 
     /// Live nodes with a hold or its clock: their join should have deleted both.
@@ -132,15 +140,20 @@ impl Index {
     pub(super) fn learn(&mut self, node: &NodeId, record: &NodeRecord) {
         let is_live = record.is_live();
         set(&mut self.due, node, is_live && is_due(record));
-        set(&mut self.absent, node, !is_live && !record.is_empty() && !is_released(record));
+        let waits = !is_live && waits_for_clock(record);
+        set(&mut self.absent, node, !is_live && !waits && !record.is_empty() && !is_released(record));
+        self.extended.extend(extended_at(record).filter(|_| waits).map(|hold| (hold, node.clone())));
         set(&mut self.stale_holds, node, has_stale_hold(record));
         set(&mut self.faulty, node, is_faulty(record));
         self.count(record, true);
     }
 
     /// A node is about to be something else.
-    pub(super) fn forget(&mut self, record: &NodeRecord) {
+    pub(super) fn forget(&mut self, node: &NodeId, record: &NodeRecord) {
         self.count(record, false);
+        if let Some(hold) = extended_at(record) {
+            self.extended.remove(&(hold, node.clone()));
+        }
     }
 
     /// Adds what is counted of a node, or takes it away.
@@ -225,6 +238,19 @@ fn is_due(record: &NodeRecord) -> bool {
     let refuses = record.status.as_ref().and_then(|stored| stored.ok()).is_some_and(|status| !status.refused.is_empty());
     let is_answered = old.instance == label.instance && old.asked == Asked::of(label, bound.terms.sharing);
     !is_answered || refuses || !old.leaving.is_empty() || label.holding.is_some()
+}
+
+/// Whether an absent node keeps what it has until the clock of its hold is gone.
+fn waits_for_clock(record: &NodeRecord) -> bool {
+    let is_held = record.hold.as_deref().and_then(|stored| stored.ok()).is_some_and(|hold| hold.state == HoldState::Held);
+    let has_left = record.status.as_ref().and_then(|stored| stored.ok()).is_some_and(|status| status.phase == Phase::Left);
+    is_held && !has_left && record.clock.is_some() && record.has_claims()
+}
+
+/// The revision of a hold that was extended.
+fn extended_at(record: &NodeRecord) -> Option<Revision> {
+    let hold = record.hold.as_deref()?;
+    hold.ok().filter(|hold| hold.extended).map(|_| hold.mod_revision)
 }
 
 /// Whether an absent node has nothing and waits to be forgotten: for days, and there may be many.

@@ -70,7 +70,7 @@ impl Picture {
     /// Changes anything of a node but its assignment.
     pub fn change_node(&mut self, node: &NodeId, change: impl FnOnce(&mut NodeRecord)) {
         let record = self.snapshot.nodes.entry(node.clone()).or_default();
-        self.index.forget(record);
+        self.index.forget(node, record);
         change(record);
         self.index.learn(node, record);
         if record.is_empty() {

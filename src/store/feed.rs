@@ -321,7 +321,8 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
                     self.pause(&error).await;
                     // After a gap the store may be another one: only a witness makes a resumed watch sound.
                     if reread.is_none() {
-                        reread = if self.machine.can_resume() { Box::pin(self.resume_fault()).await } else { Some(Reread::Unsure) };
+                        reread =
+                            if self.machine.can_resume() { Box::pin(self.resume_fault()).await } else { Some(Reread::Unsure) };
                     }
                 }
             }

@@ -76,7 +76,12 @@ async fn written(to: &mpsc::UnboundedSender<Parcel>, ops: Vec<Op>) -> anyhow::Re
 }
 
 /// Writes what came within a gap together, at most so many in one request.
-async fn gather(writes: Arc<Writes>, mut parcels: mpsc::UnboundedReceiver<Parcel>, gap: Duration, most: usize) -> anyhow::Result<()> {
+async fn gather(
+    writes: Arc<Writes>,
+    mut parcels: mpsc::UnboundedReceiver<Parcel>,
+    gap: Duration,
+    most: usize,
+) -> anyhow::Result<()> {
     let mut next = Instant::now();
     let mut waiting = Vec::new();
     while parcels.recv_many(&mut waiting, usize::MAX).await > 0 {

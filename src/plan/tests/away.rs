@@ -3,8 +3,10 @@
 use crate::model::assignment::Answer;
 use crate::model::label::Label;
 use crate::model::pool::{OnIsolation, Pool};
+use crate::model::status::Phase;
 use crate::plan::change::{Action, Write};
 use crate::plan::check::check;
+use crate::plan::snapshot::Stored;
 use crate::plan::testing::apply::apply;
 use crate::plan::testing::lab::Lab;
 use crate::plan::testing::make::*;
@@ -68,6 +70,22 @@ fn a_node_that_left_goes_at_once_and_altogether() {
     assert_eq!(lab.run(), [(Action::Release, id("a"))]);
     assert!(!lab.snapshot.nodes.contains_key(&id("a")));
     assert_eq!(lab.claim("10.0.0.1"), Some("cooling a".into()));
+}
+
+/// Its lease ran out while it stopped, and its last word is written all the same: the hold and its clock run by then.
+#[test]
+fn a_node_whose_word_that_it_left_comes_late_goes_at_once_too() {
+    let mut lab = lab();
+    let mut left = lab.record("a").status.clone().unwrap();
+    lab.die("a");
+    lab.run();
+    assert!(lab.record("a").clock.is_some());
+    lab.edit("a", |record, revision| {
+        left.value.as_mut().unwrap().phase = Phase::Left;
+        record.status = Some(Stored { create_revision: revision, mod_revision: revision, leased: false, ..left });
+    });
+    assert_eq!(lab.run(), [(Action::Release, id("a"))]);
+    assert!(!lab.snapshot.nodes.contains_key(&id("a")));
 }
 
 #[test]

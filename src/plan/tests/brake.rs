@@ -1,6 +1,7 @@
 //! Mass loss: nothing is taken away.
 
 use crate::plan::change::Action;
+use crate::plan::index::Index;
 use crate::plan::testing::lab::Lab;
 use crate::plan::testing::make::*;
 
@@ -19,6 +20,30 @@ fn fleet(count: usize) -> Lab {
 
 fn released(lab: &Lab, count: usize) -> usize {
     (0..count).filter(|n| lab.has_no_answer(&format!("n{n}"))).count()
+}
+
+#[test]
+fn who_waits_for_a_clock_is_not_looked_at_until_the_clock_or_the_operator_ends_it() {
+    let mut lab = fleet(20);
+    for n in 0..20 {
+        lab.die(&format!("n{n}"));
+    }
+    let named = |lab: &Lab| {
+        let index = Index::of(&lab.snapshot);
+        (index.absent().len(), index.extended_before(lab.snapshot.brake_released).count())
+    };
+    assert_eq!(named(&lab), (20, 0));
+    lab.run();
+    assert_eq!(named(&lab), (0, 0), "all holds have begun");
+    lab.clock_ends("n7");
+    assert_eq!(named(&lab), (1, 0));
+    lab.run();
+    assert_eq!(named(&lab), (0, 0), "it is extended");
+    lab.release_brake();
+    assert_eq!(named(&lab), (0, 1));
+    lab.run();
+    assert!(lab.has_no_answer("n7"));
+    assert_eq!(named(&lab), (0, 0), "nothing is left of what was extended");
 }
 
 #[test]

@@ -5,9 +5,11 @@ use proptest::prelude::*;
 
 use super::random::{Op, execute, lab, name, op};
 use crate::model::claim::{Claim, ClaimKey, ClaimState};
+use crate::model::hold::{Hold, HoldState};
 use crate::model::label::Holding;
 use crate::model::names::{NodeId, Revision};
 use crate::plan::allocate::serve::serve;
+use crate::plan::away::is_due;
 use crate::plan::change::Plan;
 use crate::plan::index::Index;
 use crate::plan::picture::Picture;
@@ -33,6 +35,8 @@ enum Harm {
     DropStray,
     StaleHold,
     Hold,
+    /// It is away, or left, and the clock of an extended hold runs.
+    Extend,
     /// What cannot be read of a node is deleted.
     Mend,
 }
@@ -57,6 +61,7 @@ fn event() -> impl Strategy<Value = Event> {
         DropStray,
         StaleHold,
         Hold,
+        Extend,
         Mend,
     ]);
     prop_oneof![6 => op().prop_map(Event::Told), 1 => (harm, 0..7usize).prop_map(|(harm, n)| Event::Harm(harm, n))]
@@ -100,6 +105,14 @@ fn harm(lab: &mut Lab, harm: Harm, n: usize) {
             if let (Some(label), Some(bound)) = (label, old) {
                 let generation = Revision(now.0 - 1);
                 label.holding = Some(Box::new(Holding { generation, addresses: bound.addresses, ports: bound.ports }));
+            }
+        }
+        Harm::Extend => {
+            if let Some(record) = record.filter(|record| record.assignment.is_some()) {
+                record.status.take_if(|status| status.ok().is_none_or(|status| status.phase.is_live()));
+                let hold = Hold { state: HoldState::Held, extended: true, seconds: 3_600, since: String::new() };
+                record.hold = Some(Box::new(Stored { value: Ok(hold), create_revision: now, mod_revision: now, leased: false }));
+                record.clock = Some(Box::new(Stored { value: Ok(()), create_revision: now, mod_revision: now, leased: true }));
             }
         }
         Harm::Mend => {
@@ -178,6 +191,11 @@ fn catch_up_claims(picture: &mut Picture, snapshot: &Snapshot) {
 fn others_need_nothing(lab: &Lab) {
     let index = Index::of(&lab.snapshot);
     let world = World::new(&lab.snapshot, &index, &lab.pass);
+    let waved_through: Vec<_> = index.extended_before(lab.snapshot.brake_released).collect();
+    for (node, record) in lab.snapshot.nodes.iter().filter(|(_, record)| !record.is_live()) {
+        let is_named = index.absent().contains(node) || waved_through.contains(&node);
+        assert!(is_named || !is_due(&world, node, record), "{node} is away and not named, and there is something to do for it");
+    }
     if world.pools.any_moves() {
         return;
     }
