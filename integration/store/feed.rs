@@ -1,13 +1,17 @@
 //! Feeds on real etcds: what they tell adds up to what is stored, whatever happens to their watches.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use enlist::Store;
 use enlist::model::names::Revision;
-use enlist::store::api::{Event, Key, KeyRange, KeyValue, Op, Txn};
+use enlist::store::api::{Event, Key, KeyRange, KeyValue, Op, StoreError, Txn, Watch, WatchRequest};
+use enlist::store::around::Around;
 use enlist::store::feed::{Feed, FeedSettings, Scope, Update};
 use enlist::store::memory::faults::{FaultPlan, Faults};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
 use super::subject::LIMIT;
 use crate::support::etcd::{Etcd, EtcdVersion};
@@ -115,6 +119,57 @@ async fn a_catch_up_of_twelve_thousand_events_that_is_cut_again_and_again_loses_
         follower.settle(&store).await;
         faults.calm();
         assert!(faults.counts().watches_broken >= 3, "{:?}", faults.counts());
+        assert_eq!((follower.resets, follower.stepped_back), (1, 0));
+    }
+}
+
+/// A store that notes where watches begin.
+#[derive(Debug, Clone)]
+struct Watched {
+    store: Store,
+    starts: Arc<Mutex<Vec<Revision>>>,
+}
+
+impl Around for Watched {
+    fn inner(&self) -> &Store {
+        &self.store
+    }
+
+    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
+        self.starts.lock().unwrap().push(request.start);
+        self.store.watch(request).boxed()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_lags_is_relieved_by_one_that_begins_at_the_present() {
+    for version in EtcdVersion::ALL {
+        let etcd = Etcd::start(version);
+        let store = etcd.store();
+        write(&store, 0, 500).await;
+        let faults = Faults::new(1, FaultPlan::default());
+        let client = faults.client(store.clone());
+        let watched = Watched { store: client.store(), starts: Arc::default() };
+        let mut follower = Follower::open(&Store::new(Arc::new(watched.clone())));
+        follower.settle(&store).await;
+        write(&store, 501, 1).await;
+        follower.settle(&store).await;
+        faults.set_plan(FaultPlan {
+            silence_max: Duration::from_millis(50),
+            timeout: Duration::from_millis(50),
+            ..FaultPlan::default()
+        });
+        client.cut();
+        write(&store, 500, 12_000).await;
+        faults.set_plan(FaultPlan::default());
+        client.heal();
+        follower.settle(&store).await;
+        let from_the_present = |starts: &Vec<Revision>| starts.iter().filter(|start| **start == Revision::NONE).count();
+        let reliefs = from_the_present(&watched.starts.lock().unwrap());
+        assert!(reliefs > 0, "{version:?}: {:?}", watched.starts.lock().unwrap());
+        // What takes over tells all that comes after.
+        write(&store, 700, 300).await;
+        follower.settle(&store).await;
         assert_eq!((follower.resets, follower.stepped_back), (1, 0));
     }
 }

@@ -146,6 +146,7 @@ fn the_future_of_a_feed_is_small() {
     fn size<A, F: Future>(_: impl Fn(A) -> F) -> usize {
         size_of::<F>()
     }
-    let run = size(|follower: Box<Follower<Vec<KeyValue>, fn() -> Vec<KeyValue>>>| follower.run(None));
+    type Plain = Follower<Vec<KeyValue>, fn() -> Vec<KeyValue>>;
+    let run = size(|follower: Box<Plain>| follower.run(None));
     assert!(run <= 2_048, "{run} bytes, for each of thousands of agents");
 }
