@@ -288,7 +288,7 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
         (follower, updates)
     }
 
-    // In boxes, itself and what it does rarely: a process may have thousands.
+    // It is in a box, and so are the futures of what it does rarely: a process may have thousands of feeds.
     async fn run(mut self: Box<Self>, known: Option<Whole<L>>) {
         let mut reread = Some(Reread::Start);
         if let Some(whole) = known {

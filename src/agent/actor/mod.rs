@@ -91,17 +91,21 @@ pub(crate) fn run_tied(
     host: Arc<dyn Host>,
     ties: Ties,
 ) -> impl Future<Output = AgentExit> + Send + 'static {
-    let span = info_span!("agent", node = %settings.id);
+    let id = settings.id.clone();
     // In boxes, made before the future is: most of an agent's life is spent in the loop, a process may run thousands of agents, and
     // a future keeps room for all that it was ever given.
     let opening = Box::pin(Actor::open(site, settings, context, host, ties));
     async move {
-        match opening.await {
-            Ok(actor) => actor.run().await,
-            Err(ending) => ending.alone(),
-        }
+        // Made where it runs: whoever starts an agent from within a span of his own must not keep that open for its whole life.
+        let span = info_span!("agent", node = %id);
+        let life = async {
+            match opening.await {
+                Ok(actor) => actor.run().await,
+                Err(ending) => ending.alone(),
+            }
+        };
+        life.instrument(span).await
     }
-    .instrument(span)
 }
 
 impl AgentState {

@@ -84,7 +84,7 @@ impl Actor {
         if self.io.is_some() || self.attempt_at > Instant::now() {
             return;
         }
-        // In a box: a future keeps room for what it is given twice, and thousands may wait for their turn.
+        // In a box: a future keeps room twice for what it is given, and thousands may wait for their turn.
         let trial = Box::new(io::Trial {
             site: self.site.clone(),
             host: self.host.clone(),

@@ -141,7 +141,7 @@ impl Writes {
         }
     }
 
-    /// All but the second one of the status, and the member's key.
+    /// The member's key, and all copies but the second one of the status.
     pub fn first_copies(&self, node: &Values) -> [Op; 4] {
         let copy = |part, value| Op::put(self.prefix.copy(&node.id, part), value);
         let member = Member {

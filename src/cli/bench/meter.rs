@@ -90,7 +90,7 @@ pub struct Log {
     began: Instant,
     /// Its agent was started.
     pub started: Vec<AtomicU64>,
-    /// The label was written.
+    /// The label was written: when that was first known, by the answer or by the watch.
     pub labelled: Vec<AtomicU64>,
     /// The answer arrived at the node.
     pub assigned: Vec<AtomicU64>,
@@ -98,7 +98,9 @@ pub struct Log {
     pub registered: Vec<AtomicU64>,
     /// How many are registered.
     pub done: AtomicU64,
-    /// One permit for each label written.
+    /// The answer to that came.
+    answered: Vec<AtomicU64>,
+    /// One permit for each of these.
     pub joined: Semaphore,
     /// The leases that were renewed since somebody emptied this.
     pub beaten: Mutex<HashSet<LeaseId>>,
@@ -115,6 +117,7 @@ impl Log {
             assigned: empty(),
             registered: empty(),
             done: AtomicU64::new(0),
+            answered: empty(),
             joined: Semaphore::new(0),
             beaten: Mutex::default(),
         }
@@ -138,13 +141,21 @@ impl Log {
 
     fn wrote(&self, written: &Written) {
         match written {
-            Written::Label(node) if self.note(&self.labelled, *node) => self.joined.add_permits(1),
+            Written::Label(node) => {
+                self.note(&self.labelled, *node);
+                if self.note(&self.answered, *node) {
+                    self.joined.add_permits(1);
+                }
+            }
             Written::Registered(node) if self.note(&self.registered, *node) => drop(self.done.fetch_add(1, Relaxed)),
             _ => {}
         }
     }
 
     fn saw(&self, kv: &KeyValue) {
+        if let Some(node) = kv.key.as_bytes().strip_suffix(b"/label").and_then(number_of) {
+            self.note(&self.labelled, node);
+        }
         let Some(name) = kv.key.as_bytes().strip_suffix(b"/assignment") else { return };
         if let Some(node) = number_of(name).filter(|_| contains(&kv.value, b"\"state\":\"bound\"")) {
             self.note(&self.assigned, node);

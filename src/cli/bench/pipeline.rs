@@ -30,9 +30,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// What a run measured.
 #[derive(Debug, Clone, Serialize)]
 pub struct Pipeline {
-    /// Registrations a second, from the first start to the last published member.
+    /// Registrations a second, from the first start (but for the one that warms up) to the last published member.
     pub rate: f64,
-    /// From the label to the answer at the node. With an arrival rate, a start that was late counts from when it was due.
+    /// From the label's write, as soon as that is known, to the answer at the node. By how much a start was late is added.
     pub to_assigned: Latency,
     /// From the label to the acknowledgement, as above.
     pub to_registered: Latency,
@@ -88,7 +88,9 @@ pub async fn pipeline(place: &Place, nodes: usize, arrival: Arrival, own_watch: 
     // lag, a tenth of a second, which is the time of roles that start and not of nodes that join.
     fleet.start(nodes)?;
     published(&site, 1, &log, &mut fleet, &bar).await?;
-    log.joined.acquire().await?.forget();
+    if let Ok(permit) = log.joined.try_acquire() {
+        permit.forget();
+    }
     let counts = || [counters.counts(), roles.counters[0].counts(), roles.counters[1].counts(), roles.counters[2].counts()];
     let counts_before = counts();
     let etcd_before = place.etcd_cpu();
@@ -110,13 +112,14 @@ pub async fn pipeline(place: &Place, nodes: usize, arrival: Arrival, own_watch: 
     let etcd_cpu_s = since(etcd_before, place.etcd_cpu());
     let our_cpu_s = since(our_before, cpu_seconds(std::process::id() as i32));
 
-    let all: Vec<Counts> = counts().into_iter().zip(counts_before).map(|(now, before)| now.since(&before)).collect();
-    let [agents, allocator, relay, manager] = all[..] else { bail!("there are four stores") };
+    let now = counts();
+    let all: [Counts; 4] = std::array::from_fn(|at| now[at].since(&counts_before[at]));
+    let [agents, allocator, relay, manager] = all;
     for role in roles.running {
         role.stop().await?;
     }
     let due = |node: usize| due.get(node).copied().unwrap_or(0);
-    // The label of a node that was late to start was late as well.
+    // The label of a node that was late to start was late by as much.
     let labelled = |node: usize| at(&log.labelled, node).saturating_sub(at(&log.started, node).saturating_sub(due(node)));
     let latency = |list: &[AtomicU64], from: &dyn Fn(usize) -> u64| {
         Latency::of((0..nodes).map(|n| at(list, n).saturating_sub(from(n))).collect())
@@ -167,7 +170,7 @@ async fn leading(site: &Site) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until every node is registered and a published member.
+/// Waits until so many nodes are registered and published members.
 async fn published(site: &Site, nodes: usize, log: &Log, fleet: &mut Fleet, bar: &Bar) -> anyhow::Result<()> {
     let (mut last, mut moved) = ((0, 0), Instant::now());
     loop {

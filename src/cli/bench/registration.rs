@@ -148,7 +148,7 @@ fn text(report: &Report) -> String {
         let blind = p99(&|round| round.blind.map_or(f64::NAN, |blind| blind.p99_ms));
         text += &format!(
             "from when a node is due, so with the grant of its lease and the writing of its label, p99 {due}\nthe same writes at \
-             the same rate, blind, p99 {blind}\n"
+             the same rate, blind, from due until the claims' write is answered, p99 {blind}\n"
         );
     }
     text

@@ -1,25 +1,43 @@
 //! A hierarchical bitmap over all 128-bit numbers: what is taken, and the next number that is not.
 //!
-//! Numbers are kept in pages of 4,096 (64 words of 64 bits, 512 bytes), so a /8 that is taken whole needs 2 MiB and an
-//! IPv6 /64 with few addresses needs a page for each neighbourhood. The set of *full pages* is again such a bitmap, one
-//! level up: the next free number is found in one step per level, however full the space is.
+//! Numbers are kept in pages of 4,096: up to six in a list of 16 bytes, more in 64 words of 64 bits. So a /8 that is taken
+//! whole needs 2 MiB, and in an IPv6 /64, where each address has a page to itself, none of them needs 512 bytes. The
+//! set of *full pages* is again such a bitmap, one level up: the next free number is found in one step per level, however
+//! full the space is.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 
 /// A page holds 2¹² numbers.
 const PAGE_BITS: u32 = 12;
+/// So many of them are listed. With their count they need 16 bytes, as much as what stands for more.
+const FEW: usize = 6;
 
 /// A set of numbers that finds the next number that is not in it.
 #[derive(Debug, Clone, Default)]
 pub struct Bits {
-    // Boxed: a tree's node has room for eleven values, and most hold one.
-    pages: BTreeMap<u128, Box<Page>>,
+    // Only ever asked for one page, never in order: with ten million of them a tree's way down is eight misses of the cache.
+    pages: HashMap<u128, Page, BuildHasherDefault<DefaultHasher>>,
     /// The numbers of pages in which nothing is free; `None` until there is one.
     full_pages: Option<Box<Bits>>,
 }
 
 #[derive(Debug, Clone)]
-struct Page {
+enum Page {
+    Few(Few),
+    Many(Box<Words>),
+}
+
+/// A few numbers of a page, sorted.
+#[derive(Debug, Clone, Default)]
+struct Few {
+    count: u8,
+    offsets: [u16; FEW],
+}
+
+/// A page as bits.
+#[derive(Debug, Clone)]
+struct Words {
     words: [u64; 64],
     /// Which words have no free bit.
     full_words: u64,
@@ -29,9 +47,9 @@ impl Bits {
     /// Adds a number. Returns whether it was not there before.
     pub fn insert(&mut self, number: u128) -> bool {
         let page_number = number >> PAGE_BITS;
-        let page = self.pages.entry(page_number).or_insert_with(|| Box::new(Page::empty()));
+        let page = self.pages.entry(page_number).or_insert_with(|| Page::Few(Few::default()));
         let added = page.insert(offset(number));
-        if added && page.full_words == u64::MAX {
+        if added && page.is_full() {
             self.full_pages.get_or_insert_default().insert(page_number);
         }
         added
@@ -41,9 +59,9 @@ impl Bits {
     pub fn remove(&mut self, number: u128) -> bool {
         let page_number = number >> PAGE_BITS;
         let Some(page) = self.pages.get_mut(&page_number) else { return false };
-        let was_full = page.full_words == u64::MAX;
+        let was_full = page.is_full();
         let removed = page.remove(offset(number));
-        if page.words.iter().all(|word| *word == 0) {
+        if page.is_empty() {
             self.pages.remove(&page_number);
         }
         if removed
@@ -94,10 +112,97 @@ fn offset(number: u128) -> u32 {
 }
 
 impl Page {
-    fn empty() -> Self {
-        Page { words: [0; 64], full_words: 0 }
+    fn insert(&mut self, offset: u32) -> bool {
+        match self {
+            Page::Many(words) => words.insert(offset),
+            Page::Few(few) => {
+                let Err(at) = few.find(offset) else { return false };
+                if !few.insert(at, offset) {
+                    let mut words = Box::new(Words { words: [0; 64], full_words: 0 });
+                    for listed in few.listed() {
+                        words.insert(u32::from(*listed));
+                    }
+                    words.insert(offset);
+                    *self = Page::Many(words);
+                }
+                true
+            }
+        }
     }
 
+    fn remove(&mut self, offset: u32) -> bool {
+        match self {
+            Page::Many(words) => words.remove(offset),
+            Page::Few(few) => few.find(offset).map(|at| few.remove(at)).is_ok(),
+        }
+    }
+
+    fn contains(&self, offset: u32) -> bool {
+        match self {
+            Page::Many(words) => words.contains(offset),
+            Page::Few(few) => few.find(offset).is_ok(),
+        }
+    }
+
+    fn next_clear(&self, offset: u32) -> Option<u32> {
+        match self {
+            Page::Many(words) => words.next_clear(offset),
+            Page::Few(few) => few.next_clear(offset),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        matches!(self, Page::Many(words) if words.full_words == u64::MAX)
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Page::Many(words) => words.words.iter().all(|word| *word == 0),
+            Page::Few(few) => few.count == 0,
+        }
+    }
+}
+
+impl Few {
+    fn listed(&self) -> &[u16] {
+        self.offsets.get(..usize::from(self.count)).unwrap_or_default()
+    }
+
+    /// Where it is, or where it would be.
+    fn find(&self, offset: u32) -> Result<usize, usize> {
+        self.listed().binary_search_by_key(&offset, |listed| u32::from(*listed))
+    }
+
+    /// Whether there was room. `at` is where it would be.
+    fn insert(&mut self, at: usize, offset: u32) -> bool {
+        let count = usize::from(self.count);
+        if count == FEW {
+            return false;
+        }
+        self.offsets.copy_within(at..count, at + 1);
+        if let Some(place) = self.offsets.get_mut(at) {
+            // A page's offsets are below 2¹².
+            *place = offset as u16;
+        }
+        self.count += 1;
+        true
+    }
+
+    fn remove(&mut self, at: usize) {
+        self.offsets.copy_within(at + 1..usize::from(self.count), at);
+        self.count -= 1;
+    }
+
+    fn next_clear(&self, offset: u32) -> Option<u32> {
+        let mut free = offset;
+        for listed in self.listed() {
+            free += u32::from(u32::from(*listed) == free);
+        }
+        Some(free).filter(|free| free >> PAGE_BITS == 0)
+    }
+}
+
+impl Words {
     fn insert(&mut self, offset: u32) -> bool {
         let (at, bit) = (offset / 64, 1u64 << (offset % 64));
         let Some(word) = self.words.get_mut(at as usize) else { return false };
@@ -191,6 +296,30 @@ mod tests {
         }
         assert_eq!(bits.next_clear(u128::MAX - 5_000), None);
         assert_eq!(bits.next_clear(u128::MAX - 5_001), Some(u128::MAX - 5_001));
+    }
+
+    #[test]
+    fn a_few_need_no_more_room_than_what_stands_for_many() {
+        assert_eq!(size_of::<Page>(), 16);
+    }
+
+    /// The pages that a few numbers are in, at their edges too, as lists and beyond.
+    #[test]
+    fn a_few_are_found_and_taken_out_like_many() {
+        for count in [1, FEW as u128, FEW as u128 + 1, 20] {
+            for start in [0, 5, 4_096 - count, 4_096 - count / 2] {
+                let mut bits = Bits::default();
+                (start..start + count).rev().for_each(|number| assert!(bits.insert(number) && !bits.insert(number)));
+                assert_eq!(bits.next_clear(start), Some(start + count));
+                assert!(bits.contains(start) && bits.contains(start + count - 1) && !bits.contains(start + count));
+                let middle = start + count / 2;
+                assert!(bits.remove(middle) && !bits.remove(middle) && !bits.contains(middle));
+                assert_eq!(bits.next_clear(start), Some(middle));
+                assert!(bits.insert(middle));
+                (start..start + count).for_each(|number| assert!(bits.remove(number)));
+                assert!(bits.is_empty());
+            }
+        }
     }
 
     proptest! {

@@ -126,7 +126,7 @@ impl KeepAlives {
         let mut slot = self.streams[lease.0.unsigned_abs() as usize % STREAMS].lock().await;
         let stream = match &*slot {
             Some(stream) if !stream.queue.is_over() => stream,
-            // In a box: it is opened once, and what it takes would be in every beat.
+            // In a box: it is rarely opened, and the room that takes would be in every beat.
             _ => match Box::pin(self.open(lease)).await {
                 Ok(stream) => slot.insert(stream),
                 Err(StoreError::NoLease) => return Ok(None),
