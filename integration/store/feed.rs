@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use enlist::Store;
 use enlist::model::names::Revision;
@@ -196,19 +196,21 @@ async fn a_watch_that_lags_is_relieved_by_one_that_begins_at_the_present() {
         follower.settle(&store).await;
         write(&store, 501, 1).await;
         follower.settle(&store).await;
-        faults.set_plan(FaultPlan {
-            silence_max: Duration::from_millis(50),
-            timeout: Duration::from_millis(50),
-            ..FaultPlan::default()
-        });
-        client.cut();
-        write(&store, 500, 12_000).await;
-        faults.set_plan(FaultPlan::default());
-        client.heal();
-        follower.settle(&store).await;
-        // It may take over a moment later. Then it alone tells what comes.
-        let deadline = Instant::now() + LIMIT;
+        let mut cuts = 0;
         loop {
+            faults.set_plan(FaultPlan {
+                silence_max: Duration::from_millis(50),
+                timeout: Duration::from_millis(50),
+                ..FaultPlan::default()
+            });
+            client.cut();
+            write(&store, 500, 12_000).await;
+            faults.set_plan(FaultPlan::default());
+            client.heal();
+            follower.settle(&store).await;
+            // It takes over a moment later, if it could be opened within a second. Then it alone tells what comes.
+            write(&store, 700, 300).await;
+            follower.settle(&store).await;
             let before = (watched.told(), watched.told_from_the_present());
             write(&store, 700, 300).await;
             follower.settle(&store).await;
@@ -216,7 +218,8 @@ async fn a_watch_that_lags_is_relieved_by_one_that_begins_at_the_present() {
             if all == present && all > 0 {
                 break;
             }
-            assert!(Instant::now() < deadline, "{version:?}: {present} of {all} events, {:?}", watched.told.lock().unwrap());
+            cuts += 1;
+            assert!(cuts < 3, "{version:?}: {present} of {all} events, {:?}", watched.told.lock().unwrap());
         }
         assert_eq!((follower.resets, follower.stepped_back), (1, 0));
     }

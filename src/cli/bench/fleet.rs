@@ -52,8 +52,8 @@ impl Fleet {
     /// # Errors
     /// When a name is not valid.
     pub async fn arrive(&mut self, nodes: usize, arrival: Arrival) -> anyhow::Result<Vec<u64>> {
-        let began = Instant::now();
         let offset = self.log.now();
+        let began = Instant::now();
         let mut due = Vec::with_capacity(nodes);
         for n in 0..nodes {
             match arrival {

@@ -98,9 +98,7 @@ pub struct Log {
     pub registered: Vec<AtomicU64>,
     /// How many are registered.
     pub done: AtomicU64,
-    /// The answer to that came.
-    answered: Vec<AtomicU64>,
-    /// One permit for each of these.
+    /// One permit for each label written.
     pub joined: Semaphore,
     /// The leases that were renewed since somebody emptied this.
     pub beaten: Mutex<HashSet<LeaseId>>,
@@ -117,7 +115,6 @@ impl Log {
             assigned: empty(),
             registered: empty(),
             done: AtomicU64::new(0),
-            answered: empty(),
             joined: Semaphore::new(0),
             beaten: Mutex::default(),
         }
@@ -141,20 +138,22 @@ impl Log {
 
     fn wrote(&self, written: &Written) {
         match written {
-            Written::Label(node) => {
-                self.note(&self.labelled, *node);
-                if self.note(&self.answered, *node) {
-                    self.joined.add_permits(1);
-                }
-            }
+            Written::Label(node) => self.label(*node),
             Written::Registered(node) if self.note(&self.registered, *node) => drop(self.done.fetch_add(1, Relaxed)),
             _ => {}
         }
     }
 
+    /// A label was written. An answer may be lost: then only the watch tells.
+    fn label(&self, node: usize) {
+        if self.note(&self.labelled, node) {
+            self.joined.add_permits(1);
+        }
+    }
+
     fn saw(&self, kv: &KeyValue) {
         if let Some(node) = kv.key.as_bytes().strip_suffix(b"/label").and_then(number_of) {
-            self.note(&self.labelled, node);
+            self.label(node);
         }
         let Some(name) = kv.key.as_bytes().strip_suffix(b"/assignment") else { return };
         if let Some(node) = number_of(name).filter(|_| contains(&kv.value, b"\"state\":\"bound\"")) {

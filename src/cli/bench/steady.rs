@@ -1,5 +1,5 @@
 //! The floor's writes of nodes that come at a steady rate, blind: what etcd alone makes of that rate is what the latency of
-//! the real thing is to be seen beside.
+//! the real thing is to be seen beside. It waits for nothing but answers: it has no view of what it wrote.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,13 +37,14 @@ pub async fn steady(writes: Writes, nodes: usize, rate: f64) -> anyhow::Result<L
     let steady = Arc::new(Steady::open(writes, &mut gathering));
     let done = steady.clone().all(nodes, rate, &mut coming).await;
     drop(steady);
-    // Nothing may arrive after this: a prefix of yours is emptied then.
-    coming.shutdown().await;
+    // What is under way is waited for: a prefix of yours is emptied after this.
+    while coming.join_next().await.is_some() {}
     // What was to be gathered is no more, so these end too. If one of them failed, that is why others did.
+    let mut why = None;
     while let Some(ended) = gathering.join_next().await {
-        ended??;
+        why = why.or(ended.map_err(anyhow::Error::from).flatten().err());
     }
-    done
+    why.map_or(done, Err)
 }
 
 struct Steady {
@@ -149,10 +150,11 @@ async fn gather(
     most: usize,
 ) -> anyhow::Result<()> {
     let (mut next, mut waiting, mut under_way) = (Instant::now(), VecDeque::new(), FuturesUnordered::new());
-    loop {
+    let mut failed = Ok(());
+    while failed.is_ok() {
         tokio::select! {
             biased;
-            Some(done) = under_way.next() => done?,
+            Some(done) = under_way.next() => failed = done,
             parcel = parcels.recv() => match parcel {
                 Some(parcel) => waiting.push_back(parcel),
                 None => break,
@@ -166,7 +168,7 @@ async fn gather(
         }
     }
     while let Some(done) = under_way.next().await {
-        done?;
+        failed = failed.and(done);
     }
-    Ok(())
+    failed
 }

@@ -1,6 +1,6 @@
 //! A hierarchical bitmap over all 128-bit numbers: what is taken, and the next number that is not.
 //!
-//! Numbers are kept in pages of 4,096: up to six in a list of 16 bytes, more in 64 words of 64 bits. So a /8 that is taken
+//! Numbers are kept in pages of 4,096: while there are at most six in a list of 16 bytes, then in 64 words of 64 bits. So a /8 that is taken
 //! whole needs 2 MiB, and in an IPv6 /64, where each address has a page to itself, none of them needs 512 bytes. The
 //! set of *full pages* is again such a bitmap, one level up: the next free number is found in one step per level, however
 //! full the space is.
@@ -10,13 +10,16 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 
 /// A page holds 2¹² numbers.
 const PAGE_BITS: u32 = 12;
+/// Room for more pages than this is given back when an eighth of it is used.
+const SHRINK_FROM: usize = 4_096;
 /// So many of them are listed. With their count they need 16 bytes, as much as what stands for more.
 const FEW: usize = 6;
 
 /// A set of numbers that finds the next number that is not in it.
 #[derive(Debug, Clone, Default)]
 pub struct Bits {
-    // Only ever asked for one page, never in order: with ten million of them a tree's way down is eight misses of the cache.
+    // Only ever asked for one page, never in order: with ten million of them a tree's way down is eight misses of the cache. (When
+    // it doubles all are moved: with millions a second or so, once.)
     pages: HashMap<u128, Page, BuildHasherDefault<DefaultHasher>>,
     /// The numbers of pages in which nothing is free; `None` until there is one.
     full_pages: Option<Box<Bits>>,
@@ -63,6 +66,9 @@ impl Bits {
         let removed = page.remove(offset(number));
         if page.is_empty() {
             self.pages.remove(&page_number);
+            if self.pages.capacity() > SHRINK_FROM && self.pages.len() < self.pages.capacity() / 8 {
+                self.pages.shrink_to(self.pages.len() * 2);
+            }
         }
         if removed
             && was_full
@@ -320,6 +326,17 @@ mod tests {
                 assert!(bits.is_empty());
             }
         }
+    }
+
+    #[test]
+    fn room_that_is_not_needed_any_more_is_given_back() {
+        let mut bits = Bits::default();
+        let numbers = || (0..50_000_u128).map(|n| n << 20);
+        numbers().for_each(|number| assert!(bits.insert(number)));
+        assert!(bits.pages.capacity() >= 50_000);
+        numbers().skip(1_000).for_each(|number| assert!(bits.remove(number)));
+        assert!(bits.pages.capacity() < 16 * 1_000, "{}", bits.pages.capacity());
+        assert!(numbers().take(1_000).all(|number| bits.contains(number)));
     }
 
     proptest! {

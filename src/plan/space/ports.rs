@@ -2,7 +2,7 @@
 
 use super::bits::Bits;
 
-/// Up to this many are kept in a sorted list: a bitmap's page is larger than that.
+/// Up to this many are kept in a sorted list: a bitmap of so many is larger than that.
 const FEW: usize = 32;
 
 /// A set of ports that finds the next one that is not in it.
