@@ -9,7 +9,7 @@ use enlist::model::names::Revision;
 use enlist::store::api::{Event, Key, KeyRange, KeyValue, Op, StoreError, Txn, Watch, WatchMessage, WatchRequest};
 use enlist::store::around::Around;
 use enlist::store::feed::{Feed, FeedSettings, Scope, Update};
-use enlist::store::memory::faults::{FaultPlan, Faults};
+use enlist::store::memory::faults::{FaultPlan, Faults, FaultyClient};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -87,6 +87,16 @@ async fn write(store: &Store, from: usize, count: usize) {
     }
 }
 
+/// Cuts a client off for longer than a connection lives, writes 12,000 events meanwhile, and heals it to a network with these faults.
+async fn fall_behind(faults: &Faults, client: &FaultyClient, store: &Store, then: FaultPlan) {
+    let fifty = Duration::from_millis(50);
+    faults.set_plan(FaultPlan { silence_max: fifty, timeout: fifty, ..FaultPlan::default() });
+    client.cut();
+    write(store, 500, 12_000).await;
+    faults.set_plan(then);
+    client.heal();
+}
+
 async fn awake(store: &Store) {
     until("it serves", LIMIT, || async { store.txn(Txn { then: vec![Op::put("awake", "x")], ..Txn::default() }).await.ok() })
         .await;
@@ -106,16 +116,8 @@ async fn a_catch_up_of_twelve_thousand_events_that_is_cut_again_and_again_loses_
         // A stream that has told something is resumed; one that has not is read again.
         write(&store, 501, 1).await;
         follower.settle(&store).await;
-        // Cut off for longer than a connection lives; then its watches break in the middle of what they owe.
-        faults.set_plan(FaultPlan {
-            silence_max: Duration::from_millis(50),
-            timeout: Duration::from_millis(50),
-            ..FaultPlan::default()
-        });
-        client.cut();
-        write(&store, 500, 12_000).await;
-        faults.set_plan(FaultPlan { watch_broken: 0.3, ..FaultPlan::default() });
-        client.heal();
+        // Its watches break in the middle of what they owe.
+        fall_behind(&faults, &client, &store, FaultPlan { watch_broken: 0.3, ..FaultPlan::default() }).await;
         follower.settle(&store).await;
         faults.calm();
         assert!(faults.counts().watches_broken >= 3, "{:?}", faults.counts());
@@ -198,15 +200,7 @@ async fn a_watch_that_lags_is_relieved_by_one_that_begins_at_the_present() {
         follower.settle(&store).await;
         let mut cuts = 0;
         loop {
-            faults.set_plan(FaultPlan {
-                silence_max: Duration::from_millis(50),
-                timeout: Duration::from_millis(50),
-                ..FaultPlan::default()
-            });
-            client.cut();
-            write(&store, 500, 12_000).await;
-            faults.set_plan(FaultPlan::default());
-            client.heal();
+            fall_behind(&faults, &client, &store, FaultPlan::default()).await;
             follower.settle(&store).await;
             // It takes over a moment later, if it could be opened within a second. Then it alone tells what comes.
             write(&store, 700, 300).await;
