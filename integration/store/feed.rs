@@ -37,6 +37,15 @@ impl Follower {
         Follower { feed, content: BTreeMap::new(), revision: Revision::NONE, resets: 0, stepped_back: 0 }
     }
 
+    /// Opened through one store, of what another writes, and told something: such a stream is resumed, another one is read again.
+    async fn resumable(through: &Store, store: &Store) -> Follower {
+        let mut follower = Follower::open(through);
+        follower.settle(store).await;
+        write(store, 501, 1).await;
+        follower.settle(store).await;
+        follower
+    }
+
     async fn take(&mut self) {
         // Each answer to a request for progress may be what breaks a stream here; on a busy machine several attempts come to nothing,
         // each later than the one before.
@@ -111,11 +120,7 @@ async fn a_catch_up_of_twelve_thousand_events_that_is_cut_again_and_again_loses_
         write(&store, 0, 500).await;
         let faults = Faults::new(1, FaultPlan::default());
         let client = faults.client(store.clone());
-        let mut follower = Follower::open(&client.store());
-        follower.settle(&store).await;
-        // A stream that has told something is resumed; one that has not is read again.
-        write(&store, 501, 1).await;
-        follower.settle(&store).await;
+        let mut follower = Follower::resumable(&client.store(), &store).await;
         // Its watches break in the middle of what they owe.
         fall_behind(&faults, &client, &store, FaultPlan { watch_broken: 0.3, ..FaultPlan::default() }).await;
         follower.settle(&store).await;
@@ -194,10 +199,7 @@ async fn a_watch_that_lags_is_relieved_by_one_that_begins_at_the_present() {
         let faults = Faults::new(1, FaultPlan::default());
         let client = faults.client(store.clone());
         let watched = Watched { store: client.store(), told: Arc::default() };
-        let mut follower = Follower::open(&Store::new(Arc::new(watched.clone())));
-        follower.settle(&store).await;
-        write(&store, 501, 1).await;
-        follower.settle(&store).await;
+        let mut follower = Follower::resumable(&Store::new(Arc::new(watched.clone())), &store).await;
         let mut cuts = 0;
         loop {
             fall_behind(&faults, &client, &store, FaultPlan::default()).await;
