@@ -15,6 +15,21 @@ use tracing::{debug, warn};
 use crate::store::api::{LeaseId, Store, StoreError};
 use crate::store::backoff::Backoff;
 
+/// A beat that its process overslept by so much that the lease must be gone waits so long for a watch to tell that the lease is gone, and up to as long again: within that
+/// one process was told of ten thousand keys that went with theirs.
+const LATE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How the end of a lease is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noticed {
+    /// A beat is told.
+    ByBeat,
+    /// Whoever holds it watches a key that is on it, and lets go of the lease when that goes. A process that was stopped for longer
+    /// than the TTL learns it from there, and need not ask for each of its leases: that would be thousands of requests at the worst
+    /// moment. It asks a little later, should the watch say nothing.
+    ByWatch,
+}
+
 /// A lease with a task that beats for it. Dropping it stops the beating (the lease then runs out by itself).
 #[derive(Debug)]
 pub struct Lease {
@@ -30,7 +45,7 @@ impl Lease {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn grant(store: &Store, ttl: Duration, rng: fastrand::Rng) -> Result<Lease, StoreError> {
+    pub async fn grant(store: &Store, ttl: Duration, noticed: Noticed, mut rng: fastrand::Rng) -> Result<Lease, StoreError> {
         let sent = Instant::now();
         let (id, granted_s) = store.grant(ttl.as_secs().max(1)).await?;
         let last_beat = Arc::new(Mutex::new(sent));
@@ -42,6 +57,7 @@ impl Lease {
             id,
             ttl,
             last_beat: last_beat.clone(),
+            late_pause: (noticed == Noticed::ByWatch).then(|| LATE_PAUSE.mul_f64(1.0 + rng.f64()).min(ttl / 3)),
             gone: gone_sender,
             backoff: Backoff::new(rng, Duration::from_millis(100), (ttl / 3).min(Duration::from_secs(2))),
         };
@@ -94,13 +110,15 @@ struct Beater {
     id: LeaseId,
     ttl: Duration,
     last_beat: Arc<Mutex<Instant>>,
+    /// How long a beat that was overslept waits; `None` = it does not.
+    late_pause: Option<Duration>,
     gone: watch::Sender<bool>,
     backoff: Backoff,
 }
 
 impl Beater {
     async fn run(mut self) {
-        tokio::time::sleep(self.ttl / 3).await;
+        self.sleep_until(Instant::now() + self.ttl / 3).await;
         loop {
             match self.beat_while_it_works().await {
                 Ok(()) => {
@@ -109,8 +127,7 @@ impl Beater {
                 }
                 Err(error) => {
                     // While the lease may still be saved no refusal slows it down.
-                    let doomed = self.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > self.ttl;
-                    let delay = if doomed { self.backoff.delay_after(&error) } else { self.backoff.next_delay() };
+                    let delay = if self.is_doomed() { self.backoff.delay_after(&error) } else { self.backoff.next_delay() };
                     if self.backoff.is_news() && self.backoff.failures() > 1 {
                         warn!(%error, "a lease's keep-alive is not answered, trying again");
                     } else {
@@ -145,7 +162,112 @@ impl Beater {
                     return Err(StoreError::Timeout { milliseconds });
                 }
             }
-            tokio::time::sleep_until(sent + self.ttl / 3).await;
+            self.sleep_until(sent + self.ttl / 3).await;
         }
+    }
+
+    /// Sleeps until the next beat is due, a third of the TTL after the one before.
+    async fn sleep_until(&self, due: Instant) {
+        tokio::time::sleep_until(due).await;
+        // By the other two thirds it overslept: the process stood still, and its lease is past its end.
+        let overslept = due.elapsed() > self.ttl * 2 / 3;
+        if let Some(pause) = self.late_pause.filter(|_| overslept) {
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Whether the lease is gone by now, as far as this process can know without the store.
+    fn is_doomed(&self) -> bool {
+        self.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > self.ttl
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+    use crate::store::api::KeepAlive;
+    use crate::store::around::Around;
+    use crate::store::memory::MemoryEtcd;
+
+    /// Counts beats.
+    #[derive(Debug)]
+    struct Counting {
+        inner: Store,
+        beats: Arc<AtomicUsize>,
+    }
+
+    struct CountedBeats {
+        inner: Box<dyn KeepAlive>,
+        beats: Arc<AtomicUsize>,
+    }
+
+    impl Around for Counting {
+        fn inner(&self) -> &Store {
+            &self.inner
+        }
+
+        fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {
+            async move {
+                let (inner, beats) = (self.inner.keep_alive(lease).await?, self.beats.clone());
+                Ok(Box::new(CountedBeats { inner, beats }) as Box<dyn KeepAlive>)
+            }
+            .boxed()
+        }
+    }
+
+    impl KeepAlive for CountedBeats {
+        fn beat(&mut self) -> BoxFuture<'_, Result<i64, StoreError>> {
+            self.beats.fetch_add(1, Relaxed);
+            self.inner.beat()
+        }
+    }
+
+    /// A lease of 15 s that has been kept for half a minute, and the number of its beats.
+    async fn kept(noticed: Noticed) -> (Lease, Arc<AtomicUsize>) {
+        let beats = Arc::new(AtomicUsize::new(0));
+        let store = Store::new(Arc::new(Counting { inner: MemoryEtcd::new().store(), beats: beats.clone() }));
+        let lease = Lease::grant(&store, Duration::from_secs(15), noticed, fastrand::Rng::with_seed(1)).await.unwrap();
+        sleep(Duration::from_secs(31)).await;
+        assert_eq!(beats.swap(0, Relaxed), 6, "one in five seconds");
+        assert!(lease.is_good());
+        (lease, beats)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_stood_still_lets_the_watch_tell_first() {
+        let (lease, beats) = kept(Noticed::ByWatch).await;
+        // All at once, as for a process that is stopped and goes on.
+        advance(Duration::from_secs(60)).await;
+        sleep(LATE_PAUSE - Duration::from_millis(10)).await;
+        assert!(!lease.is_good());
+        assert_eq!(beats.load(Relaxed), 0, "the watch has its time to tell");
+        // If it says nothing a beat finds it out.
+        tokio::time::timeout(LATE_PAUSE * 2, lease.lost()).await.unwrap();
+        assert_eq!(beats.load(Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_without_a_watch_is_asked_for_at_once() {
+        let (lease, beats) = kept(Noticed::ByBeat).await;
+        advance(Duration::from_secs(60)).await;
+        tokio::time::timeout(Duration::from_millis(10), lease.lost()).await.unwrap();
+        assert_eq!(beats.load(Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_beat_that_is_only_late_does_not_wait() {
+        let (lease, beats) = kept(Noticed::ByWatch).await;
+        // The next one was due four seconds from now.
+        advance(Duration::from_secs(8)).await;
+        sleep(Duration::from_millis(10)).await;
+        assert_eq!(beats.load(Relaxed), 1);
+        assert!(lease.is_good());
     }
 }

@@ -8,21 +8,26 @@
 //! It never hides a gap: when the feed had to read everything again, all watches that hang on it end, and a start that is
 //! older than what is kept is answered like one that was compacted: whoever asked reads its sub-tree again.
 
+mod queue;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::queue::Queue;
 use super::api::{
-    Event, Header, Key, KeyRange, LeaseId, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, Watch, WatchMessage,
-    WatchRequest,
+    Event, Header, Key, KeyRange, LeaseId, Op, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, Watch,
+    WatchMessage, WatchRequest,
 };
 use super::around::Around;
 use super::feed::{Feed, FeedSettings, Scope, Update};
+use super::keys::NodePart;
 use crate::model::names::Revision;
 
 /// Events that are kept for those who start to watch a little behind the feed: seconds of them, at full load.
@@ -42,7 +47,8 @@ const FIRST_READ_LIMIT: Duration = Duration::from_secs(10);
 impl Store {
     /// This store with one watch for all sub-trees of a folder, and with a bound on the requests under way (the others wait
     /// for their turn, however long): for processes that host many agents. `folder` ends with `/`;
-    /// a sub-tree is everything below one name in it (`<folder><name>/`). Watches of other ranges go to the server as before.
+    /// a sub-tree is everything below one name in it (`<folder><name>/`), and its watch tells all of it but a node's hold, which
+    /// no agent looks at. Watches of other ranges go to the server as before.
     #[must_use]
     pub fn with_shared_watch(&self, folder: KeyRange, rng: fastrand::Rng) -> Store {
         let hub = Arc::new(Mutex::new(Hub::default()));
@@ -50,8 +56,7 @@ impl Store {
         let feed = Feed::open(self.clone(), Scope::one(folder.clone()), settings, rng);
         let (tell, ready) = watch::channel(false);
         let task = AbortOnDropHandle::new(tokio::spawn(distribute(feed, folder.clone(), hub.clone(), tell)));
-        let turns = Semaphore::new(REQUESTS_MAX);
-        Store::new(Arc::new(Shared { inner: self.clone(), folder, hub, ready, turns, _task: task }))
+        Store::new(Arc::new(Shared { inner: self.clone(), folder, hub, ready, queue: Queue::new(), _task: task }))
     }
 }
 
@@ -62,7 +67,7 @@ struct Shared {
     hub: Arc<Mutex<Hub>>,
     /// The feed was complete once.
     ready: watch::Receiver<bool>,
-    turns: Semaphore,
+    queue: Queue,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -70,11 +75,12 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Hub {
     cluster_id: u64,
-    /// Everything after this and up to `last` is in `kept`.
+    /// Everything after this and up to `last` is in `kept`, but for what is for no agent.
     since: Revision,
     last: Revision,
     kept: VecDeque<Event>,
-    watchers: HashMap<Key, Vec<mpsc::Sender<WatchMessage>>>,
+    /// By the start of their range.
+    watchers: HashMap<Bytes, Vec<mpsc::Sender<WatchMessage>>>,
 }
 
 fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
@@ -90,11 +96,19 @@ async fn distribute(mut feed: Feed, folder: KeyRange, hub: Arc<Mutex<Hub>>, read
 }
 
 /// The sub-tree that a key is in: `<folder><name>/`.
-fn subtree(folder: &KeyRange, key: &Key) -> Option<Key> {
+fn subtree<'k>(folder: &KeyRange, key: &'k Key) -> Option<&'k [u8]> {
     let start = folder.start.as_bytes();
     let rest = key.as_bytes().strip_prefix(start)?;
     let end = rest.iter().position(|byte| *byte == b'/')?;
-    key.as_bytes().get(..start.len() + end + 1).map(|bytes| Key::from(bytes.to_vec()))
+    key.as_bytes().get(..start.len() + end + 1)
+}
+
+/// Whether an agent looks at it. A hold and its clock are the allocator's; when very many nodes are away at once they are most of
+/// what their agents would be woken for.
+fn is_for_agents(folder: &KeyRange, key: &Key) -> bool {
+    let name = subtree(folder, key).map_or(0, <[u8]>::len);
+    let part = key.as_bytes().get(name..).unwrap_or_default();
+    ![NodePart::Hold, NodePart::Clock].iter().any(|unheard| part == unheard.as_str().as_bytes())
 }
 
 impl Hub {
@@ -113,21 +127,22 @@ impl Hub {
             Update::Events { revision, events } => {
                 self.last = self.last.max(revision);
                 let header = self.header(self.last);
-                let mut parts: HashMap<Key, Vec<Event>> = HashMap::new();
+                let events: Vec<Event> = events.into_iter().filter(|event| is_for_agents(folder, event.key())).collect();
+                let mut parts: HashMap<&[u8], Vec<Event>> = HashMap::new();
                 for event in &events {
-                    if let Some(part) = subtree(folder, event.key()).filter(|part| self.watchers.contains_key(part)) {
+                    if let Some(part) = subtree(folder, event.key()).filter(|part| self.watchers.contains_key(*part)) {
                         parts.entry(part).or_default().push(event.clone());
                     }
                 }
                 for (part, events) in parts {
-                    self.tell(&part, WatchMessage::Events { header, events, fragment: false });
+                    self.tell(part, WatchMessage::Events { header, events, fragment: false });
                 }
                 self.keep(events);
             }
         }
     }
 
-    fn tell(&mut self, part: &Key, message: WatchMessage) {
+    fn tell(&mut self, part: &[u8], message: WatchMessage) {
         if let Some(watchers) = self.watchers.get_mut(part) {
             watchers.retain(|watcher| watcher.try_send(message.clone()).is_ok());
             if watchers.is_empty() {
@@ -168,7 +183,7 @@ impl Hub {
             tell(WatchMessage::Events { header, events: owed, fragment: false });
         }
         // A name is watched by one agent, rarely by two for a moment; those that went are swept here.
-        let watchers = self.watchers.entry(request.range.start.clone()).or_default();
+        let watchers = self.watchers.entry(request.range.start.clone().into_bytes()).or_default();
         watchers.retain(|watcher| !watcher.is_closed());
         watchers.push(sender);
         receiver
@@ -178,14 +193,16 @@ impl Hub {
 impl Shared {
     /// Whether this range is one sub-tree of the folder.
     fn covers(&self, range: &KeyRange) -> bool {
-        subtree(&self.folder, &range.start).is_some_and(|part| KeyRange::prefix(part) == *range)
+        subtree(&self.folder, &range.start).is_some_and(|part| KeyRange::prefix(part.to_vec()) == *range)
     }
 
-    /// Makes a call when it is its turn.
-    async fn in_turn<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        // It is never closed.
-        let _turn = self.turns.acquire().await.ok();
-        call.await
+    /// Makes a call when it is its turn: not before, because thousands may wait, and a call under way is kilobytes.
+    async fn in_turn<T, F>(&self, call: impl FnOnce() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let _turn = self.queue.turn().await;
+        call().await
     }
 }
 
@@ -208,23 +225,34 @@ impl Around for Shared {
     }
 
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
-        self.in_turn(self.inner.range(request)).boxed()
+        self.in_turn(move || self.inner.range(request)).boxed()
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
-        self.in_turn(self.inner.txn(txn)).boxed()
+        async move {
+            // What is on no lease is rare, and may be the last word of an agent that has little time for it.
+            let on_lease = |op: &Op| matches!(op, Op::Put { lease, .. } if *lease != LeaseId::NONE);
+            let waits = txn.then.iter().any(on_lease);
+            let _turn = if waits { self.queue.turn_after_grants().await } else { self.queue.turn().await };
+            self.inner.txn(txn).await
+        }
+        .boxed()
     }
 
     fn grant(&self, ttl_s: u64) -> BoxFuture<'_, Result<(LeaseId, u64), StoreError>> {
-        self.in_turn(self.inner.grant(ttl_s)).boxed()
+        async move {
+            let _turn = self.queue.turn_to_grant().await;
+            self.inner.grant(ttl_s).await
+        }
+        .boxed()
     }
 
     fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.in_turn(self.inner.revoke(lease)).boxed()
+        self.in_turn(move || self.inner.revoke(lease)).boxed()
     }
 
     fn time_to_live(&self, lease: LeaseId) -> BoxFuture<'_, Result<(i64, i64), StoreError>> {
-        self.in_turn(self.inner.time_to_live(lease)).boxed()
+        self.in_turn(move || self.inner.time_to_live(lease)).boxed()
     }
 
     fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {

@@ -1,5 +1,6 @@
 //! What requests and work brought back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -122,7 +123,7 @@ impl Actor {
             Outcome::Over(generation) => {
                 warn!(%generation, "the store stepped back behind what this node gave up: what it gives is not used before it is given anew");
                 (self.applied, self.given) = (None, None);
-                self.label.holding = Some(Box::new(nothing_since(generation)));
+                Arc::make_mut(&mut self.label).holding = Some(Box::new(nothing_since(generation)));
                 Duration::ZERO
             }
             Outcome::Superseded => return self.superseded(),
@@ -157,10 +158,10 @@ impl Actor {
         self.word = Some(Word::of(&self.me, &status, revision));
         self.joined = Some(Joined { lease, written: status, status_revision: revision, floor: revision, stale_since: None });
         if self.label.variables == label.variables {
-            self.label = label;
+            self.label = Arc::new(label);
         } else {
             // Race: other variables were said while the join was under way. The next look writes that label.
-            self.label.holding = label.holding;
+            Arc::make_mut(&mut self.label).holding = label.holding;
         }
         self.ever_joined = true;
         self.since = self.since.max(revision);
@@ -213,14 +214,14 @@ impl Actor {
             label: &self.label,
             floor: joined.floor,
             since: self.since,
-            applied: self.applied.as_ref(),
+            applied: self.applied.as_deref(),
             proof: Proof::Unknown,
         };
         let act = match observe(&subtree, &known) {
             Next::Answer(act) => Some(act),
             // The status is this run's: that the label cannot be written for a while takes nothing away.
             Next::WriteLabel => {
-                Some(answer(&subtree, &self.me.id, &self.me.instance, &self.label, self.applied.as_ref(), Proof::Unknown))
+                Some(answer(&subtree, &self.me.id, &self.me.instance, &self.label, self.applied.as_deref(), Proof::Unknown))
             }
             _ => None,
         };
@@ -230,7 +231,7 @@ impl Actor {
             _ => false,
         };
         if good {
-            self.good_read = Some((sent, crate::agent::decide::subtree::modified(subtree.assignment.as_ref())));
+            self.good_read = Some((sent, crate::agent::decide::subtree::modified(subtree.assignment.as_deref())));
         }
         self.view.offer(subtree, stepped_back);
     }

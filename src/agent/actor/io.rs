@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::agent::decide::applied::Applied;
 use crate::agent::decide::identity::{self, Holder, Identity, Me, Row};
-use crate::agent::decide::join;
+use crate::agent::decide::join::{self, Seen};
 use crate::agent::decide::observe::{self, Do, Proof};
 use crate::agent::decide::subtree::Subtree;
 use crate::agent::decide::word::Word;
@@ -20,7 +20,7 @@ use crate::reconcile::Site;
 use crate::store::api::{Header, KeyRange, LeaseId, Op, OpResult, RangeRequest, RangeResponse, StoreError, Txn};
 use crate::store::feed::Ahead;
 use crate::store::keys::NodePart;
-use crate::store::lease::Lease;
+use crate::store::lease::{Lease, Noticed};
 use crate::store::wire::Stored;
 
 /// A node has five keys of ours. Where so many stand, others put theirs there: they are read in pages.
@@ -53,12 +53,12 @@ pub(super) struct Trial {
     pub site: Site,
     pub host: Arc<dyn Host>,
     pub me: Arc<Me>,
-    pub label: Label,
+    pub label: Arc<Label>,
     pub status: Status,
     pub lease: Option<Arc<Lease>>,
     pub lease_ttl: Duration,
     pub rng: fastrand::Rng,
-    pub applied: Option<Applied>,
+    pub applied: Option<Arc<Applied>>,
     /// This process never joined before.
     pub first: bool,
     /// It follows its sub-tree already.
@@ -117,7 +117,11 @@ pub(super) async fn attempt(trial: Box<Trial>) -> Attempt {
     let mut lease = trial.lease.clone().filter(|lease| lease.is_good());
     let (granted, ahead) = futures::join!(
         async {
-            if lease.is_none() { Some(Lease::grant(&trial.site.store, trial.lease_ttl, trial.rng.clone()).await) } else { None }
+            if lease.is_none() {
+                Some(Lease::grant(&trial.site.store, trial.lease_ttl, Noticed::ByWatch, trial.rng.clone()).await)
+            } else {
+                None
+            }
         },
         async {
             let range = trial.site.prefix.node_range(&trial.me.id);
@@ -153,31 +157,23 @@ async fn try_with(trial: &Trial, lease: LeaseId, ahead: Option<Ahead>) -> Result
     } else {
         // Thousands that lost their leases in one pause come back with one request less each, and what they read is most of it.
         if let Some(seen) = &trial.seen
-            && let Outcome::Joined(entered) = enter(trial, seen, lease, Seen::ByWatch).await?
+            && let Outcome::Joined(entered) = enter(trial, Seen::ByWatch(seen), lease).await?
         {
             return Ok(Outcome::Joined(entered));
         }
         read(&trial.site, &trial.me).await?
     };
-    enter(trial, &seen, lease, Seen::ByRead).await
-}
-
-/// How it is known what stands there.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Seen {
-    /// It was read just now.
-    ByRead,
-    /// The watch showed it: it may be anything by now. Only a join that found it so says anything.
-    ByWatch,
+    enter(trial, Seen::ByRead(&seen), lease).await
 }
 
 /// Joins, if what stands there lets it.
-async fn enter(trial: &Trial, seen: &Subtree, lease: LeaseId, how: Seen) -> Result<Outcome, StoreError> {
+async fn enter(trial: &Trial, how: Seen<'_>, lease: LeaseId) -> Result<Outcome, StoreError> {
+    let seen = how.subtree();
     if !trial.first && identity::superseded(seen, &trial.me, trial.since) {
         return Ok(Outcome::Superseded);
     }
     let mut status = trial.status.clone();
-    let mut label = join::label_for(&trial.label, seen, trial.applied.as_ref());
+    let mut label = join::label_for(&trial.label, seen, trial.applied.as_deref());
     if let Some(applied) = &trial.applied {
         match find_out(trial, seen, &label, applied).await? {
             Do::Withdraw(why) => return Ok(Outcome::WithdrawFirst(why)),
@@ -202,13 +198,10 @@ async fn enter(trial: &Trial, seen: &Subtree, lease: LeaseId, how: Seen) -> Resu
     }
     let row = match identity::decide(seen, &trial.me, trial.replace) {
         Identity::Take(row) => row,
-        Identity::Ask(_) if how == Seen::ByWatch => return Ok(Outcome::Again),
+        Identity::Ask(_) if matches!(how, Seen::ByWatch(_)) => return Ok(Outcome::Again),
         Identity::Ask(holder) => return Ok(ask(trial, holder).await),
     };
-    let mut txn = join::txn(&trial.site.prefix, seen, &label, &status, lease);
-    if how == Seen::ByWatch {
-        join::compare_values(&mut txn, &trial.site.prefix, seen, &trial.me.id);
-    }
+    let txn = join::txn(&trial.site.prefix, how, &label, &status, lease);
     let response = trial.site.store.txn(txn).await?;
     if !response.succeeded {
         return Ok(Outcome::Again);
@@ -232,7 +225,7 @@ async fn enter_unseen(trial: &Trial, lease: LeaseId, ahead: Option<Ahead>) -> Re
         return Ok(Unseen::Found(Box::new(read(&trial.site, &trial.me).await?)));
     };
     let (label, status) = (join::label_for(&trial.label, &nothing, None), trial.status.clone());
-    let mut txn = join::txn(prefix, &nothing, &label, &status, lease);
+    let mut txn = join::txn(prefix, Seen::ByRead(&nothing), &label, &status, lease);
     txn.otherwise.push(Op::Get(RangeRequest { limit: FOUND_MAX, ..RangeRequest::all(prefix.node_range(id)) }));
     let response = trial.site.store.txn(txn).await?;
     let header = response.header;

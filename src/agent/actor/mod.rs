@@ -122,7 +122,7 @@ struct Actor {
     host: Arc<dyn Host>,
     me: Arc<Me>,
     /// As it should stand in the store.
-    label: Label,
+    label: Arc<Label>,
     ties: Ties,
     face: watch::Sender<Face>,
 
@@ -155,7 +155,7 @@ struct Actor {
     refused: BTreeSet<SocketAddr>,
 
     // What is in use.
-    applied: Option<Applied>,
+    applied: Option<Arc<Applied>>,
     /// What is applied was put to use by this process.
     started: bool,
     given: Option<Given>,
@@ -238,7 +238,7 @@ impl Actor {
             context,
             host,
             me,
-            label,
+            label: Arc::new(label),
             ties,
             face,
             feed: None,
@@ -308,7 +308,7 @@ impl Actor {
         }
         info!(was = given.summary(), "an earlier process of this agent had an assignment");
         self.given = Some(given);
-        self.applied = Some(applied);
+        self.applied = Some(Arc::new(applied));
     }
 
     async fn run(mut self: Box<Self>) -> AgentExit {
@@ -352,8 +352,7 @@ impl Actor {
                 let result = made.map_err(|ending| ending.alone().error().unwrap_or_default()).map(|made| {
                     // The next look at the sub-tree finds that another label stands there, and writes this one.
                     if made.variables != self.label.variables {
-                        let holding = self.label.holding.take();
-                        self.label = Label { holding, ..made };
+                        self.label = Arc::new(Label { holding: self.label.holding.clone(), ..made });
                     }
                 });
                 // Whoever asked may have gone.

@@ -52,7 +52,7 @@ pub(super) struct Wish {
 /// An assignment to apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
-    pub applied: Applied,
+    pub applied: Arc<Applied>,
     pub given: Given,
 }
 
@@ -151,8 +151,6 @@ impl Backoff {
 pub(super) fn target(view: &Subtree, given: Given, answered: Option<Box<Holding>>) -> Option<Target> {
     let entry = view.assignment.as_ref()?;
     let assignment = entry.ok()?.clone();
-    Some(Target {
-        applied: Applied { assignment, mod_revision: entry.mod_revision, cluster_id: view.cluster_id, answered },
-        given,
-    })
+    let applied = Applied { assignment, mod_revision: entry.mod_revision, cluster_id: view.cluster_id, answered };
+    Some(Target { applied: Arc::new(applied), given })
 }

@@ -1,5 +1,6 @@
 //! One look at what is, and what it makes the agent begin. Nothing here waits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -136,7 +137,7 @@ impl Actor {
             label: &self.label,
             floor: joined.floor,
             since: self.since,
-            applied: self.applied.as_ref(),
+            applied: self.applied.as_deref(),
             proof: self.view.proof,
         };
         let next = observe::observe(view, &known);
@@ -184,7 +185,7 @@ impl Actor {
             return;
         }
         info!("the label is not as it should be: writing it again");
-        let (label, status) = (modified(view.label.as_ref()), modified(view.status.as_ref()));
+        let (label, status) = (modified(view.label.as_deref()), modified(view.status.as_deref()));
         let txn = join::label_txn(&self.site.prefix, &self.label, label, status);
         let site = self.site.clone();
         self.io = boxed(async move { io::Done::Label(io::write_label(&site, txn).await) });
@@ -216,7 +217,7 @@ impl Actor {
             Do::Hold => {
                 let Some(applied) = &self.applied else { return };
                 warn!(generation = %applied.assignment.generation, "the store forgot what this node uses: telling it");
-                self.label.holding = applied.holding();
+                Arc::make_mut(&mut self.label).holding = applied.holding();
                 self.wish_while_held();
                 self.write_label();
             }
@@ -240,7 +241,7 @@ impl Actor {
     /// The store's answer to what was held is acknowledged: the label need not say it any more.
     pub(super) fn forget_holding(&mut self) {
         if self.label.holding.is_some() && self.joined.as_ref().is_some_and(|joined| self.is_written(joined)) {
-            self.label.holding = None;
+            Arc::make_mut(&mut self.label).holding = None;
             self.write_label();
         }
     }
@@ -294,10 +295,10 @@ impl Actor {
     /// What is, or comes into, use and must be withdrawn when isolated.
     fn withdrawing(&self) -> impl Iterator<Item = &Applied> {
         let target = match &self.doing {
-            Doing::Preparing(target) | Doing::StoppingOld(target) | Doing::Starting(target) => Some(&target.applied),
+            Doing::Preparing(target) | Doing::StoppingOld(target) | Doing::Starting(target) => Some(&*target.applied),
             _ => None,
         };
-        let serving = self.applied.as_ref().filter(|_| self.started);
+        let serving = self.applied.as_deref().filter(|_| self.started);
         target.into_iter().chain(serving).filter(|applied| applied.withdraws())
     }
 

@@ -101,7 +101,7 @@ pub(super) async fn refresh(host: Arc<dyn Host>, given: Given) -> Done {
 }
 
 /// Starts the child, and records what is applied.
-pub(super) async fn start(host: Arc<dyn Host>, given: Given, applied: Applied) -> Done {
+pub(super) async fn start(host: Arc<dyn Host>, given: Given, applied: Arc<Applied>) -> Done {
     let child = match host.has_child() {
         true => match host.start_child(given).await {
             Ok(child) => Some(child),
@@ -109,13 +109,13 @@ pub(super) async fn start(host: Arc<dyn Host>, given: Given, applied: Applied) -
         },
         false => None,
     };
-    remember(&*host, Some(applied)).await;
+    remember(&*host, Some(&applied)).await;
     Done::Started(Ok(child))
 }
 
 /// Records what is applied. A full disk must not stop a service that works: it is said, and goes on.
-pub(super) async fn remember(host: &dyn Host, applied: Option<Applied>) {
-    if let Err(error) = host.remember(applied).await {
+pub(super) async fn remember(host: &dyn Host, applied: Option<&Applied>) {
+    if let Err(error) = host.remember(applied.cloned()).await {
         warn!(%error, "what is applied could not be recorded");
     }
 }

@@ -1,6 +1,8 @@
 //! Values for the tests of the decisions.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::applied::Applied;
@@ -113,15 +115,20 @@ pub(crate) fn applied(assignment: Assignment) -> Applied {
     Applied { mod_revision: assignment.generation, assignment, cluster_id: 1, answered: None }
 }
 
-pub(crate) fn entry<T: Stored>(value: T, mod_revision: i64) -> Entry<T> {
+pub(crate) fn entry<T: Stored>(value: T, mod_revision: i64) -> Arc<Entry<T>> {
     let bytes: Bytes = value.encode();
-    Entry { value: Ok(value), bytes, mod_revision: Revision(mod_revision), lease: LeaseId::NONE }
+    Arc::new(Entry { value: Ok(value), bytes, mod_revision: Revision(mod_revision), lease: LeaseId::NONE })
+}
+
+/// What stands there, to be changed.
+pub(crate) fn change<T: Clone>(entry: &mut Option<Arc<Entry<T>>>) -> &mut Entry<T> {
+    Arc::make_mut(entry.as_mut().unwrap())
 }
 
 /// This agent joined: its label, its live status on its lease.
 pub(crate) fn joined(assignment: Option<Assignment>) -> Subtree {
     let mut status = entry(status("mine", "run-1", Phase::Joining), 11);
-    status.lease = LEASE;
+    Arc::get_mut(&mut status).unwrap().lease = LEASE;
     Subtree {
         cluster_id: 1,
         revision: Revision(1000),

@@ -108,14 +108,14 @@ pub fn decide(seen: &Subtree, me: &Me, replace: bool) -> Identity {
     if replace {
         return Identity::Take(Row::Replaced);
     }
-    let away = match &seen.status {
+    let away = match seen.status.as_deref() {
         None => Some(None),
         Some(Entry { value: Ok(status), .. }) if !status.phase.is_live() => Some(Some(status.phase)),
         Some(_) => None,
     };
     match away {
         Some(phase) => away_holder(seen, me, phase),
-        None => match seen.status.as_ref().and_then(Entry::ok) {
+        None => match seen.status.as_deref().and_then(Entry::ok) {
             Some(status) if me.ran_here_since_boot(&status.run) => Identity::Take(Row::Restart),
             _ => Identity::Ask(holder(seen, me, true)),
         },
@@ -124,7 +124,7 @@ pub fn decide(seen: &Subtree, me: &Me, replace: bool) -> Identity {
 
 /// `phase`: `None` = no status at all.
 fn away_holder(seen: &Subtree, me: &Me, phase: Option<Phase>) -> Identity {
-    let assignment = match &seen.assignment {
+    let assignment = match seen.assignment.as_deref() {
         None => return Identity::Take(Row::Free),
         Some(Entry { value: Ok(assignment), .. }) => assignment,
         Some(_) => return Identity::Ask(holder(seen, me, false)),
@@ -135,7 +135,7 @@ fn away_holder(seen: &Subtree, me: &Me, phase: Option<Phase>) -> Identity {
     if assignment.instance == me.instance {
         // A silent holder out of a `withdraw` pool may still use the address until its hold is over. That it was this
         // directory is proof that it does not.
-        let proven = phase.is_some() || !withdraws(assignment) || label_ran_here(seen.label.as_ref(), me);
+        let proven = phase.is_some() || !withdraws(assignment) || label_ran_here(seen.label.as_deref(), me);
         return if proven { Identity::Take(Row::Mine) } else { Identity::Ask(holder(seen, me, false)) };
     }
     match phase {
@@ -157,9 +157,9 @@ fn label_ran_here(label: Option<&Entry<Label>>, me: &Me) -> bool {
 }
 
 fn holder(seen: &Subtree, me: &Me, live: bool) -> Holder {
-    let label = seen.label.as_ref().and_then(Entry::ok);
-    let status = seen.status.as_ref().and_then(Entry::ok);
-    let assignment = seen.assignment.as_ref().and_then(Entry::ok);
+    let label = seen.label.as_deref().and_then(Entry::ok);
+    let status = seen.status.as_deref().and_then(Entry::ok);
+    let assignment = seen.assignment.as_deref().and_then(Entry::ok);
     let instance = status
         .map(|status| &status.instance)
         .or(assignment.map(|assignment| &assignment.instance))
@@ -188,7 +188,7 @@ pub fn superseded(seen: &Subtree, me: &Me, since: Revision) -> bool {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
-    use super::super::fixtures::{bound, entry, label, me, status, waiting};
+    use super::super::fixtures::{bound, change, entry, label, me, status, waiting};
     use super::*;
     use crate::model::assignment::Answer;
     use crate::plan::snapshot::Unreadable;
@@ -285,10 +285,10 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_somebody_elses() {
         let mut seen = subtree("mine", "run-0", "registered", None);
-        seen.status.as_mut().unwrap().value = Err(Unreadable::Newer(2));
+        change(&mut seen.status).value = Err(Unreadable::Newer(2));
         check(&seen, "ask live=true same=true");
         let mut seen = subtree("mine", "run-0", "none", Some(bound(8, "10.0.0.1", &[])));
-        seen.assignment.as_mut().unwrap().value = Err(Unreadable::Invalid(String::new()));
+        change(&mut seen.assignment).value = Err(Unreadable::Invalid(String::new()));
         check(&seen, "ask live=false same=true");
     }
 

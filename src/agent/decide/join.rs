@@ -6,17 +6,37 @@ use crate::agent::decide::applied::{Applied, same_place};
 use crate::agent::decide::identity::Me;
 use crate::agent::decide::subtree::{Entry, Subtree, modified};
 use crate::model::label::Label;
-use crate::model::names::{NodeId, Revision};
+use crate::model::names::Revision;
 use crate::model::status::Status;
-use crate::store::api::{Compare, Header, KeyValue, LeaseId, Op, RangeResponse, Txn};
+use crate::store::api::{Compare, Header, Key, KeyValue, LeaseId, Op, RangeResponse, Txn};
 use crate::store::keys::{NodePart, Prefix};
 use crate::store::wire::Stored;
+
+/// What stands there, and how that is known.
+#[derive(Debug, Clone, Copy)]
+pub enum Seen<'a> {
+    /// It was read just now.
+    ByRead(&'a Subtree),
+    /// The watch showed it: it may be anything by now. Only a join that found it so says anything.
+    ByWatch(&'a Subtree),
+}
+
+impl<'a> Seen<'a> {
+    /// What stands there.
+    pub fn subtree(self) -> &'a Subtree {
+        match self {
+            Seen::ByRead(subtree) | Seen::ByWatch(subtree) => subtree,
+        }
+    }
+}
 
 /// Label and status in one transaction; `hold` and its clock go, so that a second absence is never taken for the first.
 ///
 /// A label that would be equal is compared, not written again: ten thousand nodes that come back after a pause of the
 /// store make no new label.
-pub fn txn(prefix: &Prefix, seen: &Subtree, label: &Label, status: &Status, lease: LeaseId) -> Txn {
+pub fn txn(prefix: &Prefix, seen: Seen<'_>, label: &Label, status: &Status, lease: LeaseId) -> Txn {
+    let by_watch = matches!(seen, Seen::ByWatch(_));
+    let seen = seen.subtree();
     let key = |part| prefix.node(&label.id, part);
     let mut then = Vec::with_capacity(4);
     let bytes = label.encode();
@@ -26,28 +46,34 @@ pub fn txn(prefix: &Prefix, seen: &Subtree, label: &Label, status: &Status, leas
     then.push(Op::Put { key: key(NodePart::Status), value: status.encode(), lease });
     then.push(Op::delete(key(NodePart::Hold)));
     then.push(Op::delete(key(NodePart::Clock)));
-    Txn {
+    let mut txn = Txn {
         // Race: without the assignment's compare a release that is on its way could free the address between this
         // decision and its writing, and the node would take as its own what is somebody else's a moment later.
         compares: vec![
-            Compare::Modified(key(NodePart::Label), modified(seen.label.as_ref())),
-            Compare::Modified(key(NodePart::Status), modified(seen.status.as_ref())),
-            Compare::Modified(key(NodePart::Assignment), modified(seen.assignment.as_ref())),
+            compare(key(NodePart::Label), seen.label.as_deref(), by_watch),
+            Compare::Modified(key(NodePart::Status), modified(seen.status.as_deref())),
+            compare(key(NodePart::Assignment), seen.assignment.as_deref(), by_watch),
         ],
         then,
         otherwise: Vec::new(),
+    };
+    // A status is written over and over, by its owner too: its revision and its value.
+    if let Some(entry) = seen.status.as_deref().filter(|_| by_watch) {
+        txn.compares.push(Compare::Value(key(NodePart::Status), entry.bytes.clone()));
     }
+    txn
 }
 
-/// Compares byte for byte what [`txn`] compares by its revision, where that was seen by a watch and not read just now.
+/// That a label or an assignment is still what was decided on.
 ///
-/// Race: a store that was restored in between may have another value at the same revision. A read would have shown that.
-pub fn compare_values(txn: &mut Txn, prefix: &Prefix, seen: &Subtree, node: &NodeId) {
-    let label = seen.label.as_ref().map(|entry| (NodePart::Label, &entry.bytes));
-    let status = seen.status.as_ref().map(|entry| (NodePart::Status, &entry.bytes));
-    let assignment = seen.assignment.as_ref().map(|entry| (NodePart::Assignment, &entry.bytes));
-    let values = [label, status, assignment].into_iter().flatten();
-    txn.compares.extend(values.map(|(part, bytes)| Compare::Value(prefix.node(node, part), bytes.clone())));
+/// Race: a store that was restored since the watch showed a value may have another one at the same revision, which a read would
+/// have shown. So that is compared byte for byte. Then its revision says nothing more: all that was decided on is in the value, and
+/// who gives claims away in between, and takes them again, writes another generation.
+fn compare<T>(key: Key, entry: Option<&Entry<T>>, by_watch: bool) -> Compare {
+    match entry {
+        Some(entry) if by_watch => Compare::Value(key, entry.bytes.clone()),
+        entry => Compare::Modified(key, modified(entry)),
+    }
 }
 
 /// The sub-tree just after a join that found nothing: what it wrote, and nothing else.
@@ -107,7 +133,8 @@ pub fn label_txn(prefix: &Prefix, label: &Label, label_seen: Revision, status_se
 /// between its answer and the next label must find the answer valid without any allocator.
 pub fn label_for(wished: &Label, seen: &Subtree, applied: Option<&Applied>) -> Label {
     let mut label = wished.clone();
-    if let Some(stored) = seen.label.as_ref().and_then(Entry::ok) {
+    // Most that come back find what they wrote.
+    if let Some(stored) = seen.label.as_deref().and_then(Entry::ok).filter(|stored| **stored != label) {
         let same = Label {
             boot: stored.boot.clone(),
             run: stored.run.clone(),
@@ -120,7 +147,7 @@ pub fn label_for(wished: &Label, seen: &Subtree, applied: Option<&Applied>) -> L
             label.since.clone_from(&stored.since);
         }
     }
-    let assignment = seen.assignment.as_ref().and_then(Entry::ok);
+    let assignment = seen.assignment.as_deref().and_then(Entry::ok);
     if let (Some(assignment), Some(applied)) = (assignment, applied)
         && label.holding.is_none()
         && let (Some(bound), Some(before)) = (assignment.bound(), applied.bound())
@@ -144,7 +171,6 @@ mod tests {
     use crate::model::label::Holding;
     use crate::model::pool::Sharing;
     use crate::model::status::Phase;
-    use crate::store::api::Key;
 
     fn keys(txn: &Txn) -> Vec<String> {
         txn.then
@@ -160,7 +186,7 @@ mod tests {
     #[test]
     fn a_first_join_compares_three_absences_and_writes_label_and_status() {
         let status = status("mine", "run-1", Phase::Joining);
-        let txn = txn(&Prefix::default(), &Subtree::default(), &label(), &status, LEASE);
+        let txn = txn(&Prefix::default(), Seen::ByRead(&Subtree::default()), &label(), &status, LEASE);
         let absent = |part: &str| Compare::Modified(Key::from(format!("/enlist/nodes/edge-7/{part}")), Revision::NONE);
         assert_eq!(txn.compares, [absent("label"), absent("status"), absent("assignment")]);
         assert_eq!(
@@ -177,7 +203,7 @@ mod tests {
     #[test]
     fn an_equal_label_is_compared_and_not_written_again() {
         let seen = joined(Some(bound(8, "10.0.0.1", &[])));
-        let txn = txn(&Prefix::default(), &seen, &label(), &status("mine", "run-1", Phase::Joining), LEASE);
+        let txn = txn(&Prefix::default(), Seen::ByRead(&seen), &label(), &status("mine", "run-1", Phase::Joining), LEASE);
         let is = |part: &str, at| Compare::Modified(Key::from(format!("/enlist/nodes/edge-7/{part}")), Revision(at));
         assert_eq!(txn.compares, [is("label", 11), is("status", 11), is("assignment", 8)]);
         assert_eq!(keys(&txn)[0], "put nodes/edge-7/status 77");
@@ -188,13 +214,15 @@ mod tests {
         let mut seen = joined(Some(bound(8, "10.0.0.1", &[])));
         seen.status = None;
         let status = status("mine", "run-1", Phase::Registered);
-        let mut txn = txn(&Prefix::default(), &seen, &label(), &status, LEASE);
-        let revisions = txn.compares.clone();
-        compare_values(&mut txn, &Prefix::default(), &seen, &label().id);
-        let is =
-            |part: &str, bytes: &bytes::Bytes| Compare::Value(Key::from(format!("/enlist/nodes/edge-7/{part}")), bytes.clone());
-        let values = [is("label", &seen.label.unwrap().bytes), is("assignment", &seen.assignment.unwrap().bytes)];
-        assert_eq!(txn.compares, [&revisions[..], &values[..]].concat());
+        let txn = txn(&Prefix::default(), Seen::ByWatch(&seen), &label(), &status, LEASE);
+        let key = |part: &str| Key::from(format!("/enlist/nodes/edge-7/{part}"));
+        let (label, assignment) = (seen.label.unwrap(), seen.assignment.unwrap());
+        let wanted = [
+            Compare::Value(key("label"), label.bytes.clone()),
+            Compare::Modified(key("status"), Revision::NONE),
+            Compare::Value(key("assignment"), assignment.bytes.clone()),
+        ];
+        assert_eq!(txn.compares, wanted);
     }
 
     #[test]

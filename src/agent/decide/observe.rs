@@ -88,7 +88,7 @@ pub fn observe(view: &Subtree, known: &Known<'_>) -> Next {
     if superseded(view, known.me, known.since) {
         return Next::Superseded;
     }
-    match &view.status {
+    match view.status.as_deref() {
         None => return Next::Rejoin("the status is gone"),
         Some(Entry { value: Ok(status), .. }) if status.instance != known.me.instance => {
             return Next::TakenBy(status.instance.clone());
@@ -116,7 +116,7 @@ pub fn observe(view: &Subtree, known: &Known<'_>) -> Next {
 
 /// What the assignment asks for. Used before a join as well: what is somebody else's by now is withdrawn first.
 pub fn answer(view: &Subtree, id: &NodeId, instance: &InstanceId, label: &Label, applied: Option<&Applied>, proof: Proof) -> Do {
-    let present = match &view.assignment {
+    let present = match view.assignment.as_deref() {
         None => None,
         Some(Entry { value: Ok(assignment), .. }) => Some(assignment),
         // A newer enlist wrote it, or it was edited: what cannot be understood takes nothing away and gives nothing.
@@ -223,19 +223,19 @@ mod tests {
             next(&view, &label(), None, Proof::Unknown)
         };
         let status = |instance: &str, run: &str, phase| {
-            let mut entry = fixtures::entry(fixtures::status(instance, run, phase), 12);
-            entry.lease = LEASE;
-            Some(entry)
+            let mut entry = Some(fixtures::entry(fixtures::status(instance, run, phase), 12));
+            fixtures::change(&mut entry).lease = LEASE;
+            entry
         };
         assert!(matches!(with(&|view| view.status = None), Next::Rejoin(_)));
-        assert!(matches!(with(&|view| view.status.as_mut().unwrap().lease = LeaseId(5)), Next::Rejoin(_)));
+        assert!(matches!(with(&|view| fixtures::change(&mut view.status).lease = LeaseId(5)), Next::Rejoin(_)));
         assert!(matches!(with(&|view| view.status = status("mine", "run-1", Phase::Left)), Next::Rejoin(_)));
         assert!(matches!(with(&|view| view.status = status("mine", "run-0", Phase::Registered)), Next::Rejoin(_)));
         assert_eq!(with(&|view| view.status = status("mine", "run-2", Phase::Joining)), Next::Superseded);
         assert_eq!(with(&|view| view.status = status("mine", "run-2", Phase::Stopped)), Next::Superseded);
         assert_eq!(with(&|view| view.status = status("other", "run-2", Phase::Joining)), Next::TakenBy("other".parse().unwrap()));
         assert_eq!(with(&|view| view.label = None), Next::WriteLabel);
-        assert_eq!(with(&|view| view.label.as_mut().unwrap().bytes = "{}".into()), Next::WriteLabel);
+        assert_eq!(with(&|view| fixtures::change(&mut view.label).bytes = "{}".into()), Next::WriteLabel);
         assert_eq!(with(&|_| {}), Next::Answer(Do::Apply));
     }
 
@@ -320,7 +320,7 @@ mod tests {
     fn an_assignment_that_cannot_be_read_changes_nothing() {
         let was = applied(bound(8, "10.0.0.1", &[]));
         let mut view = joined(Some(bound(9, "10.0.0.2", &[])));
-        view.assignment.as_mut().unwrap().value = Err(Unreadable::Newer(2));
+        fixtures::change(&mut view.assignment).value = Err(Unreadable::Newer(2));
         assert_eq!(next(&view, &label(), Some(&was), Proof::Unknown), Next::Answer(Do::Keep));
         assert_eq!(next(&view, &label(), None, Proof::Unknown), Next::Answer(Do::Wait));
     }

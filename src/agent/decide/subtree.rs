@@ -1,5 +1,7 @@
 //! A node's sub-tree at one revision, as the agent sees it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::model::assignment::Assignment;
@@ -25,8 +27,9 @@ pub struct Entry<T> {
 }
 
 impl<T: Stored> Entry<T> {
-    fn of(kv: &KeyValue) -> Self {
-        Entry { value: T::decode(&kv.value), bytes: kv.value.clone(), mod_revision: kv.mod_revision, lease: kv.lease }
+    fn of(kv: &KeyValue) -> Arc<Self> {
+        let (value, bytes) = (T::decode(&kv.value), kv.value.clone());
+        Arc::new(Entry { value, bytes, mod_revision: kv.mod_revision, lease: kv.lease })
     }
 }
 
@@ -42,7 +45,7 @@ pub fn modified<T>(entry: Option<&Entry<T>>) -> Revision {
     entry.map_or(Revision::NONE, |entry| entry.mod_revision)
 }
 
-/// A node's sub-tree at one revision.
+/// A node's sub-tree at one revision. A clone shares what stands there: there is one for each step of an agent's view.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Subtree {
     /// The cluster it was read from.
@@ -50,11 +53,11 @@ pub struct Subtree {
     /// Everything up to and including this revision is in it.
     pub revision: Revision,
     /// `label`
-    pub label: Option<Entry<Label>>,
+    pub label: Option<Arc<Entry<Label>>>,
     /// `status`
-    pub status: Option<Entry<Status>>,
+    pub status: Option<Arc<Entry<Status>>>,
     /// `assignment`
-    pub assignment: Option<Entry<Assignment>>,
+    pub assignment: Option<Arc<Entry<Assignment>>>,
 }
 
 impl Subtree {

@@ -35,7 +35,7 @@ impl Word {
     /// Whether it must be asked for before what stands there is used: something is given out of a pool where two must never use
     /// one address, or to a node that had given it up; and the word is not what stands there anyway.
     pub fn must_be_asked_for(&self, seen: &Subtree, me: &Me) -> bool {
-        let own = seen.assignment.as_ref().and_then(Entry::ok).filter(|assignment| assignment.instance == me.instance);
+        let own = seen.assignment.as_deref().and_then(Entry::ok).filter(|assignment| assignment.instance == me.instance);
         let Some(own) = own.filter(|own| !own.claims().is_empty() && self.node == me.id) else { return false };
         let stands = seen.status.as_ref().is_some_and(|status| self.is(status.mod_revision, status.ok()));
         (self.left || withdraws(own)) && !stands

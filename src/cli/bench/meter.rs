@@ -98,6 +98,10 @@ pub struct Log {
     pub registered: Vec<AtomicU64>,
     /// How many are registered.
     pub done: AtomicU64,
+    /// The acknowledgement was written a second time or more.
+    pub again: Vec<AtomicU64>,
+    /// How many that is.
+    pub done_again: AtomicU64,
     /// One permit for each label written.
     pub joined: Semaphore,
     /// The leases that were renewed since somebody emptied this.
@@ -115,6 +119,8 @@ impl Log {
             assigned: empty(),
             registered: empty(),
             done: AtomicU64::new(0),
+            again: empty(),
+            done_again: AtomicU64::new(0),
             joined: Semaphore::new(0),
             beaten: Mutex::default(),
         }
@@ -140,7 +146,8 @@ impl Log {
         match written {
             Written::Label(node) => self.label(*node),
             Written::Registered(node) if self.note(&self.registered, *node) => drop(self.done.fetch_add(1, Relaxed)),
-            _ => {}
+            Written::Registered(node) if self.note(&self.again, *node) => drop(self.done_again.fetch_add(1, Relaxed)),
+            Written::Registered(_) => {}
         }
     }
 

@@ -65,7 +65,10 @@ impl Backend for Etcd {
         async move {
             let ttl = i64::try_from(ttl_s).unwrap_or(i64::MAX);
             // A lease whose grant was not answered has no keys and ends by itself: granting another does no harm.
-            let answer = self.pool.call(Kind::Read, |mut client| async move { client.lease_grant(ttl, None).await });
+            let answer = self.pool.call(Kind::Read, |client| {
+                let mut client = client.lease_client();
+                async move { client.grant(ttl, None).await }
+            });
             let (response, _) = answer.await?;
             Ok((LeaseId(response.id()), u64::try_from(response.ttl()).unwrap_or(0)))
         }
@@ -74,7 +77,10 @@ impl Backend for Etcd {
 
     fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
-            let answer = self.pool.call(Kind::Write, |mut client| async move { client.lease_revoke(lease.0).await });
+            let answer = self.pool.call(Kind::Write, |client| {
+                let mut client = client.lease_client();
+                async move { client.revoke(lease.0).await }
+            });
             answer.await.map(|_| ())
         }
         .boxed()
@@ -82,8 +88,11 @@ impl Backend for Etcd {
 
     fn time_to_live(&self, lease: LeaseId) -> BoxFuture<'_, Result<(i64, i64), StoreError>> {
         async move {
-            let ask = |mut client: etcd_client::Client| async move { client.lease_time_to_live(lease.0, None).await };
-            let (response, _) = self.pool.call(Kind::Read, ask).await?;
+            let answer = self.pool.call(Kind::Read, |client| {
+                let mut client = client.lease_client();
+                async move { client.time_to_live(lease.0, None).await }
+            });
+            let (response, _) = answer.await?;
             Ok((response.ttl(), response.granted_ttl()))
         }
         .boxed()
@@ -100,7 +109,11 @@ impl Backend for Etcd {
 
     fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
         async move {
-            let (response, _) = self.pool.call(Kind::Read, |mut client| async move { client.status().await }).await?;
+            let answer = self.pool.call(Kind::Read, |client| {
+                let mut client = client.maintenance_client();
+                async move { client.status().await }
+            });
+            let (response, _) = answer.await?;
             let status = response.0;
             Ok(MemberInfo { header: convert::header(status.header), version: status.version, leader: status.leader })
         }

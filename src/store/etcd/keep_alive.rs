@@ -113,7 +113,10 @@ impl KeepAlives {
     }
 
     async fn open(&self, lease: LeaseId) -> Result<Stream, StoreError> {
-        let call = self.pool.call(Kind::Read, |mut client| async move { client.lease_keep_alive(lease.0).await });
+        let call = self.pool.call(Kind::Read, |client| {
+            let mut client = client.lease_client();
+            async move { client.keep_alive(lease.0).await }
+        });
         let ((keeper, answers), endpoint) = call.await?;
         let queue = Queue::default();
         let reader = tokio::spawn(read(answers, queue.clone(), self.pool.clone(), endpoint));

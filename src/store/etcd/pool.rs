@@ -51,7 +51,8 @@ struct Slot {
 
 /// A shared client and its number, of all that were ever made.
 struct Numbered {
-    client: Client,
+    /// Shared: a clone is eight clients, of which a call needs one.
+    client: Arc<Client>,
     number: u64,
 }
 
@@ -105,12 +106,12 @@ impl Pool {
     }
 
     /// Makes a call on the endpoint's shared client, with fail-over, within the command time-out. Answers also the endpoint.
-    pub(super) async fn call<T, F>(&self, kind: Kind, request: impl Fn(Client) -> F) -> Result<(T, usize), StoreError>
+    pub(super) async fn call<T, F>(&self, kind: Kind, request: impl Fn(&Client) -> F) -> Result<(T, usize), StoreError>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
         self.call_shared(kind, |client, endpoint| {
-            let answer = request(client);
+            let answer = request(&client);
             async move { answer.await.map_err(|error| classify(error, &endpoint)) }
         })
         .await
@@ -120,7 +121,7 @@ impl Pool {
     pub(super) async fn call_shared<T, F>(
         &self,
         kind: Kind,
-        request: impl Fn(Client, Arc<str>) -> F,
+        request: impl Fn(Arc<Client>, Arc<str>) -> F,
     ) -> Result<(T, usize), StoreError>
     where
         F: Future<Output = Result<T, Failure>>,
@@ -146,7 +147,7 @@ impl Pool {
 
     /// Like [`call`](Self::call), with a client, and so a connection, of its own, and the endpoint's name; for what may be done
     /// twice.
-    pub(super) async fn call_alone<T, F>(&self, request: impl Fn(Client, Arc<str>) -> F) -> Result<(T, usize), StoreError>
+    pub(super) async fn call_alone<T, F>(&self, request: impl Fn(Arc<Client>, Arc<str>) -> F) -> Result<(T, usize), StoreError>
     where
         F: Future<Output = Result<T, Failure>>,
     {
@@ -154,7 +155,7 @@ impl Pool {
         loop {
             let turn = turns.next().await?;
             let slot = self.slot(turn.index);
-            let attempt = async { request(Box::pin(slot.connect(self)).await?, slot.name.clone()).await };
+            let attempt = async { request(Arc::new(Box::pin(slot.connect(self)).await?), slot.name.clone()).await };
             let suspicion = self.suspect(turn.index);
             let outcome = timeout_at(turn.until, attempt).await;
             suspicion.dispel();
@@ -273,7 +274,7 @@ impl Drop for Suspicion<'_> {
 impl Slot {
     /// The shared client with its number. `stale`: not the one of this number, its token is no longer taken. Of many calls that
     /// find that out together the first makes a new one: each login costs etcd a password hash.
-    async fn client(&self, pool: &Pool, stale: Option<u64>) -> Result<(Client, u64), Failure> {
+    async fn client(&self, pool: &Pool, stale: Option<u64>) -> Result<(Arc<Client>, u64), Failure> {
         let mut shared = self.client.lock().await;
         if shared.as_ref().is_some_and(|shared| Some(shared.number) == stale) {
             *shared = None;
@@ -282,7 +283,7 @@ impl Slot {
             Some(numbered) => numbered,
             None => {
                 // In a box of its own: it is needed once, and would be most of every call's future.
-                let client = Box::pin(self.connect(pool)).await?;
+                let client = Arc::new(Box::pin(self.connect(pool)).await?);
                 shared.insert(Numbered { client, number: pool.made.fetch_add(1, Ordering::Relaxed) + 1 })
             }
         };

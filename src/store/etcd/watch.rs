@@ -31,7 +31,7 @@ struct EtcdWatch {
     ready: VecDeque<WatchMessage>,
     ended: bool,
     /// Keeps the connection.
-    _client: Client,
+    _client: Arc<Client>,
 }
 
 /// Opens a watch and waits until the server has taken it on.
@@ -47,11 +47,11 @@ struct Opened {
     requests: WatchRequestSender,
     responses: WatchResponseStream,
     ready: VecDeque<WatchMessage>,
-    client: Client,
+    client: Arc<Client>,
 }
 
-async fn create(mut client: Client, endpoint: Arc<str>, first: bool, request: WatchRequest) -> Result<Opened, Failure> {
-    if first && let Ok(status) = client.status().await {
+async fn create(client: Arc<Client>, endpoint: Arc<str>, first: bool, request: WatchRequest) -> Result<Opened, Failure> {
+    if first && let Ok(status) = client.maintenance_client().status().await {
         version::warn_once(status.version());
     }
     let mut options = WatchOptions::new().with_start_revision(request.start.0).with_fragment();

@@ -48,6 +48,23 @@ async fn each_watcher_gets_its_own_sub_tree_through_one_watch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hold_wakes_no_agent() {
+    let etcd = MemoryEtcd::new();
+    let store = shared(&etcd);
+    let start = put(&etcd, "/n/a/label").await;
+    let mut a = watch(&store, "/n/a/", start.next()).await;
+    let (_hold, _clock) = (put(&etcd, "/n/a/hold").await, put(&etcd, "/n/a/hold/clock").await);
+    let (named, status) = (put(&etcd, "/n/a/on/hold").await, put(&etcd, "/n/a/status").await);
+    let mut told = Vec::new();
+    while told.last().is_none_or(|(_, at)| *at < status.0) {
+        told.extend(events(a.as_mut()).await);
+    }
+    assert_eq!(told, [("/n/a/on/hold".to_owned(), named.0), ("/n/a/status".to_owned(), status.0)]);
+    let mut late = watch(&store, "/n/a/", start.next()).await;
+    assert_eq!(events(late.as_mut()).await, told, "nor is it owed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_came_between_the_read_and_the_watch_is_owed() {
     let etcd = MemoryEtcd::new();
     let store = shared(&etcd);
@@ -99,12 +116,45 @@ async fn a_reader_ahead_of_the_feed_is_no_restored_store() {
     }
 }
 
-/// An etcd that needs a second for each transaction, however many there are, and counts those under way.
+/// An etcd that needs a second for each transaction and each grant, however many there are, and counts those under way.
 #[derive(Debug)]
 struct Slow {
     inner: Store,
     now: AtomicUsize,
     most: AtomicUsize,
+    /// What was answered: a transaction or a grant.
+    answered: Mutex<Vec<Answered>>,
+    /// Statuses are on it.
+    lease: LeaseId,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Answered {
+    Txn,
+    Grant,
+}
+
+impl Slow {
+    async fn new() -> (Arc<Slow>, Store) {
+        let inner = MemoryEtcd::new().store();
+        let (lease, _) = inner.grant(3_600).await.unwrap();
+        let slow = Arc::new(Slow { inner, now: 0.into(), most: 0.into(), answered: Mutex::default(), lease });
+        let store = Store::new(slow.clone()).with_shared_watch(KeyRange::prefix("/n/"), fastrand::Rng::with_seed(1));
+        (slow, store)
+    }
+
+    fn status(&self, n: usize) -> Txn {
+        let (key, lease) = (Key::from(format!("/n/{n}/status")), self.lease);
+        Txn { then: vec![Op::Put { key, value: "v".into(), lease }], ..Txn::default() }
+    }
+
+    async fn work(&self, what: Answered) {
+        let now = self.now.fetch_add(1, Relaxed) + 1;
+        self.most.fetch_max(now, Relaxed);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.now.fetch_sub(1, Relaxed);
+        self.answered.lock().unwrap().push(what);
+    }
 }
 
 impl Around for Slow {
@@ -114,11 +164,16 @@ impl Around for Slow {
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
         async move {
-            let now = self.now.fetch_add(1, Relaxed) + 1;
-            self.most.fetch_max(now, Relaxed);
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            self.now.fetch_sub(1, Relaxed);
+            self.work(Answered::Txn).await;
             self.inner.txn(txn).await
+        }
+        .boxed()
+    }
+
+    fn grant(&self, ttl_s: u64) -> BoxFuture<'_, Result<(LeaseId, u64), StoreError>> {
+        async move {
+            self.work(Answered::Grant).await;
+            self.inner.grant(ttl_s).await
         }
         .boxed()
     }
@@ -126,15 +181,78 @@ impl Around for Slow {
 
 #[tokio::test(start_paused = true)]
 async fn thousands_that_come_at_once_are_sent_in_turn_and_all_are_answered() {
-    let etcd = MemoryEtcd::new();
-    let slow = Arc::new(Slow { inner: etcd.store(), now: AtomicUsize::new(0), most: AtomicUsize::new(0) });
-    let store = Store::new(slow.clone()).with_shared_watch(KeyRange::prefix("/n/"), fastrand::Rng::with_seed(1));
-    let puts = (0..REQUESTS_MAX * 3).map(|n| {
-        let txn = Txn { then: vec![Op::put(format!("/n/{n}/status"), "v")], ..Txn::default() };
-        let store = store.clone();
-        async move { store.txn(txn).await }
-    });
+    let (slow, store) = Slow::new().await;
+    let puts = (0..REQUESTS_MAX * 3).map(|n| store.txn(slow.status(n)));
     let answers = futures::future::join_all(puts).await;
     assert!(answers.iter().all(Result::is_ok));
     assert_eq!(slow.most.load(Relaxed), REQUESTS_MAX);
+}
+
+/// Grants and writes of statuses, one after the other; in which order they were answered.
+async fn mixed(slow: &Slow, store: &Store, nodes: usize) -> Vec<Answered> {
+    let requests = (0..nodes).map(async |n| {
+        let grant = async { store.grant(60).await.map(drop) };
+        let write = async { store.txn(slow.status(n)).await.map(drop) };
+        futures::future::try_join(grant, write).await.unwrap();
+    });
+    futures::future::join_all(requests).await;
+    slow.answered.lock().unwrap().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_grants_goes_before_the_statuses_and_all_are_answered() {
+    let (slow, store) = Slow::new().await;
+    let nodes = REQUESTS_MAX * 3;
+    let answered = mixed(&slow, &store, nodes).await;
+    assert_eq!(answered.len(), nodes * 2);
+    // What came before the flood was one goes as it came.
+    let last_grant = answered.iter().rposition(|what| *what == Answered::Grant).unwrap();
+    let before = answered[..last_grant].iter().filter(|what| **what == Answered::Txn).count();
+    assert!(before <= REQUESTS_MAX + 1, "{before} of {nodes} statuses went before the last grant");
+    assert_eq!(slow.most.load(Relaxed), REQUESTS_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_few_grants_hold_up_no_status() {
+    let (slow, store) = Slow::new().await;
+    let began = tokio::time::Instant::now();
+    assert_eq!(mixed(&slow, &store, REQUESTS_MAX / 2).await.len(), REQUESTS_MAX);
+    assert_eq!(began.elapsed(), Duration::from_secs(1), "all were under way together");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_ends_when_few_are_left_or_its_time_is_over_and_no_last_word_waits_for_it() {
+    // This one task polls more at a time than the runtime lets one.
+    use tokio::task::unconstrained;
+    let (slow, store) = Slow::new().await;
+    let flood = || {
+        let mut grants: Vec<_> = (0..=REQUESTS_MAX).map(|_| Box::pin(unconstrained(store.grant(60)))).collect();
+        grants.iter_mut().for_each(|grant| assert!(grant.as_mut().now_or_never().is_none()));
+        grants
+    };
+    let under_way = || slow.now.load(Relaxed);
+    let mut grants = flood();
+    // There is room, but more than a few are left.
+    grants.truncate(40);
+    // Those that were given up are counted on.
+    let others = under_way();
+    let mut status = Box::pin(unconstrained(store.txn(slow.status(1))));
+    assert!(status.as_mut().now_or_never().is_none());
+    let mut word = Box::pin(unconstrained(store.txn(Txn { then: vec![Op::put("/n/2/status", "stopped")], ..Txn::default() })));
+    assert!(word.as_mut().now_or_never().is_none());
+    assert_eq!(under_way(), others + 1, "a word on no lease goes, the status does not");
+    grants.truncate(32);
+    assert!(status.as_mut().now_or_never().is_none());
+    assert_eq!(under_way(), others + 2);
+
+    drop((grants, status, word));
+    let grants = flood();
+    let began = tokio::time::Instant::now();
+    let mut status = Box::pin(unconstrained(store.txn(slow.status(3))));
+    assert!(status.as_mut().now_or_never().is_none());
+    // Nobody goes on with them: as if etcd never answered.
+    let some = grants.into_iter().take(40).collect::<Vec<_>>();
+    status.await.unwrap();
+    assert_eq!(began.elapsed(), Duration::from_secs(11), "ten for the flood, one for the status");
+    drop(some);
 }
