@@ -1,9 +1,9 @@
 //! One watch for many: a store whose watches below one range are served from a single watch on the server.
 //!
 //! A process that hosts thousands of agents would hold thousands of watches and connections; etcd serves each of them apart.
-//! Here one [`Feed`] follows the whole range and its events are handed to whoever watches the sub-tree they are in. Nothing
-//! else changes: each agent still reads its own sub-tree, decides on it and writes with compares. And they send no more
-//! requests at a time than an etcd answers quickly.
+//! Here one [`Feed`] follows the whole range and its events are handed to whoever watches the sub-tree they are in, but for
+//! those of a node's hold, which no agent looks at. Each agent still reads its own sub-tree, decides on it and writes with
+//! compares. And they send no more requests at a time than an etcd answers quickly, in an order that costs it little (`queue`).
 //!
 //! It never hides a gap: when the feed had to read everything again, all watches that hang on it end, and a start that is
 //! older than what is kept is answered like one that was compacted: whoever asked reads its sub-tree again.
