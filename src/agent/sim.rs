@@ -72,6 +72,8 @@ struct Machine {
     child: Option<ChildScript>,
     /// What it was given, its end, whether it listens on all addresses.
     running: Option<(Given, watch::Sender<Option<i32>>, bool)>,
+    /// What its files were written for last.
+    files: Option<Given>,
     journal: Vec<String>,
     leave: Option<mpsc::Sender<LeaveRequest>>,
 }
@@ -122,6 +124,7 @@ impl SimMachine {
             hook: None,
             child: None,
             running: None,
+            files: None,
             journal: Vec::new(),
             leave: None,
         };
@@ -214,6 +217,11 @@ impl SimMachine {
     /// What the state directory says is applied.
     pub fn recorded(&self) -> Option<Applied> {
         self.state().disk.applied.clone()
+    }
+
+    /// What its files were written for last.
+    pub fn files(&self) -> Option<Given> {
+        self.state().files.clone()
     }
 
     /// Whether its last agent wrote and recorded a last word. One that was killed did not.
@@ -375,7 +383,8 @@ impl Host for SimHost {
         std::future::ready(used).boxed()
     }
 
-    fn write_files(&self, _given: Given) -> BoxFuture<'_, Result<(), HostError>> {
+    fn write_files(&self, given: Given) -> BoxFuture<'_, Result<(), HostError>> {
+        self.machine.state().files = Some(given);
         std::future::ready(Ok(())).boxed()
     }
 

@@ -15,8 +15,8 @@ use tracing::{debug, warn};
 use crate::store::api::{LeaseId, Store, StoreError};
 use crate::store::backoff::Backoff;
 
-/// A beat that its process overslept by so much that the lease must be gone waits so long for a watch to tell that the lease is gone, and up to as long again: within that
-/// one process was told of ten thousand keys that went with theirs.
+/// A beat that its process overslept by so much that the lease is past its end waits so long for a watch to tell, and up to as long
+/// again: within that one process was told of ten thousand keys that went with theirs.
 const LATE_PAUSE: Duration = Duration::from_secs(1);
 
 /// How the end of a lease is noticed.
@@ -229,11 +229,17 @@ mod tests {
         }
     }
 
-    /// A lease of 15 s that has been kept for half a minute, and the number of its beats.
-    async fn kept(noticed: Noticed) -> (Lease, Arc<AtomicUsize>) {
+    const TTL: Duration = Duration::from_secs(15);
+
+    fn counting() -> (Store, Arc<AtomicUsize>) {
         let beats = Arc::new(AtomicUsize::new(0));
-        let store = Store::new(Arc::new(Counting { inner: MemoryEtcd::new().store(), beats: beats.clone() }));
-        let lease = Lease::grant(&store, Duration::from_secs(15), noticed, fastrand::Rng::with_seed(1)).await.unwrap();
+        (Store::new(Arc::new(Counting { inner: MemoryEtcd::new().store(), beats: beats.clone() })), beats)
+    }
+
+    /// A lease that has been kept for half a minute, and the number of its beats.
+    async fn kept(noticed: Noticed) -> (Lease, Arc<AtomicUsize>) {
+        let (store, beats) = counting();
+        let lease = Lease::grant(&store, TTL, noticed, fastrand::Rng::with_seed(1)).await.unwrap();
         sleep(Duration::from_secs(31)).await;
         assert_eq!(beats.swap(0, Relaxed), 6, "one in five seconds");
         assert!(lease.is_good());
@@ -243,8 +249,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_process_that_stood_still_lets_the_watch_tell_first() {
         let (lease, beats) = kept(Noticed::ByWatch).await;
-        // All at once, as for a process that is stopped and goes on.
-        advance(Duration::from_secs(60)).await;
+        // All at once, as for a process that is stopped and goes on: eleven seconds after the beat was due, sixteen after the last one.
+        advance(Duration::from_secs(15)).await;
         sleep(LATE_PAUSE - Duration::from_millis(10)).await;
         assert!(!lease.is_good());
         assert_eq!(beats.load(Relaxed), 0, "the watch has its time to tell");
@@ -264,10 +270,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_beat_that_is_only_late_does_not_wait() {
         let (lease, beats) = kept(Noticed::ByWatch).await;
-        // The next one was due four seconds from now.
-        advance(Duration::from_secs(8)).await;
+        // Nine seconds after it was due: the lease has one left.
+        advance(Duration::from_secs(13)).await;
         sleep(Duration::from_millis(10)).await;
         assert_eq!(beats.load(Relaxed), 1);
         assert!(lease.is_good());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_beat_that_was_overslept_waits_as_well() {
+        let (store, beats) = counting();
+        let lease = Lease::grant(&store, TTL, Noticed::ByWatch, fastrand::Rng::with_seed(1)).await.unwrap();
+        // Its task begins.
+        sleep(Duration::from_millis(1)).await;
+        advance(Duration::from_secs(60)).await;
+        sleep(LATE_PAUSE - Duration::from_millis(10)).await;
+        assert_eq!(beats.load(Relaxed), 0);
+        tokio::time::timeout(LATE_PAUSE * 2, lease.lost()).await.unwrap();
     }
 }

@@ -233,7 +233,7 @@ impl Around for Shared {
             // What is on no lease is rare, and may be the last word of an agent that has little time for it.
             let on_lease = |op: &Op| matches!(op, Op::Put { lease, .. } if *lease != LeaseId::NONE);
             let waits = txn.then.iter().any(on_lease);
-            let _turn = if waits { self.queue.turn_after_grants().await } else { self.queue.turn().await };
+            let _turn = if waits { self.queue.turn_after_grants().await } else { self.queue.turn_of_word().await };
             self.inner.txn(txn).await
         }
         .boxed()

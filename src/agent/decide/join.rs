@@ -67,8 +67,8 @@ pub fn txn(prefix: &Prefix, seen: Seen<'_>, label: &Label, status: &Status, leas
 /// That a label or an assignment is still what was decided on.
 ///
 /// Race: a store that was restored since the watch showed a value may have another one at the same revision, which a read would
-/// have shown. So that is compared byte for byte. Then its revision says nothing more: all that was decided on is in the value, and
-/// who gives claims away in between, and takes them again, writes another generation.
+/// have shown. So that is compared byte for byte. Then its revision adds nothing: all that was decided on is in the value, and who gives
+/// claims away in between, and takes them again, writes another generation.
 fn compare<T>(key: Key, entry: Option<&Entry<T>>, by_watch: bool) -> Compare {
     match entry {
         Some(entry) if by_watch => Compare::Value(key, entry.bytes.clone()),
@@ -223,6 +223,17 @@ mod tests {
             Compare::Value(key("assignment"), assignment.bytes.clone()),
         ];
         assert_eq!(txn.compares, wanted);
+    }
+
+    #[test]
+    fn a_status_that_a_watch_showed_is_compared_by_revision_and_value() {
+        let seen = joined(Some(bound(8, "10.0.0.1", &[])));
+        let txn = txn(&Prefix::default(), Seen::ByWatch(&seen), &label(), &status("mine", "run-1", Phase::Joining), LEASE);
+        let key = Key::from("/enlist/nodes/edge-7/status");
+        let bytes = seen.status.unwrap().bytes.clone();
+        for wanted in [Compare::Modified(key.clone(), Revision(11)), Compare::Value(key, bytes)] {
+            assert!(txn.compares.contains(&wanted), "{wanted:?}");
+        }
     }
 
     #[test]

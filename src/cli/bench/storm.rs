@@ -39,8 +39,8 @@ const RATE_BAR: f64 = 0.7;
 const BRAKE_LIMIT: Duration = Duration::from_secs(60);
 /// How often the agents say how many of them are back: a hundredth of what it takes.
 const SAY: Duration = Duration::from_millis(20);
-/// Agents that say nothing for so long, after the first word, are back, or will not be.
-const SILENT: Duration = Duration::from_secs(2);
+/// Agents that say nothing for so long are back, or will not be. It is longer than a flood of grants may keep their statuses back.
+const SILENT: Duration = Duration::from_secs(15);
 /// How often the store is read, each time whole, if it does not agree yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// They are back within this, or something stands still.
@@ -189,7 +189,8 @@ async fn round(place: &Place, args: &Args, blind: f64) -> anyhow::Result<Round> 
     let rate = rate(nodes, back.duration_since(began));
     let mut living = Living::open(&place.site()?);
     living.registered(nodes, "coming back").await?;
-    let brake_off = brake(&site, false, BRAKE_LIMIT).await?;
+    brake(&site, false, BRAKE_LIMIT).await?;
+    let brake_off = back.elapsed();
     living.quiet(QUIET).await?;
     let after = Stand::read(&site).await?;
     for role in roles {
@@ -211,10 +212,8 @@ async fn back(site: &Site, agents: &mut Again, nodes: usize) -> anyhow::Result<I
     let bar = Bar::new("coming back", nodes);
     let mut told = 0;
     while told < nodes {
-        // The first say something late: all leases are granted before.
-        let patience = if told == 0 { BACK_LIMIT } else { SILENT };
         // An answer that was lost is counted by nobody, and only the store can tell.
-        let Ok(number) = timeout(patience, agents.number()).await else { break };
+        let Ok(number) = timeout(SILENT, agents.number()).await else { break };
         told = number?;
         bar.set(told);
     }

@@ -13,9 +13,9 @@ use super::REQUESTS_MAX;
 
 /// So few grants, waiting or under way, are no flood any more.
 const GRANTS_FEW: usize = 32;
-/// A flood goes first for so long, at most: what etcd needs for the leases of 60,000 agents. If it needs longer something is wrong,
-/// and agents in good health must not wait for those that are not.
-const FLOOD_MAX: Duration = Duration::from_secs(10);
+/// A flood goes first for so long, at most: etcd grants 20,000 leases in three or four seconds. If it needs longer, agents in good health
+/// must not wait for those that are not: what waits is the acknowledgement of an answer, or a read that comes after it.
+const FLOOD_MAX: Duration = Duration::from_secs(5);
 
 /// The requests of many agents. They go as they come, but for a flood of grants, for which writes of statuses wait: etcd (3.5) answers
 /// each grant with its revision, and for that copies the buffer of all keys that were written within the last tenth of a second.
@@ -23,6 +23,8 @@ const FLOOD_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Queue {
     turns: Semaphore,
+    /// A line of its own for what may not wait behind thousands.
+    words: Semaphore,
     grants: Mutex<Grants>,
     over: Notify,
 }
@@ -38,13 +40,20 @@ struct Grants {
 
 impl Queue {
     pub(super) fn new() -> Self {
-        Queue { turns: Semaphore::new(REQUESTS_MAX), grants: Mutex::default(), over: Notify::new() }
+        let line = || Semaphore::new(REQUESTS_MAX);
+        Queue { turns: line(), words: line(), grants: Mutex::default(), over: Notify::new() }
     }
 
     /// Waits for a turn.
     pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         // It is never closed.
         self.turns.acquire().await.ok()
+    }
+
+    /// Waits for the turn of a rare write that has little time: the last word of an agent that stops. (All may stop at once, so these
+    /// too have a bound.)
+    pub(super) async fn turn_of_word(&self) -> Option<SemaphorePermit<'_>> {
+        self.words.acquire().await.ok()
     }
 
     /// Waits for a grant's turn. It counts from now on, until what is answered is dropped.
@@ -55,11 +64,12 @@ impl Queue {
 
     /// Waits for the turn of a write that a flood of grants goes before.
     pub(super) async fn turn_after_grants(&self) -> Option<SemaphorePermit<'_>> {
+        // One flood may follow another.
+        let latest = Instant::now() + FLOOD_MAX;
         loop {
-            let mut over = std::pin::pin!(self.over.notified());
-            // Before the look: what ends in between is not missed.
-            over.as_mut().enable();
-            let flood = self.lock().flood;
+            // Made before the look: an end in between is not missed.
+            let over = self.over.notified();
+            let flood = self.lock().flood.map(|until| until.min(latest));
             let Some(until) = flood.filter(|until| Instant::now() < *until) else { break };
             // If it does not end, its time does.
             let _ = timeout_at(until, over).await;

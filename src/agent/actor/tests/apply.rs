@@ -54,6 +54,32 @@ async fn another_answer_restarts_the_child_and_an_equal_one_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn files_follow_an_answer_that_came_while_the_child_was_looked_at() {
+    let lab = Lab::new();
+    let machine = lab.serving_machine();
+    machine.set_child(Some(ChildScript { deaf: true, ..ChildScript::default() }));
+    let agent = lab.start(&machine);
+    let first = lab.assign("10.0.0.1", 80).await;
+    lab.until("the child", async || machine.uses().is_some()).await;
+    pass(1).await;
+    // The same place out of another pool, while its ports are tried.
+    let mut second = lab.bound(&lab.label().await, "10.0.0.1", 80);
+    if let Answer::Bound(bound) = &mut second.answer {
+        bound.terms.pool = "us".parse().unwrap();
+    }
+    assert_ne!(second.generation, first.generation);
+    lab.put(NodePart::Assignment, &second).await;
+    lab.until("the record", async || machine.recorded().is_some_and(|applied| applied.assignment == second)).await;
+    assert_eq!(machine.files().map(|given| given.generation), Some(first.generation), "the look is under way");
+    machine.set_child(Some(ChildScript::default()));
+    lab.until_registered(&second).await;
+    lab.until("the files", async || machine.files().is_some_and(|given| given.generation == second.generation)).await;
+    assert_eq!(machine.files().unwrap().pool, "us".parse().unwrap());
+    assert_eq!(journal(&machine), "child of 10.0.0.1 http=80 started", "nobody was disturbed");
+    agent.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_to_another_label_is_not_applied() {
     let lab = Lab::new();
     let machine = lab.serving_machine();
