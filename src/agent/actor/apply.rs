@@ -24,26 +24,12 @@ impl Actor {
         target(view, Given::new(&self.label, assignment)?, self.label.holding.clone())
     }
 
-    /// Whether the answer that stands there is, to the letter, the one that was applied, and what it gives was given.
-    fn is_applied(&self) -> bool {
-        let (Some(applied), Some(view)) = (&self.applied, &self.view.newest) else { return false };
-        let Some(entry) = &view.assignment else { return false };
-        (applied.mod_revision, applied.cluster_id) == (entry.mod_revision, view.cluster_id)
-            && entry.ok() == Some(&applied.assignment)
-            && applied.answered == self.label.holding
-            && self.given == Given::new(&self.label, &applied.assignment)
-    }
-
     /// The answer gives what is in use.
     pub(super) fn same(&mut self) {
         // Race: an apply of something else began and is no longer asked for. It may have written its files, called its hook
         // and told the child to end: what was in use must be put to use again.
         if !self.started || self.tried.is_some() {
             return self.apply();
-        }
-        // What stands there is looked at after every event, and is mostly what is in use: that is seen without a copy of all of it.
-        if self.is_applied() {
-            return self.acknowledge();
         }
         let Some(wanted) = self.wanted() else { return };
         // Terms that make it withdraw from now on: the same proof as at the first use.

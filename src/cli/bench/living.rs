@@ -69,11 +69,11 @@ impl Living {
         }
     }
 
-    /// Waits until so many are registered.
+    /// Waits until so many are registered. Answers how many looks that took; the first is at everything.
     ///
     /// # Errors
     /// When nothing moves any more.
-    pub async fn registered(&mut self, nodes: usize, what: &str) -> anyhow::Result<()> {
+    pub async fn registered(&mut self, nodes: usize, what: &str) -> anyhow::Result<usize> {
         self.until(nodes, what, |living| living.registered.len()).await
     }
 
@@ -82,16 +82,17 @@ impl Living {
     /// # Errors
     /// When nothing moves any more.
     pub async fn gone(&mut self, nodes: usize, what: &str) -> anyhow::Result<()> {
-        self.until(nodes, what, |living| nodes.saturating_sub(living.live.len())).await
+        self.until(nodes, what, |living| nodes.saturating_sub(living.live.len())).await.map(drop)
     }
 
-    async fn until(&mut self, nodes: usize, what: &str, count: impl Fn(&Living) -> usize) -> anyhow::Result<()> {
-        let bar = Bar::new(what, nodes);
+    async fn until(&mut self, nodes: usize, what: &str, count: impl Fn(&Living) -> usize) -> anyhow::Result<usize> {
+        let (bar, mut looks) = (Bar::new(what, nodes), 0);
         let (mut last, mut moved) = (count(self), Instant::now());
         while last < nodes {
             // The feed tells new revisions without events too, so it is not its silence that counts.
             if let Ok(update) = timeout(STUCK, self.feed.next()).await {
                 self.apply(update);
+                looks += 1;
             }
             let now = count(self);
             if now != last {
@@ -102,7 +103,7 @@ impl Living {
                 bail!("nothing moved for {STUCK:?} ({what}: {now} of {nodes})");
             }
         }
-        Ok(())
+        Ok(looks)
     }
 
     /// Waits until nothing below `nodes/` changes for so long.

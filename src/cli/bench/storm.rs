@@ -27,10 +27,9 @@ use super::written::{Differences, Stand, brake};
 use crate::cli::apply;
 use crate::cli::output::{self, Format, Table};
 use crate::model::documents::parse;
-use crate::model::status::{Phase, Status};
 use crate::reconcile::Site;
-use crate::store::api::{KeyValue, Op, Txn};
-use crate::store::keys::{NodePart, ParsedKey};
+use crate::store::api::{Op, Txn};
+use crate::store::keys::NodePart;
 use crate::store::wire::Stored;
 
 /// Of a blind grant and status write.
@@ -41,10 +40,6 @@ const BRAKE_LIMIT: Duration = Duration::from_secs(60);
 const SAY: Duration = Duration::from_millis(20);
 /// Agents that say nothing for so long are back, or will not be. It is longer than a flood of grants may keep their statuses back.
 const SILENT: Duration = Duration::from_secs(15);
-/// How often the store is read, each time whole, if it does not agree yet.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// They are back within this, or something stands still.
-const BACK_LIMIT: Duration = Duration::from_secs(600);
 /// Without a change for so long the roles have done what the loss asks of them.
 const QUIET: Duration = Duration::from_secs(3);
 
@@ -170,7 +165,7 @@ async fn round(place: &Place, args: &Args, blind: f64) -> anyhow::Result<Round> 
     tokio::select! {
         biased;
         error = agents.ended() => return Err(error),
-        registered = living.registered(nodes, "registering") => registered?,
+        registered = living.registered(nodes, "registering") => drop(registered?),
     }
     living.quiet(QUIET).await?;
     let before = Stand::read(&site).await?;
@@ -184,11 +179,14 @@ async fn round(place: &Place, args: &Args, blind: f64) -> anyhow::Result<Round> 
 
     let began = Instant::now();
     agents.signal(Signal::SIGCONT)?;
-    let back = timeout(BACK_LIMIT, back(&site, &mut agents, nodes)).await;
-    let back = back.map_err(|_| anyhow::anyhow!("the agents are not back after {BACK_LIMIT:?}"))??;
-    let rate = rate(nodes, back.duration_since(began));
+    told(&mut agents, nodes).await?;
+    let mut back = Instant::now();
+    // The store must agree; if it does not at the first look, it is the store that counts.
     let mut living = Living::open(&place.site()?);
-    living.registered(nodes, "coming back").await?;
+    if living.registered(nodes, "coming back").await? > 1 {
+        back = Instant::now();
+    }
+    let rate = rate(nodes, back.duration_since(began));
     brake(&site, false, BRAKE_LIMIT).await?;
     let brake_off = back.elapsed();
     living.quiet(QUIET).await?;
@@ -207,8 +205,8 @@ async fn round(place: &Place, args: &Args, blind: f64) -> anyhow::Result<Round> 
     })
 }
 
-/// Waits until all are registered again: they say when, and the store must agree.
-async fn back(site: &Site, agents: &mut Again, nodes: usize) -> anyhow::Result<Instant> {
+/// Waits until the agents say that all are back, or nothing more.
+async fn told(agents: &mut Again, nodes: usize) -> anyhow::Result<()> {
     let bar = Bar::new("coming back", nodes);
     let mut told = 0;
     while told < nodes {
@@ -217,18 +215,7 @@ async fn back(site: &Site, agents: &mut Again, nodes: usize) -> anyhow::Result<I
         told = number?;
         bar.set(told);
     }
-    loop {
-        let at = Instant::now();
-        let all = site.store.read_all(site.prefix.folder("nodes"), None).await.context("failed to read the nodes")?;
-        let statuses = all.kvs.iter().filter(|kv| matches!(site.prefix.parse(&kv.key), ParsedKey::Node(_, NodePart::Status)));
-        let registered = |kv: &KeyValue| Status::decode(&kv.value).is_ok_and(|status| status.phase == Phase::Registered);
-        if statuses.filter(|kv| registered(kv)).count() == nodes {
-            return Ok(at);
-        }
-        if let Ok(error) = timeout(LOOK_AGAIN, agents.ended()).await {
-            return Err(error);
-        }
-    }
+    Ok(())
 }
 
 fn text(report: &Report) -> String {
