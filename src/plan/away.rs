@@ -2,8 +2,9 @@
 //!
 //! No clock is here: etcd counts the time on `hold/clock`, and a clock that is gone is over. A hold starts in two steps,
 //! `seen` and then `held` with its clock. Race: a write that comes late, when the node was back and is away again, would
-//! otherwise start a spent clock in the second absence. A join deletes both keys, so every step and every release compares
-//! the `hold` that it saw.
+//! otherwise start a spent clock in the second absence. A join deletes the hold, so every step and every release compares
+//! the `hold` that it saw. The clock of an absence that is over goes with its lease, or is put again by the next hold: without one,
+//! or beside one that is only `seen`, it says nothing.
 
 use std::collections::BTreeSet;
 
@@ -129,9 +130,7 @@ fn start(world: &World<'_>, node: &NodeId, record: &NodeRecord) -> Change {
     let seconds = hold_s(world, record);
     let hold = Hold { state: HoldState::Held, extended: false, seconds, since: world.pass.now_text.clone() };
     let mut writes = vec![Write::Hold(node.clone(), hold)];
-    if seconds > 0 {
-        writes.push(Write::Clock(node.clone(), seconds));
-    }
+    writes.extend(clock(node, record, seconds));
     Change {
         node: node.clone(),
         action: Action::HoldStart,
@@ -139,6 +138,14 @@ fn start(world: &World<'_>, node: &NodeId, record: &NodeRecord) -> Change {
         compares: vec![hold_seen(node, record)],
         writes,
     }
+}
+
+/// The clock of a hold that is written now. Without time there is none, not that of an earlier absence either.
+fn clock(node: &NodeId, record: &NodeRecord, seconds: u64) -> Option<Write> {
+    if seconds > 0 {
+        return Some(Write::Clock(node.clone(), seconds));
+    }
+    record.clock.as_ref().map(|_| Write::Delete(Subject::Clock(node.clone())))
 }
 
 /// The longest hold of anything it has.
@@ -219,9 +226,7 @@ pub fn release(
         let since = world.pass.now_text.clone();
         let hold = Hold { state: HoldState::Released, extended: false, seconds: world.pass.forget_s, since };
         writes.push(Write::Hold(node.clone(), hold));
-        if world.pass.forget_s > 0 {
-            writes.push(Write::Clock(node.clone(), world.pass.forget_s));
-        }
+        writes.extend(clock(node, record, world.pass.forget_s));
     }
     Change { node: node.clone(), action: Action::Release, note, compares, writes }
 }

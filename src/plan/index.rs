@@ -91,7 +91,7 @@ impl Index {
         self.extended.iter().take_while(move |(hold, _)| *hold < revision).map(|(_, node)| node)
     }
 
-    /// Live nodes with a hold or its clock: their join should have deleted both.
+    /// Live nodes with a hold, which their join should have deleted, or with a clock that never ends.
     pub fn stale_holds(&self) -> &BTreeSet<NodeId> {
         &self.stale_holds
     }
@@ -263,10 +263,16 @@ fn is_released(record: &NodeRecord) -> bool {
         && record.label.is_some()
 }
 
-/// A live node has no hold: its join deletes it. One that is there all the same would make its next absence short.
+/// A live node has no hold: its join deletes it. One that is there all the same would make its next absence short. The clock of its
+/// last absence goes by itself, unless somebody put it there on no lease.
 pub(super) fn has_stale_hold(record: &NodeRecord) -> bool {
     let is_readably_live = record.status.as_ref().is_some_and(|status| status.ok().is_some()) && record.is_live();
-    is_readably_live && (record.hold.is_some() || record.clock.is_some())
+    is_readably_live && (record.hold.is_some() || is_unleased(record))
+}
+
+/// Whether its clock would never end.
+fn is_unleased(record: &NodeRecord) -> bool {
+    record.clock.as_deref().is_some_and(|clock| !clock.leased)
 }
 
 fn is_faulty(record: &NodeRecord) -> bool {
@@ -278,7 +284,7 @@ fn is_faulty(record: &NodeRecord) -> bool {
         || unreadable(record.status.as_ref())
         || unreadable(record.assignment.as_ref())
         || unreadable(record.hold.as_deref())
-        || record.clock.as_deref().is_some_and(|clock| !clock.leased)
+        || is_unleased(record)
         || breaks_a_rule()
 }
 

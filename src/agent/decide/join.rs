@@ -30,7 +30,8 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// Label and status in one transaction; `hold` and its clock go, so that a second absence is never taken for the first.
+/// Label and status in one transaction; `hold` goes, so that a second absence is never taken for the first. Its clock is left to
+/// its lease: without a hold it says nothing, and the next one puts it again.
 ///
 /// A label that would be equal is compared, not written again: ten thousand nodes that come back after a pause of the
 /// store make no new label.
@@ -38,14 +39,13 @@ pub fn txn(prefix: &Prefix, seen: Seen<'_>, label: &Label, status: &Status, leas
     let by_watch = matches!(seen, Seen::ByWatch(_));
     let seen = seen.subtree();
     let key = |part| prefix.node(&label.id, part);
-    let mut then = Vec::with_capacity(4);
+    let mut then = Vec::with_capacity(3);
     let bytes = label.encode();
     if seen.label.as_ref().is_none_or(|stored| stored.bytes != bytes) {
         then.push(Op::put(key(NodePart::Label), bytes));
     }
     then.push(Op::Put { key: key(NodePart::Status), value: status.encode(), lease });
     then.push(Op::delete(key(NodePart::Hold)));
-    then.push(Op::delete(key(NodePart::Clock)));
     let mut txn = Txn {
         // Race: without the assignment's compare a release that is on its way could free the address between this
         // decision and its writing, and the node would take as its own what is somebody else's a moment later.
@@ -189,15 +189,7 @@ mod tests {
         let txn = txn(&Prefix::default(), Seen::ByRead(&Subtree::default()), &label(), &status, LEASE);
         let absent = |part: &str| Compare::Modified(Key::from(format!("/enlist/nodes/edge-7/{part}")), Revision::NONE);
         assert_eq!(txn.compares, [absent("label"), absent("status"), absent("assignment")]);
-        assert_eq!(
-            keys(&txn),
-            [
-                "put nodes/edge-7/label 0",
-                "put nodes/edge-7/status 77",
-                "delete nodes/edge-7/hold",
-                "delete nodes/edge-7/hold/clock"
-            ]
-        );
+        assert_eq!(keys(&txn), ["put nodes/edge-7/label 0", "put nodes/edge-7/status 77", "delete nodes/edge-7/hold"]);
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl Lab {
         }
     }
 
-    /// An agent joins with a label: an equal one is not written again, `hold` and its clock go.
+    /// An agent joins with a label: an equal one is not written again, `hold` goes, its clock is left to its lease.
     pub fn join(&mut self, label: Label) {
         let node = label.id.to_string();
         let status = status(&label);
@@ -84,7 +84,6 @@ impl Lab {
             }
             record.status = Some(put(record.status.as_ref(), revision, status, true));
             record.hold = None;
-            record.clock = None;
         });
     }
 

@@ -1,5 +1,7 @@
 //! Nodes that stop, leave, die and come back.
 
+use std::time::Duration;
+
 use crate::model::assignment::Answer;
 use crate::model::label::Label;
 use crate::model::pool::{OnIsolation, Pool};
@@ -203,6 +205,61 @@ fn a_second_absence_is_a_whole_hold() {
     assert!(lab.record("a").clock.is_some());
 }
 
+/// The join leaves it to its lease. It neither ends the second absence early nor makes it longer.
+#[test]
+fn the_clock_of_an_absence_that_is_over_says_nothing() {
+    let mut lab = lab();
+    lab.die("a");
+    lab.run();
+    let first = lab.record("a").clock.clone().unwrap();
+    lab.join(label("a"));
+    assert_eq!(lab.run(), [], "nobody minds it");
+    assert!(lab.record("a").clock.is_some());
+    lab.die("a");
+    assert_eq!(lab.step().changes[0].action, Action::HoldSeen);
+    // It ends while the second absence is only seen: nothing is over.
+    let mut ended = lab.clone();
+    ended.clock_ends("a");
+    assert_eq!(ended.run(), [(Action::HoldStart, id("a"))]);
+    // Or it is still there: it is put again, on the lease of the second hold.
+    assert_eq!(lab.run(), [(Action::HoldStart, id("a"))]);
+    assert!(lab.record("a").clock.clone().unwrap().mod_revision > first.mod_revision);
+    for mut lab in [lab, ended] {
+        assert_eq!(lab.run(), []);
+        assert_eq!(lab.addresses("a"), "10.0.0.1");
+        lab.clock_ends("a");
+        assert_eq!(lab.run(), [(Action::Release, id("a"))]);
+    }
+}
+
+/// Where there is no time to wait, an earlier clock must not make it wait.
+#[test]
+fn a_hold_without_time_does_not_wait_for_an_earlier_clock() {
+    let mut lab = Lab::new([Pool { hold: Duration::ZERO, ..pool("eu", &["10.0.0.1/32"]) }]);
+    lab.join(label("a"));
+    lab.run();
+    // From when the pool's hold was longer.
+    let clock = |lab: &mut Lab, node: &str| {
+        lab.edit(node, |record, at| {
+            record.clock = Some(Box::new(Stored { value: Ok(()), create_revision: at, mod_revision: at, leased: true }));
+        });
+    };
+    clock(&mut lab, "a");
+    lab.die("a");
+    let changes = lab.run();
+    assert!(changes.contains(&(Action::Release, id("a"))), "{changes:?}");
+    // Nor to be forgotten, where nothing is remembered of one that had nothing.
+    lab.join(label("a"));
+    lab.run();
+    lab.join(label("b"));
+    lab.run();
+    clock(&mut lab, "b");
+    lab.pass.forget_s = 0;
+    lab.die("b");
+    let changes = lab.run();
+    assert!(changes.contains(&(Action::Forget, id("b"))), "{changes:?}");
+}
+
 #[test]
 fn a_late_hold_never_lands_in_the_second_absence() {
     let mut lab = lab();
@@ -287,7 +344,8 @@ fn a_clock_on_no_lease_is_a_finding_and_takes_nothing_away() {
     // What the finding says to do is the end of it; a return is, too.
     let mut returned = lab.clone();
     returned.join(label("a"));
-    assert_eq!((returned.run(), returned.findings("clock-unleased")), (vec![], vec![]));
+    assert_eq!(returned.run(), [(Action::Repair, id("a"))]);
+    assert_eq!((returned.record("a").clock.is_none(), returned.findings("clock-unleased")), (true, vec![]));
     lab.clock_ends("a");
     assert_eq!(lab.run(), [(Action::Release, id("a"))]);
 }

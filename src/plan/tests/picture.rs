@@ -97,6 +97,10 @@ fn harm(lab: &mut Lab, harm: Harm, n: usize) {
             if let Some(record) = record.filter(|record| record.is_live()) {
                 let clock = Stored { value: Ok(()), create_revision: now, mod_revision: now, leased: n.is_multiple_of(2) };
                 record.clock = Some(Box::new(clock));
+                let hold = Hold { state: HoldState::Held, extended: false, seconds: 60, since: String::new() };
+                record.hold = n
+                    .is_multiple_of(3)
+                    .then(|| Box::new(Stored { value: Ok(hold), create_revision: now, mod_revision: now, leased: false }));
             }
         }
         Harm::Hold => {
