@@ -37,7 +37,8 @@ enum Want<'a> {
 }
 
 impl View {
-    /// The differences of all marked groups. Groups without any are no longer marked. Nothing before it is ready.
+    /// The differences of all marked groups. What has none is no longer marked, be it a group or a node of one: while many come,
+    /// each pass looks at those of that pass. Nothing before it is ready.
     pub fn plan(&mut self) -> Vec<GroupChange> {
         if !self.is_ready() {
             return Vec::new();
@@ -45,8 +46,11 @@ impl View {
         self.refuse();
         let changes: Vec<GroupChange> =
             self.marked.iter().filter_map(|(group, marked)| self.group_change(group, marked)).collect();
-        let open: BTreeSet<&GroupKey> = changes.iter().map(|change| &change.group).collect();
-        self.marked.retain(|group, _| open.contains(group));
+        let open = |change: &GroupChange| {
+            let nodes = change.members.iter().map(|(node, _, _)| node.clone()).collect();
+            (change.group.clone(), Marked::Nodes(nodes))
+        };
+        self.marked = changes.iter().map(open).collect();
         changes
     }
 

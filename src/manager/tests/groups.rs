@@ -1,6 +1,10 @@
 //! Members and summaries follow labels, definitions and the brake.
 
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::manager::view::Marked;
+use crate::model::group::GroupKey;
 use crate::model::names::NodeId;
 
 #[test]
@@ -276,6 +280,26 @@ fn what_another_hand_does_to_groups_is_put_right_and_foreign_keys_stay() {
     assert_eq!(world.view.findings().len(), 2);
     world.write(vec![Op::delete("/enlist/manager/groups/UPPER"), Op::delete("/enlist/manager/groups/web/note")]);
     assert_eq!(world.groups(), before);
+}
+
+/// While nodes come one after another a large group is never without differences; a pass must not look at all that came before.
+#[test]
+fn a_node_without_a_difference_is_not_looked_at_again() {
+    let mut world = World::new();
+    world.define("web", &group("web", "role=web", ""));
+    world.run();
+    for (node, ip) in [("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", "10.0.0.3")] {
+        world.ready(node, ip, &[("role", "web")]);
+        let changes = world.view.clone().plan();
+        assert_eq!(changes.len(), 1);
+        assert_eq!(changes[0].members.iter().map(|(node, _, _)| node.as_str()).collect::<Vec<_>>(), [node]);
+        // It writes, and sees what it wrote: then the next one comes.
+        world.pass();
+    }
+    world.ready("d", "10.0.0.4", &[("role", "web")]);
+    world.view.plan();
+    let (web, open) = (GroupKey::plain("web".parse().unwrap()), BTreeSet::from(["d".parse().unwrap()]));
+    assert_eq!(world.view.marked, BTreeMap::from([(web, Marked::Nodes(open))]));
 }
 
 #[test]
