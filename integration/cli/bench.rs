@@ -139,7 +139,7 @@ fn a_short_absence_of_etcd_changes_nothing() {
 fn a_small_storm_comes_back_to_the_same_addresses() {
     let report = small(&["storm", "--nodes", "40", "--ttl", "2"]);
     let round = at(&report, "/rounds/0");
-    positive(&round, &["blind", "rate", "ratio", "brake_on_s", "brake_off_s"]);
+    positive(&round, &["blind_before", "blind_after", "blind", "rate", "ratio", "brake_on_s", "brake_off_s"]);
     let written = &round["written"];
     assert_eq!((&written["labels"], &written["assignments"]), (&0.into(), &0.into()), "{report}");
     assert_eq!(written["statuses"], 40, "everybody came back: {report}");

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use enlist::agent::sim::SimMachine;
 use enlist::allocator::{Listing, View};
+use enlist::model::hold::HoldState;
 use enlist::model::names::{NodeId, Revision};
 use enlist::plan::snapshot::NodeRecord;
 use enlist::store::api::{Event, Key, KeyValue};
@@ -161,7 +162,7 @@ pub(crate) fn unrest(sight: &Sight<'_>) -> Vec<String> {
         // A silent earlier installation may only be cut off: a new one waits until its hold is over, which a brake may lengthen.
         // So does an agent that cannot know its own run again, because its label was deleted.
         let cannot_tell = *reinstalled || record.label.is_none();
-        let waits_for_its_id = cannot_tell && record.status.is_none() && record.clock.is_some();
+        let waits_for_its_id = cannot_tell && record.status.is_none() && record.hold.is_some() && record.clock.is_some();
         if waits_for_its_id {
             continue;
         }
@@ -169,8 +170,12 @@ pub(crate) fn unrest(sight: &Sight<'_>) -> Vec<String> {
             unrest.push(format!("{id} {why}"));
         }
     }
-    let left_alone =
-        snapshot.nodes.iter().filter(|(_, record)| record.is_silent() && (record.hold.is_none() || record.clock.is_none()));
+    // The clock of an absence that is over holds nothing.
+    let runs = |record: &NodeRecord| {
+        let hold = record.hold.as_deref().and_then(|hold| hold.ok());
+        hold.is_some_and(|hold| hold.state != HoldState::Seen) && record.clock.is_some()
+    };
+    let left_alone = snapshot.nodes.iter().filter(|(_, record)| record.is_silent() && !runs(record));
     unrest.extend(left_alone.map(|(id, record)| format!("{id} is silent, and nobody holds or releases what it has: {record:?}")));
     unrest.extend(quiet::unrest(&prefix, &source, &content(sight.destination)));
     unrest

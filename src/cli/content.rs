@@ -142,9 +142,11 @@ impl Content {
         self.kvs.get(key)
     }
 
-    /// The nodes, typed.
+    /// The nodes, typed. One of which only the clock of an absence that is over is left is none.
     pub fn nodes(&self) -> BTreeMap<NodeId, NodeRecord> {
-        self.snapshot().nodes
+        let mut nodes = self.snapshot().nodes;
+        nodes.retain(|_, record| !record.is_bare());
+        nodes
     }
 
     /// What the planner sees of it.

@@ -51,8 +51,9 @@ fn unreadable_of<'a>(
             about("assignment-unreadable", || node_key(node, "assignment"), record.assignment.as_ref()),
             about("hold-unreadable", || node_key(node, "hold"), record.hold.as_deref()),
             record.clock.as_deref().filter(|clock| !clock.leased).map(|_| {
-                let message = "it is on no lease, so its time never ends: the node counts as away and keeps what it has until it comes \
-                               back; nobody but the allocator should put it: delete it";
+                let message = "it is on no lease, so its time never ends: a hold that runs on it keeps what the node has until the node \
+                               comes back; nobody but the allocator should put it: delete it (an allocator that runs does so once the \
+                               node is live)";
                 Finding::about("clock-unleased", node_key(node, "hold/clock"), message)
             }),
         ]

@@ -141,7 +141,7 @@ impl Index {
         let is_live = record.is_live();
         set(&mut self.due, node, is_live && is_due(record));
         let waits = !is_live && waits_for_clock(record);
-        set(&mut self.absent, node, !is_live && !waits && !record.is_empty() && !is_released(record));
+        set(&mut self.absent, node, !is_live && !waits && !record.is_bare() && !is_released(record));
         self.extended.extend(extended_at(record).filter(|_| waits).map(|hold| (hold, node.clone())));
         set(&mut self.stale_holds, node, has_stale_hold(record));
         set(&mut self.faulty, node, is_faulty(record));

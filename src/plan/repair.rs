@@ -181,7 +181,8 @@ impl<'a> Repair<'a> {
                 self.writes.push(Write::Delete(subject));
             }
         }
-        self.notes.push("it is live and had a hold".into());
+        let note = if record.hold.is_some() { "it is live and had a hold" } else { "the clock of its last hold was on no lease" };
+        self.notes.push(note.into());
     }
 
     fn finish(mut self) -> Option<Change> {

@@ -70,14 +70,15 @@ pub struct NodeRecord {
     pub assignment: Option<Stored<Assignment>>,
     /// `nodes/<node>/hold`. Few nodes are away, so it takes no room in the others.
     pub hold: Option<Box<Stored<Hold>>>,
-    /// `nodes/<node>/hold/clock`. Likewise.
+    /// `nodes/<node>/hold/clock`. It means something only beside a hold that is not just `seen`: that of an absence which is over stays
+    /// until its lease ends.
     pub clock: Option<Box<Stored<()>>>,
 }
 
 impl NodeRecord {
     /// Whether nothing is known of the node.
     pub fn is_empty(&self) -> bool {
-        self.label.is_none() && self.status.is_none() && self.assignment.is_none() && self.hold.is_none() && self.clock.is_none()
+        self.is_bare() && self.clock.is_none()
     }
 
     /// Whether its agent is there: a status on a live phase. An unreadable status counts as live: nothing is taken
@@ -89,6 +90,11 @@ impl NodeRecord {
     /// Whether it has claims by its assignment but stopped answering (no status key).
     pub fn is_silent(&self) -> bool {
         self.status.is_none() && self.has_claims()
+    }
+
+    /// Whether nothing is stored of the node, but perhaps the clock of an absence that is over.
+    pub fn is_bare(&self) -> bool {
+        self.label.is_none() && self.status.is_none() && self.assignment.is_none() && self.hold.is_none()
     }
 
     /// Whether its assignment has claims (`leaving` ones too). An unreadable assignment counts as having some.

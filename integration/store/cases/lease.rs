@@ -90,6 +90,11 @@ pub(crate) async fn a_put_moves_its_key_to_its_lease(subject: &Subject, keys: &s
     subject.store.revoke(second).await.unwrap();
     assert_eq!(subject.keys(keys).await, [key("gone"), key("kept"), key("loosed")]);
     assert_eq!(subject.store.keep_alive(first).await.unwrap().beat().await, Ok(60), "the first lease noticed nothing");
+    let (third, _) = subject.store.grant(60).await.unwrap();
+    subject.commit(vec![leased(key("put again"), first)]).await;
+    subject.commit(vec![leased(key("put again"), third)]).await;
     subject.store.revoke(first).await.unwrap();
+    assert_eq!(subject.keys(keys).await, [key("gone"), key("loosed"), key("put again")], "the lease that it left took it along");
+    subject.store.revoke(third).await.unwrap();
     assert_eq!(subject.keys(keys).await, [key("gone"), key("loosed")]);
 }

@@ -96,6 +96,11 @@ impl Place {
         Ok(Site { store: Store::open(self.settings.clone())?, prefix: self.prefix.clone() })
     }
 
+    /// Whether it is in an etcd that was there before.
+    pub fn is_yours(&self) -> bool {
+        self.etcd.is_none()
+    }
+
     /// etcd's version.
     pub fn version(&self) -> &str {
         &self.version

@@ -90,6 +90,8 @@ const WORLD: &[(&str, &str)] = &[
         r#"{"v":1,"identity":"host-a/1","version":"0.1.0","revision":40,"brake":"4 of 20 bound nodes are silent","last_pass":"2 changes in 3 ms","findings":1,"counters":{"passes":7}}"#,
     ),
     ("leaders/relay/3", "host-a/1"),
+    // All that is left of a node that was back, and then deleted by hand: no node.
+    ("nodes/j-bare/hold/clock", r#"{"v":1}"#),
 ];
 
 fn world() -> Content {
