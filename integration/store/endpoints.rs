@@ -6,7 +6,7 @@ use enlist::Store;
 use enlist::model::names::Revision;
 use enlist::store::api::{KeyRange, Op, StoreError, Txn, WatchMessage, WatchRequest};
 use enlist::store::etcd::StoreSettings;
-use enlist::store::lease::{Lease, Noticed};
+use enlist::store::lease::{Lease, Overslept};
 use tokio::time::Instant;
 
 use super::subject::{LIMIT, next, show};
@@ -156,7 +156,7 @@ async fn a_paused_member_of_three_costs_one_call() {
 async fn a_short_lease_outlives_the_member_that_its_beats_went_to() {
     let members = Etcd::start_cluster(EtcdVersion::V3_5);
     let keeper = Store::connect(all(&members)).await.unwrap();
-    let lease = Lease::grant(&keeper, Duration::from_secs(6), Noticed::ByBeat, fastrand::Rng::with_seed(1)).await.unwrap();
+    let lease = Lease::grant(&keeper, Duration::from_secs(6), Overslept::Asked, fastrand::Rng::with_seed(1)).await.unwrap();
     let member = keeper.member().await.unwrap().header.member_id;
     let mut served = None;
     for other in &members {

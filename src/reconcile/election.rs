@@ -15,7 +15,7 @@ use crate::store::backoff::Backoff;
 use crate::store::committer::Fence;
 use crate::store::feed::{Feed, FeedSettings, Scope, Update};
 use crate::store::keys::Role;
-use crate::store::lease::{Lease, Noticed};
+use crate::store::lease::{Lease, Overslept};
 
 /// This instance leads, until the lease is lost or somebody deletes its key.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ pub async fn campaign(site: &Site, role: Role, ttl: Duration, context: &Context)
 /// One candidacy: from the lease to leading, or to losing the key or being told to stop (`None`). A candidate that stops
 /// takes its key with it: left behind, it would lead for a TTL without anybody there.
 async fn candidacy(site: &Site, role: Role, ttl: Duration, context: &Context) -> Result<Option<Leadership>, StoreError> {
-    let lease = Lease::grant(&site.store, ttl, Noticed::ByBeat, context.rng("leader-lease")).await?;
+    let lease = Lease::grant(&site.store, ttl, Overslept::Asked, context.rng("leader-lease")).await?;
     let key = site.prefix.key(format_args!("leaders/{role}/{:016x}", lease.id().0));
     let created = stand(&site.store, &key, lease.id(), &context.identity).await?;
     let mut candidates = Candidates::open(site, role, context);

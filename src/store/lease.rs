@@ -1,7 +1,8 @@
 //! A lease that is kept alive, and what is known of its health.
 //!
-//! It never decides that a lease is lost: only the store can. An etcd that is away for longer than a TTL may well bring the
-//! lease back (an election refreshes all of them); until it answers the lease is just not known to be good.
+//! It never decides that a lease is lost because the store is silent: an etcd that is away for longer than a TTL may well bring
+//! the lease back (an election refreshes all of them), and until it answers the lease is just not known to be good. Only where the
+//! process itself stood still until the lease was past its end, and its holder asked for that, it is given up without a question.
 
 use std::sync::Mutex;
 use std::sync::{Arc, PoisonError};
@@ -15,19 +16,15 @@ use tracing::{debug, warn};
 use crate::store::api::{LeaseId, Store, StoreError};
 use crate::store::backoff::Backoff;
 
-/// A beat that its process overslept by so much that the lease is past its end waits so long for a watch to tell, and up to as long
-/// again: within that one process was told of ten thousand keys that went with theirs.
-const LATE_PAUSE: Duration = Duration::from_secs(1);
-
-/// How the end of a lease is noticed.
+/// What becomes of a lease when its process stood still until the lease was past its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Noticed {
-    /// A beat is told.
-    ByBeat,
-    /// Whoever holds it watches a key that is on it, and lets go of the lease when that goes. A process that was stopped for longer
-    /// than the TTL learns it from there, and need not ask for each of its leases: that would be thousands of requests at the worst
-    /// moment. It asks a little later, should the watch say nothing.
-    ByWatch,
+pub enum Overslept {
+    /// The store is asked for it, and may have it still.
+    Asked,
+    /// It is given up at once. For whoever takes a new lease then, with a write that compares what became of what was on this one:
+    /// of thousands in one process each would otherwise send a beat at the worst moment, to hear what they can know. A lease that the
+    /// store has still (it stood still as well) runs out by itself.
+    GivenUp,
 }
 
 /// A lease with a task that beats for it. Dropping it stops the beating (the lease then runs out by itself).
@@ -36,7 +33,7 @@ pub struct Lease {
     id: LeaseId,
     ttl: Duration,
     last_beat: Arc<Mutex<Instant>>,
-    gone: watch::Receiver<bool>,
+    lost: watch::Receiver<bool>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -45,11 +42,11 @@ impl Lease {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn grant(store: &Store, ttl: Duration, noticed: Noticed, mut rng: fastrand::Rng) -> Result<Lease, StoreError> {
+    pub async fn grant(store: &Store, ttl: Duration, overslept: Overslept, rng: fastrand::Rng) -> Result<Lease, StoreError> {
         let sent = Instant::now();
         let (id, granted_s) = store.grant(ttl.as_secs().max(1)).await?;
         let last_beat = Arc::new(Mutex::new(sent));
-        let (gone_sender, gone) = watch::channel(false);
+        let (tell, lost) = watch::channel(false);
         // The server raises TTLs that are too small for its election time-out; what it said is what counts.
         let ttl = Duration::from_secs(granted_s.max(1));
         let beater = Beater {
@@ -57,11 +54,11 @@ impl Lease {
             id,
             ttl,
             last_beat: last_beat.clone(),
-            late_pause: (noticed == Noticed::ByWatch).then(|| LATE_PAUSE.mul_f64(1.0 + rng.f64()).min(ttl / 3)),
-            gone: gone_sender,
+            overslept,
+            lost: tell,
             backoff: Backoff::new(rng, Duration::from_millis(100), (ttl / 3).min(Duration::from_secs(2))),
         };
-        Ok(Lease { id, ttl, last_beat, gone, _task: AbortOnDropHandle::new(tokio::spawn(beater.run())) })
+        Ok(Lease { id, ttl, last_beat, lost, _task: AbortOnDropHandle::new(tokio::spawn(beater.run())) })
     }
 
     /// Its id.
@@ -74,10 +71,10 @@ impl Lease {
         self.ttl
     }
 
-    /// Whether it is known to be alive: the last answered beat (or the grant) was *sent* less than a TTL ago, and the store
-    /// has not said that it is gone.
+    /// Whether it is known to be alive: the last answered beat (or the grant) was *sent* less than a TTL ago, and it is
+    /// not lost.
     pub fn is_good(&self) -> bool {
-        !*self.gone.borrow() && self.last_beat().elapsed() < self.ttl
+        !*self.lost.borrow() && self.last_beat().elapsed() < self.ttl
     }
 
     /// When the last answered beat (or the grant) was sent.
@@ -85,10 +82,10 @@ impl Lease {
         *self.last_beat.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends when the store said that the lease is gone. Cancel-safe.
+    /// Ends when the store said that the lease is gone, or when it is given up ([`Overslept::GivenUp`]). Cancel-safe.
     pub async fn lost(&self) {
-        let mut gone = self.gone.clone();
-        if gone.wait_for(|gone| *gone).await.is_err() {
+        let mut lost = self.lost.clone();
+        if lost.wait_for(|lost| *lost).await.is_err() {
             // The beating task ended without a word: it cannot, except when the runtime shuts down.
             std::future::pending::<()>().await;
         }
@@ -110,39 +107,43 @@ struct Beater {
     id: LeaseId,
     ttl: Duration,
     last_beat: Arc<Mutex<Instant>>,
-    /// How long a beat that was overslept waits; `None` = it does not.
-    late_pause: Option<Duration>,
-    gone: watch::Sender<bool>,
+    overslept: Overslept,
+    lost: watch::Sender<bool>,
     backoff: Backoff,
 }
 
+/// There is no lease to beat for any more.
+struct Lost;
+
 impl Beater {
     async fn run(mut self) {
-        self.sleep_until(Instant::now() + self.ttl / 3).await;
+        let Lost = self.beat().await;
+        let _ = self.lost.send(true);
+    }
+
+    async fn beat(&mut self) -> Lost {
+        if let Err(lost) = self.sleep_until(Instant::now() + self.ttl / 3).await {
+            return lost;
+        }
         loop {
-            match self.beat_while_it_works().await {
-                Ok(()) => {
-                    let _ = self.gone.send(true);
-                    return;
-                }
-                Err(error) => {
-                    // While the lease may still be saved no refusal slows it down.
-                    let delay = if self.is_doomed() { self.backoff.delay_after(&error) } else { self.backoff.next_delay() };
-                    if self.backoff.is_news() && self.backoff.failures() > 1 {
-                        warn!(%error, "a lease's keep-alive is not answered, trying again");
-                    } else {
-                        debug!(%error, "a lease's keep-alive is not answered, trying again");
-                    }
-                    tokio::time::sleep(delay).await;
-                }
+            let error = match self.beat_while_it_works().await {
+                Ok(lost) => return lost,
+                Err(error) => error,
+            };
+            // While the lease may still be saved no refusal slows it down.
+            let delay = if self.is_doomed() { self.backoff.delay_after(&error) } else { self.backoff.next_delay() };
+            if self.backoff.is_news() && self.backoff.failures() > 1 {
+                warn!(%error, "a lease's keep-alive is not answered, trying again");
+            } else {
+                debug!(%error, "a lease's keep-alive is not answered, trying again");
             }
+            tokio::time::sleep(delay).await;
         }
     }
 
-    /// `Ok` = the lease is gone.
-    async fn beat_while_it_works(&mut self) -> Result<(), StoreError> {
+    async fn beat_while_it_works(&mut self) -> Result<Lost, StoreError> {
         let mut stream = match self.store.keep_alive(self.id).await {
-            Err(StoreError::NoLease) => return Ok(()),
+            Err(StoreError::NoLease) => return Ok(Lost),
             other => other?,
         };
         loop {
@@ -150,30 +151,30 @@ impl Beater {
             let limit = (self.ttl / 3).max(Duration::from_millis(500));
             let answer = tokio::time::timeout(limit, stream.beat()).await;
             match answer {
-                Ok(Ok(remaining)) if remaining <= 0 => return Ok(()),
+                Ok(Ok(remaining)) if remaining <= 0 => return Ok(Lost),
                 Ok(Ok(_)) => {
                     *self.last_beat.lock().unwrap_or_else(PoisonError::into_inner) = sent;
                     self.backoff.reset();
                 }
-                Ok(Err(StoreError::NoLease)) => return Ok(()),
+                Ok(Err(StoreError::NoLease)) => return Ok(Lost),
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {
                     let milliseconds = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
                     return Err(StoreError::Timeout { milliseconds });
                 }
             }
-            self.sleep_until(sent + self.ttl / 3).await;
+            if let Err(lost) = self.sleep_until(sent + self.ttl / 3).await {
+                return Ok(lost);
+            }
         }
     }
 
     /// Sleeps until the next beat is due, a third of the TTL after the one before.
-    async fn sleep_until(&self, due: Instant) {
+    async fn sleep_until(&self, due: Instant) -> Result<(), Lost> {
         tokio::time::sleep_until(due).await;
         // By the other two thirds it overslept: the process stood still, and its lease is past its end.
-        let overslept = due.elapsed() > self.ttl * 2 / 3;
-        if let Some(pause) = self.late_pause.filter(|_| overslept) {
-            tokio::time::sleep(pause).await;
-        }
+        let is_past = due.elapsed() > self.ttl * 2 / 3;
+        if is_past && self.overslept == Overslept::GivenUp { Err(Lost) } else { Ok(()) }
     }
 
     /// Whether the lease is gone by now, as far as this process can know without the store.
@@ -237,39 +238,40 @@ mod tests {
     }
 
     /// A lease that has been kept for half a minute, and the number of its beats.
-    async fn kept(noticed: Noticed) -> (Lease, Arc<AtomicUsize>) {
+    async fn kept(overslept: Overslept) -> (Lease, Arc<AtomicUsize>) {
         let (store, beats) = counting();
-        let lease = Lease::grant(&store, TTL, noticed, fastrand::Rng::with_seed(1)).await.unwrap();
+        let lease = Lease::grant(&store, TTL, overslept, fastrand::Rng::with_seed(1)).await.unwrap();
         sleep(Duration::from_secs(31)).await;
         assert_eq!(beats.swap(0, Relaxed), 6, "one in five seconds");
         assert!(lease.is_good());
         (lease, beats)
     }
 
+    /// It is lost within a moment. Answers how many beats that took.
+    async fn beats_until_lost(lease: &Lease, beats: &AtomicUsize) -> usize {
+        tokio::time::timeout(Duration::from_millis(10), lease.lost()).await.unwrap();
+        assert!(!lease.is_good());
+        beats.load(Relaxed)
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_process_that_stood_still_lets_the_watch_tell_first() {
-        let (lease, beats) = kept(Noticed::ByWatch).await;
+    async fn a_process_that_stood_still_gives_its_lease_up() {
+        let (lease, beats) = kept(Overslept::GivenUp).await;
         // All at once, as for a process that is stopped and goes on: eleven seconds after the beat was due, sixteen after the last one.
         advance(Duration::from_secs(15)).await;
-        sleep(LATE_PAUSE - Duration::from_millis(10)).await;
-        assert!(!lease.is_good());
-        assert_eq!(beats.load(Relaxed), 0, "the watch has its time to tell");
-        // If it says nothing a beat finds it out.
-        tokio::time::timeout(LATE_PAUSE * 2, lease.lost()).await.unwrap();
-        assert_eq!(beats.load(Relaxed), 1);
+        assert_eq!(beats_until_lost(&lease, &beats).await, 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_without_a_watch_is_asked_for_at_once() {
-        let (lease, beats) = kept(Noticed::ByBeat).await;
+    async fn a_lease_that_nothing_else_tells_of_is_asked_for_at_once() {
+        let (lease, beats) = kept(Overslept::Asked).await;
         advance(Duration::from_secs(60)).await;
-        tokio::time::timeout(Duration::from_millis(10), lease.lost()).await.unwrap();
-        assert_eq!(beats.load(Relaxed), 1);
+        assert_eq!(beats_until_lost(&lease, &beats).await, 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_beat_that_is_only_late_does_not_wait() {
-        let (lease, beats) = kept(Noticed::ByWatch).await;
+    async fn a_beat_that_is_only_late_is_sent() {
+        let (lease, beats) = kept(Overslept::GivenUp).await;
         // Nine seconds after it was due: the lease has one left.
         advance(Duration::from_secs(13)).await;
         sleep(Duration::from_millis(10)).await;
@@ -278,14 +280,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_first_beat_that_was_overslept_waits_as_well() {
+    async fn a_first_beat_may_be_overslept_as_well() {
         let (store, beats) = counting();
-        let lease = Lease::grant(&store, TTL, Noticed::ByWatch, fastrand::Rng::with_seed(1)).await.unwrap();
+        let lease = Lease::grant(&store, TTL, Overslept::GivenUp, fastrand::Rng::with_seed(1)).await.unwrap();
         // Its task begins.
         sleep(Duration::from_millis(1)).await;
         advance(Duration::from_secs(60)).await;
-        sleep(LATE_PAUSE - Duration::from_millis(10)).await;
-        assert_eq!(beats.load(Relaxed), 0);
-        tokio::time::timeout(LATE_PAUSE * 2, lease.lost()).await.unwrap();
+        assert_eq!(beats_until_lost(&lease, &beats).await, 0);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -308,7 +307,7 @@ impl Actor {
         self.retry_at = None;
         self.tried = None;
         self.good_read = None;
-        Arc::make_mut(&mut self.label).holding = None;
+        self.set_holding(None);
     }
 }
 

@@ -14,8 +14,10 @@ use crate::agent::decide::observe::{Do, Known, Next, Proof, answer, observe};
 use crate::agent::decide::subtree::Subtree;
 use crate::agent::decide::word::{Word, nothing_since};
 use crate::agent::exit::Ending;
+use crate::model::label::Label;
 use crate::model::status::{Phase, Status};
 use crate::store::api::StoreError;
+use crate::store::wire::Encoded;
 
 impl Actor {
     /// A request brought this back.
@@ -123,7 +125,7 @@ impl Actor {
             Outcome::Over(generation) => {
                 warn!(%generation, "the store stepped back behind what this node gave up: what it gives is not used before it is given anew");
                 (self.applied, self.given) = (None, None);
-                Arc::make_mut(&mut self.label).holding = Some(Box::new(nothing_since(generation)));
+                self.set_holding(Some(Box::new(nothing_since(generation))));
                 Duration::ZERO
             }
             Outcome::Superseded => return self.superseded(),
@@ -153,15 +155,15 @@ impl Actor {
         if holder.live { pause.min(limit.saturating_sub(waited)) } else { pause }
     }
 
-    fn is_in(&mut self, revision: crate::model::names::Revision, label: crate::model::label::Label, status: Status) {
+    fn is_in(&mut self, revision: crate::model::names::Revision, label: Arc<Encoded<Label>>, status: Status) {
         let Some(lease) = self.spare_lease.take() else { return };
         self.word = Some(Word::of(&self.me, &status, revision));
         self.joined = Some(Joined { lease, written: status, status_revision: revision, floor: revision, stale_since: None });
         if self.label.variables == label.variables {
-            self.label = Arc::new(label);
+            self.label = label;
         } else {
             // Race: other variables were said while the join was under way. The next look writes that label.
-            Arc::make_mut(&mut self.label).holding = label.holding;
+            self.set_holding(label.holding.clone());
         }
         self.ever_joined = true;
         self.since = self.since.max(revision);

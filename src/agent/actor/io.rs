@@ -20,8 +20,8 @@ use crate::reconcile::Site;
 use crate::store::api::{Header, KeyRange, LeaseId, Op, OpResult, RangeRequest, RangeResponse, StoreError, Txn};
 use crate::store::feed::Ahead;
 use crate::store::keys::NodePart;
-use crate::store::lease::{Lease, Noticed};
-use crate::store::wire::Stored;
+use crate::store::lease::{Lease, Overslept};
+use crate::store::wire::{Encoded, Stored};
 
 /// A node has five keys of ours. Where so many stand, others put theirs there: they are read in pages.
 const FOUND_MAX: i64 = 100;
@@ -53,7 +53,7 @@ pub(super) struct Trial {
     pub site: Site,
     pub host: Arc<dyn Host>,
     pub me: Arc<Me>,
-    pub label: Arc<Label>,
+    pub label: Arc<Encoded<Label>>,
     pub status: Status,
     pub lease: Option<Arc<Lease>>,
     pub lease_ttl: Duration,
@@ -103,7 +103,7 @@ pub(super) enum Outcome {
 
 /// How it joined.
 pub(super) struct Entered {
-    pub label: Label,
+    pub label: Arc<Encoded<Label>>,
     pub status: Status,
     pub row: Row,
     /// The answer's.
@@ -118,7 +118,7 @@ pub(super) async fn attempt(trial: Box<Trial>) -> Attempt {
     let (granted, ahead) = futures::join!(
         async {
             if lease.is_none() {
-                Some(Lease::grant(&trial.site.store, trial.lease_ttl, Noticed::ByWatch, trial.rng.clone()).await)
+                Some(Lease::grant(&trial.site.store, trial.lease_ttl, Overslept::GivenUp, trial.rng.clone()).await)
             } else {
                 None
             }
@@ -180,7 +180,7 @@ async fn enter(trial: &Trial, how: Seen<'_>, lease: LeaseId) -> Result<Outcome, 
             // For how long nobody used it is not known: it may be another's, who need not have told the store yet.
             Do::Hold if trial.first && applied.withdraws() => return Ok(Outcome::Over(applied.assignment.generation)),
             Do::Hold => {
-                label.holding = applied.holding();
+                label = Arc::new(Encoded::new(Label { holding: applied.holding(), ..Label::clone(&label) }));
                 // The generation that is in use means nothing to this store, or something else.
                 status.phase = Phase::Joining;
                 status.generation = Revision::NONE;

@@ -16,6 +16,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ use crate::agent::decide::word::Word;
 use crate::agent::exit::{AgentExit, Ending};
 use crate::agent::host::{Child, Face, Host, LeaveRequest};
 use crate::agent::settings::AgentSettings;
-use crate::model::label::Label;
+use crate::model::label::{Holding, Label};
 use crate::model::names::Revision;
 use crate::model::status::Phase;
 use crate::model::variables::Variables;
@@ -44,6 +45,7 @@ use crate::reconcile::{Context, Site};
 use crate::store::api::{LeaseId, RangeResponse};
 use crate::store::backoff::Nag;
 use crate::store::feed::{Ahead, Feed, FeedSettings, Scope, Update};
+use crate::store::wire::Encoded;
 
 /// The sub-tree is read again this often (spread out): what old servers' watches lose is found.
 const VERIFY: Duration = Duration::from_secs(300);
@@ -122,7 +124,7 @@ struct Actor {
     host: Arc<dyn Host>,
     me: Arc<Me>,
     /// As it should stand in the store.
-    label: Arc<Label>,
+    label: Arc<Encoded<Label>>,
     ties: Ties,
     face: watch::Sender<Face>,
 
@@ -238,7 +240,7 @@ impl Actor {
             context,
             host,
             me,
-            label: Arc::new(label),
+            label: Arc::new(Encoded::new(label)),
             ties,
             face,
             feed: None,
@@ -312,20 +314,21 @@ impl Actor {
     }
 
     async fn run(mut self: Box<Self>) -> AgentExit {
-        let shutdown = self.context.shutdown.clone();
+        let (shutdown, host) = (self.context.shutdown.clone(), self.host.clone());
+        // Made once: each ends the loop.
+        let (mut shutdown, mut leave) = (pin!(shutdown.cancelled()), host.leave_requested());
         loop {
             self.step();
             self.publish();
             if let Some((ending, asked)) = self.ending.take() {
                 return Box::pin(self.finish(ending, asked)).await;
             }
-            let host = self.host.clone();
             let wake = self.wake();
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => self.end(Ending::Stopped),
+                () = &mut shutdown => self.end(Ending::Stopped),
                 Some(order) = self.ties.orders.recv() => self.obey_order(order),
-                request = host.leave_requested() => self.ending = Some((Ending::Left, Some(request))),
+                request = &mut leave => self.ending = Some((Ending::Left, Some(request))),
                 code = child_ended(self.child.as_ref()) => self.child_ended(code),
                 done = outcome(&mut self.work) => self.work_done(done),
                 done = outcome(&mut self.io) => self.io_done(done),
@@ -352,12 +355,19 @@ impl Actor {
                 let result = made.map_err(|ending| ending.alone().error().unwrap_or_default()).map(|made| {
                     // The next look at the sub-tree finds that another label stands there, and writes this one.
                     if made.variables != self.label.variables {
-                        self.label = Arc::new(Label { holding: self.label.holding.clone(), ..made });
+                        self.label = Arc::new(Encoded::new(Label { holding: self.label.holding.clone(), ..made }));
                     }
                 });
                 // Whoever asked may have gone.
                 let _ = reply.send(result);
             }
+        }
+    }
+
+    /// What the label says this node holds.
+    fn set_holding(&mut self, holding: Option<Box<Holding>>) {
+        if self.label.holding != holding {
+            self.label = Arc::new(Encoded::new(Label { holding, ..Label::clone(&self.label) }));
         }
     }
 

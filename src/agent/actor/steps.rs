@@ -1,6 +1,5 @@
 //! One look at what is, and what it makes the agent begin. Nothing here waits.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -217,7 +216,8 @@ impl Actor {
             Do::Hold => {
                 let Some(applied) = &self.applied else { return };
                 warn!(generation = %applied.assignment.generation, "the store forgot what this node uses: telling it");
-                Arc::make_mut(&mut self.label).holding = applied.holding();
+                let holding = applied.holding();
+                self.set_holding(holding);
                 self.wish_while_held();
                 self.write_label();
             }
@@ -241,7 +241,7 @@ impl Actor {
     /// The store's answer to what was held is acknowledged: the label need not say it any more.
     pub(super) fn forget_holding(&mut self) {
         if self.label.holding.is_some() && self.joined.as_ref().is_some_and(|joined| self.is_written(joined)) {
-            Arc::make_mut(&mut self.label).holding = None;
+            self.set_holding(None);
             self.write_label();
         }
     }
@@ -263,8 +263,15 @@ impl Actor {
         }
     }
 
+    /// Whether that is what was written: after every step, so nothing is made for it.
     pub(super) fn is_written(&self, joined: &Joined) -> bool {
-        joined.written == self.status()
+        let Status { instance, boot, run, phase, generation, message, refused } = &joined.written;
+        (instance, boot, run) == (&self.me.instance, &self.me.boot, &self.me.run)
+            && (*phase, *generation, message) == (self.wish.phase, self.wish.generation, &self.wish.message)
+            && refused
+                .iter()
+                .map(|refused| (refused.ip, refused.port))
+                .eq(self.refused.iter().map(|socket| (socket.ip(), socket.port())))
     }
 
     /// Writes the status if it should say something else, while the lease is known to be good.

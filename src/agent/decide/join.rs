@@ -2,6 +2,8 @@
 //!
 //! Every write compares what it was decided on, so that a late or repeated one changes nothing.
 
+use std::sync::Arc;
+
 use crate::agent::decide::applied::{Applied, same_place};
 use crate::agent::decide::identity::Me;
 use crate::agent::decide::subtree::{Entry, Subtree, modified};
@@ -10,7 +12,7 @@ use crate::model::names::Revision;
 use crate::model::status::Status;
 use crate::store::api::{Compare, Header, Key, KeyValue, LeaseId, Op, RangeResponse, Txn};
 use crate::store::keys::{NodePart, Prefix};
-use crate::store::wire::Stored;
+use crate::store::wire::{Encoded, Stored};
 
 /// What stands there, and how that is known.
 #[derive(Debug, Clone, Copy)]
@@ -35,14 +37,13 @@ impl<'a> Seen<'a> {
 ///
 /// A label that would be equal is compared, not written again: ten thousand nodes that come back after a pause of the
 /// store make no new label.
-pub fn txn(prefix: &Prefix, seen: Seen<'_>, label: &Label, status: &Status, lease: LeaseId) -> Txn {
+pub fn txn(prefix: &Prefix, seen: Seen<'_>, label: &Encoded<Label>, status: &Status, lease: LeaseId) -> Txn {
     let by_watch = matches!(seen, Seen::ByWatch(_));
     let seen = seen.subtree();
     let key = |part| prefix.node(&label.id, part);
     let mut then = Vec::with_capacity(3);
-    let bytes = label.encode();
-    if seen.label.as_ref().is_none_or(|stored| stored.bytes != bytes) {
-        then.push(Op::put(key(NodePart::Label), bytes));
+    if seen.label.as_ref().is_none_or(|stored| stored.bytes != label.bytes()) {
+        then.push(Op::put(key(NodePart::Label), label.bytes().clone()));
     }
     then.push(Op::Put { key: key(NodePart::Status), value: status.encode(), lease });
     then.push(Op::delete(key(NodePart::Hold)));
@@ -77,7 +78,7 @@ fn compare<T>(key: Key, entry: Option<&Entry<T>>, by_watch: bool) -> Compare {
 }
 
 /// The sub-tree just after a join that found nothing: what it wrote, and nothing else.
-pub fn listing(prefix: &Prefix, label: &Label, status: &Status, lease: LeaseId, header: Header) -> RangeResponse {
+pub fn listing(prefix: &Prefix, label: &Encoded<Label>, status: &Status, lease: LeaseId, header: Header) -> RangeResponse {
     let made = |part, value, lease| KeyValue {
         key: prefix.node(&label.id, part),
         value,
@@ -86,7 +87,7 @@ pub fn listing(prefix: &Prefix, label: &Label, status: &Status, lease: LeaseId, 
         version: 1,
         lease,
     };
-    let kvs = vec![made(NodePart::Label, label.encode(), LeaseId::NONE), made(NodePart::Status, status.encode(), lease)];
+    let kvs = vec![made(NodePart::Label, label.bytes().clone(), LeaseId::NONE), made(NodePart::Status, status.encode(), lease)];
     RangeResponse { header, count: 2, more: false, kvs }
 }
 
@@ -115,14 +116,14 @@ pub fn last_word_txn(prefix: &Prefix, me: &Me, label: Revision, status: &Status)
 }
 
 /// The label again, or another one, by the owner of the status.
-pub fn label_txn(prefix: &Prefix, label: &Label, label_seen: Revision, status_seen: Revision) -> Txn {
+pub fn label_txn(prefix: &Prefix, label: &Encoded<Label>, label_seen: Revision, status_seen: Revision) -> Txn {
     let key = prefix.node(&label.id, NodePart::Label);
     Txn {
         compares: vec![
             Compare::Modified(key.clone(), label_seen),
             Compare::Modified(prefix.node(&label.id, NodePart::Status), status_seen),
         ],
-        then: vec![Op::put(key, label.encode())],
+        then: vec![Op::put(key, label.bytes().clone())],
         otherwise: Vec::new(),
     }
 }
@@ -131,20 +132,20 @@ pub fn label_txn(prefix: &Prefix, label: &Label, label_seen: Revision, status_se
 ///
 /// `since` stays while the label says the same. `holding` stays while the present answer is one to it: an agent that restarts
 /// between its answer and the next label must find the answer valid without any allocator.
-pub fn label_for(wished: &Label, seen: &Subtree, applied: Option<&Applied>) -> Label {
+pub fn label_for(wished: &Arc<Encoded<Label>>, seen: &Subtree, applied: Option<&Applied>) -> Arc<Encoded<Label>> {
     let mut label = wished.clone();
     // Most that come back find what they wrote.
-    if let Some(stored) = seen.label.as_deref().and_then(Entry::ok).filter(|stored| **stored != label) {
+    if let Some(stored) = seen.label.as_deref().and_then(Entry::ok).filter(|stored| **stored != **label) {
         let same = Label {
             boot: stored.boot.clone(),
             run: stored.run.clone(),
             temporary: stored.temporary,
             since: stored.since.clone(),
             holding: stored.holding.clone(),
-            ..label.clone()
+            ..Label::clone(&label)
         };
         if same == *stored {
-            label.since.clone_from(&stored.since);
+            label = Arc::new(Encoded::new(Label { since: stored.since.clone(), ..Label::clone(&label) }));
         }
     }
     let assignment = seen.assignment.as_deref().and_then(Entry::ok);
@@ -154,9 +155,9 @@ pub fn label_for(wished: &Label, seen: &Subtree, applied: Option<&Applied>) -> L
         && same_place(bound, before)
         && !assignment.asked.answers(&label)
     {
-        let held = Label { holding: applied.answered.clone(), ..label.clone() };
+        let held = Label { holding: applied.answered.clone(), ..Label::clone(&label) };
         if assignment.asked.answers(&held) {
-            return held;
+            return Arc::new(Encoded::new(held));
         }
     }
     label
@@ -172,6 +173,10 @@ mod tests {
     use crate::model::pool::Sharing;
     use crate::model::status::Phase;
 
+    fn made(label: &Label) -> Arc<Encoded<Label>> {
+        Arc::new(Encoded::new(label.clone()))
+    }
+
     fn keys(txn: &Txn) -> Vec<String> {
         txn.then
             .iter()
@@ -186,7 +191,7 @@ mod tests {
     #[test]
     fn a_first_join_compares_three_absences_and_writes_label_and_status() {
         let status = status("mine", "run-1", Phase::Joining);
-        let txn = txn(&Prefix::default(), Seen::ByRead(&Subtree::default()), &label(), &status, LEASE);
+        let txn = txn(&Prefix::default(), Seen::ByRead(&Subtree::default()), &made(&label()), &status, LEASE);
         let absent = |part: &str| Compare::Modified(Key::from(format!("/enlist/nodes/edge-7/{part}")), Revision::NONE);
         assert_eq!(txn.compares, [absent("label"), absent("status"), absent("assignment")]);
         assert_eq!(keys(&txn), ["put nodes/edge-7/label 0", "put nodes/edge-7/status 77", "delete nodes/edge-7/hold"]);
@@ -195,7 +200,7 @@ mod tests {
     #[test]
     fn an_equal_label_is_compared_and_not_written_again() {
         let seen = joined(Some(bound(8, "10.0.0.1", &[])));
-        let txn = txn(&Prefix::default(), Seen::ByRead(&seen), &label(), &status("mine", "run-1", Phase::Joining), LEASE);
+        let txn = txn(&Prefix::default(), Seen::ByRead(&seen), &made(&label()), &status("mine", "run-1", Phase::Joining), LEASE);
         let is = |part: &str, at| Compare::Modified(Key::from(format!("/enlist/nodes/edge-7/{part}")), Revision(at));
         assert_eq!(txn.compares, [is("label", 11), is("status", 11), is("assignment", 8)]);
         assert_eq!(keys(&txn)[0], "put nodes/edge-7/status 77");
@@ -206,7 +211,7 @@ mod tests {
         let mut seen = joined(Some(bound(8, "10.0.0.1", &[])));
         seen.status = None;
         let status = status("mine", "run-1", Phase::Registered);
-        let txn = txn(&Prefix::default(), Seen::ByWatch(&seen), &label(), &status, LEASE);
+        let txn = txn(&Prefix::default(), Seen::ByWatch(&seen), &made(&label()), &status, LEASE);
         let key = |part: &str| Key::from(format!("/enlist/nodes/edge-7/{part}"));
         let (label, assignment) = (seen.label.unwrap(), seen.assignment.unwrap());
         let wanted = [
@@ -220,7 +225,7 @@ mod tests {
     #[test]
     fn a_status_that_a_watch_showed_is_compared_by_revision_and_value() {
         let seen = joined(Some(bound(8, "10.0.0.1", &[])));
-        let txn = txn(&Prefix::default(), Seen::ByWatch(&seen), &label(), &status("mine", "run-1", Phase::Joining), LEASE);
+        let txn = txn(&Prefix::default(), Seen::ByWatch(&seen), &made(&label()), &status("mine", "run-1", Phase::Joining), LEASE);
         let key = Key::from("/enlist/nodes/edge-7/status");
         let bytes = seen.status.unwrap().bytes.clone();
         for wanted in [Compare::Modified(key.clone(), Revision(11)), Compare::Value(key, bytes)] {
@@ -232,9 +237,9 @@ mod tests {
     fn since_stays_while_the_label_says_the_same() {
         let seen = joined(None);
         let mut wished = Label { since: "2027-01-01T00:00:00Z".into(), run: "run-2".parse().unwrap(), ..label() };
-        assert_eq!(label_for(&wished, &seen, None).since, label().since);
+        assert_eq!(label_for(&made(&wished), &seen, None).since, label().since);
         wished.description = "another".into();
-        assert_eq!(label_for(&wished, &seen, None).since, "2027-01-01T00:00:00Z");
+        assert_eq!(label_for(&made(&wished), &seen, None).since, "2027-01-01T00:00:00Z");
     }
 
     #[test]
@@ -246,9 +251,9 @@ mod tests {
         answer.asked = Asked::of(&held, Sharing::Exclusive);
         let mut before = applied(answer.clone());
         before.answered = Some(Box::new(holding));
-        assert_eq!(label_for(&label(), &joined(Some(answer.clone())), Some(&before)).holding, before.answered);
+        assert_eq!(label_for(&made(&label()), &joined(Some(answer.clone())), Some(&before)).holding, before.answered);
         // An answer to the label without it needs no holding.
         answer.asked = Asked::of(&label(), Sharing::Exclusive);
-        assert_eq!(label_for(&label(), &joined(Some(answer)), Some(&before)).holding, None);
+        assert_eq!(label_for(&made(&label()), &joined(Some(answer)), Some(&before)).holding, None);
     }
 }

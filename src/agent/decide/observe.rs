@@ -9,7 +9,7 @@ use crate::model::assignment::{Answer, Assignment};
 use crate::model::label::Label;
 use crate::model::names::{InstanceId, NodeId, Revision};
 use crate::store::api::LeaseId;
-use crate::store::wire::Stored;
+use crate::store::wire::Encoded;
 
 /// What is known beside the sub-tree.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +19,7 @@ pub struct Known<'a> {
     /// The lease that its status is on.
     pub lease: LeaseId,
     /// The label as it should stand.
-    pub label: &'a Label,
+    pub label: &'a Encoded<Label>,
     /// The revision of this run's last write: an older view says nothing.
     pub floor: Revision,
     /// The revision of this run's last write, also if the store stepped back behind it.
@@ -107,8 +107,7 @@ pub fn observe(view: &Subtree, known: &Known<'_>) -> Next {
         }
         Some(_) => return Next::Rejoin("the status cannot be read"),
     }
-    let bytes = known.label.encode();
-    if view.label.as_ref().is_none_or(|label| label.bytes != bytes) {
+    if view.label.as_ref().is_none_or(|label| label.bytes != known.label.bytes()) {
         return Next::WriteLabel;
     }
     Next::Answer(answer(view, &known.me.id, &known.me.instance, known.label, known.applied, known.proof))
@@ -189,7 +188,7 @@ mod tests {
     use crate::plan::snapshot::Unreadable;
 
     fn next(view: &Subtree, label: &Label, applied: Option<&Applied>, proof: Proof) -> Next {
-        let me = me();
+        let (me, label) = (me(), &Encoded::new(label.clone()));
         observe(view, &Known { me: &me, lease: LEASE, label, floor: Revision(11), since: Revision(11), applied, proof })
     }
 

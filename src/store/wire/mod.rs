@@ -11,6 +11,8 @@ mod hold;
 mod manager;
 mod role;
 
+use std::ops::Deref;
+
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -40,6 +42,35 @@ pub trait Stored: Sized {
     fn decode(bytes: &[u8]) -> Result<Self, Unreadable>;
     /// The stored form. Equal values have equal forms.
     fn encode(&self) -> Bytes;
+}
+
+/// A value beside its stored form: for what is compared with what stands there over and over, and changes rarely.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded<T> {
+    value: T,
+    bytes: Bytes,
+}
+
+impl<T: Stored> Encoded<T> {
+    /// Encodes it.
+    pub fn new(value: T) -> Self {
+        Encoded { bytes: value.encode(), value }
+    }
+}
+
+impl<T> Encoded<T> {
+    /// The stored form.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+impl<T> Deref for Encoded<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
 }
 
 #[derive(Deserialize)]

@@ -1,14 +1,14 @@
 //! Lost leases, deleted keys, lost answers, pauses of the store.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use futures::future::BoxFuture;
 
 use super::*;
 use crate::agent::exit::Ending;
-use crate::store::api::{Event, LeaseId, RangeRequest, RangeResponse, StoreError};
+use crate::store::api::{Event, LeaseId, RangeRequest, RangeResponse, StoreError, Watch, WatchMessage, WatchRequest};
 use crate::store::around::Around;
 
 #[tokio::test(start_paused = true)]
@@ -337,6 +337,99 @@ async fn a_lost_lease_costs_a_grant_and_a_transaction() {
     lab.until_registered(&given).await;
     assert_eq!(counting.counts(), (counts.0, counts.1 + 1), "what is seen need not be read");
     assert_eq!((lab.puts_since(revision, NodePart::Status), lab.puts_since(revision, NodePart::Label)), (1, 0));
+    agent.kill().await;
+}
+
+/// A store whose watches fall silent.
+#[derive(Debug)]
+struct Silent {
+    inner: Store,
+    is_silent: Arc<AtomicBool>,
+}
+
+struct SilentWatch {
+    inner: Box<dyn Watch>,
+    is_silent: Arc<AtomicBool>,
+}
+
+impl Around for Silent {
+    fn inner(&self) -> &Store {
+        &self.inner
+    }
+
+    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
+        Box::pin(async move {
+            let (inner, is_silent) = (self.inner.watch(request).await?, self.is_silent.clone());
+            Ok(Box::new(SilentWatch { inner, is_silent }) as Box<dyn Watch>)
+        })
+    }
+}
+
+impl Watch for SilentWatch {
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<WatchMessage, StoreError>>> {
+        Box::pin(async {
+            loop {
+                let message = self.inner.next().await;
+                if !self.is_silent.load(Relaxed) {
+                    return message;
+                }
+            }
+        })
+    }
+
+    fn request_progress(&mut self) -> BoxFuture<'_, ()> {
+        self.inner.request_progress()
+    }
+}
+
+/// The process stood still for longer than its lease. What was on that went with it, and nobody needs to tell.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_overslept_its_lease_comes_back_without_being_told() {
+    let mut lab = Lab::new();
+    let counting = Counting::the(&mut lab);
+    let is_silent = Arc::new(AtomicBool::new(false));
+    lab.store = Store::new(Arc::new(Silent { inner: lab.store.clone(), is_silent: is_silent.clone() }));
+    let machine = lab.serving_machine();
+    let agent = lab.start(&machine);
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    machine.journal();
+    let (counts, revision) = (counting.counts(), lab.etcd.revision());
+    is_silent.store(true, Relaxed);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let woken = Instant::now();
+    lab.until("the end of the lease", async || lab.etcd.revision() > revision).await;
+    lab.until_registered(&given).await;
+    assert!(woken.elapsed() < Duration::from_millis(500), "{:?}", woken.elapsed());
+    assert_eq!(counting.counts(), (counts.0, counts.1 + 1), "a grant, and nothing is read");
+    assert_eq!((lab.puts_since(revision, NodePart::Status), lab.puts_since(revision, NodePart::Label)), (1, 0));
+    assert_eq!(journal(&machine), "");
+    agent.kill().await;
+}
+
+/// … but the store has the lease still (it stood still as well, or had an election): then the status moves to the new one, and the end
+/// of the old one takes nothing along.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_outlived_the_pause_of_its_process_is_left_to_its_end() {
+    let mut lab = Lab::new();
+    let counting = Counting::the(&mut lab);
+    let machine = lab.serving_machine();
+    let agent = lab.start(&machine);
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    machine.journal();
+    let lease = async || lab.store.get(lab.prefix.node(&lab.id, NodePart::Status)).await.unwrap().1.unwrap().lease;
+    let (counts, revision, before) = (counting.counts(), lab.etcd.revision(), lease().await);
+    lab.etcd.set_leaderless(true);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    lab.until("another lease", async || lease().await != before).await;
+    lab.etcd.set_leaderless(false);
+    pass(120).await;
+    assert_eq!(lab.store.time_to_live(before).await.unwrap().0, -1, "nobody beats for it");
+    assert_eq!(counting.counts(), (counts.0 + 1, counts.1 + 1), "it looks what stands there");
+    assert_eq!((lab.puts_since(revision, NodePart::Status), lab.puts_since(revision, NodePart::Label)), (1, 0));
+    assert_eq!((lab.etcd.revision(), journal(&machine).as_str()), (revision.next(), ""));
+    assert_eq!(lab.status().await.unwrap().phase, Phase::Registered);
     agent.kill().await;
 }
 
