@@ -173,8 +173,12 @@ impl Beater {
     async fn sleep_until(&self, due: Instant) -> Result<(), Lost> {
         tokio::time::sleep_until(due).await;
         // By the other two thirds it overslept: the process stood still, and its lease is past its end.
-        let is_past = due.elapsed() > self.ttl * 2 / 3;
-        if is_past && self.overslept == Overslept::GivenUp { Err(Lost) } else { Ok(()) }
+        let late = due.elapsed();
+        if late <= self.ttl * 2 / 3 || self.overslept == Overslept::Asked {
+            return Ok(());
+        }
+        debug!(elapsed_ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX), "a beat was overslept: the lease is given up");
+        Err(Lost)
     }
 
     /// Whether the lease is gone by now, as far as this process can know without the store.
@@ -263,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_that_nothing_else_tells_of_is_asked_for_at_once() {
+    async fn a_lease_that_is_to_be_asked_for_is_asked_for_at_once() {
         let (lease, beats) = kept(Overslept::Asked).await;
         advance(Duration::from_secs(60)).await;
         assert_eq!(beats_until_lost(&lease, &beats).await, 1);

@@ -50,9 +50,10 @@ impl Actor {
                 }
             }
             io::Done::Status(Err(StoreError::NoLease), _) => {
-                warn!("the lease is gone: joining again");
-                self.lost_lease = self.joined.as_ref().map(|joined| joined.lease.id());
-                self.leave_store();
+                // It may have been given up meanwhile.
+                if self.joined.is_some() {
+                    self.lease_lost();
+                }
                 self.spare_lease = None;
             }
             io::Done::Status(Err(error), _) | io::Done::Label(Err(error)) | io::Done::Proof(_, Err(error)) => self.failed(&error),

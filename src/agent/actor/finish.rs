@@ -159,11 +159,19 @@ impl Actor {
                 Err(_) => {}
             }
         }
-        // Its lease ran out meanwhile. If nobody joined since, the label is still this run's.
         let seen = io::read(&self.site, &self.me).await.ok()?;
-        let own = seen.label.as_ref().filter(|label| label.ok().is_some_and(|label| label.run == self.me.run));
-        let (Some(label), None) = (own, &seen.status) else { return None };
-        let txn = join::last_word_txn(&self.site.prefix, &self.me, label.mod_revision, &status);
+        let txn = match &seen.status {
+            // The answer to a join was lost, or the lease that was given up lives on.
+            Some(own) if own.ok().is_some_and(|status| status.run == self.me.run) => {
+                join::status_txn(&self.site.prefix, &self.me, own.mod_revision, &status, LeaseId::NONE)
+            }
+            Some(_) => return None,
+            // Its lease ran out meanwhile. If nobody joined since, the label is still this run's.
+            None => {
+                let own = seen.label.as_ref().filter(|label| label.ok().is_some_and(|label| label.run == self.me.run))?;
+                join::last_word_txn(&self.site.prefix, &self.me, own.mod_revision, &status)
+            }
+        };
         self.site.store.txn(txn).await.ok().filter(|response| response.succeeded).map(|response| response.header.revision)
     }
 

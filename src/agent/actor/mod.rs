@@ -134,7 +134,7 @@ struct Actor {
 
     // Being in the store.
     joined: Option<Joined>,
-    /// The last lease that the store said is gone.
+    /// The last lease that was lost: the store said that it is gone, or it was given up.
     lost_lease: Option<LeaseId>,
     /// A lease that a next try to join may use.
     spare_lease: Option<Arc<crate::store::lease::Lease>>,

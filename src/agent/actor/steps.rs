@@ -106,7 +106,7 @@ impl Actor {
     }
 
     /// The sub-tree as it is seen, if this process joined before. A lease that is lost took its keys along, also if the watch has
-    /// not shown that yet.
+    /// not shown that yet. (One that was given up may live on: the join compares that they are gone.)
     fn seen(&self) -> Option<Subtree> {
         let mut seen = self.view.newest.clone().filter(|_| self.ever_joined)?;
         seen.status.take_if(|status| self.lost_lease == Some(status.lease));

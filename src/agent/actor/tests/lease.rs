@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 
 use super::*;
 use crate::agent::exit::Ending;
-use crate::store::api::{Event, LeaseId, RangeRequest, RangeResponse, StoreError, Watch, WatchMessage, WatchRequest};
+use crate::store::api::{Event, KeepAlive, LeaseId, RangeRequest, RangeResponse, StoreError, Watch, WatchMessage, WatchRequest};
 use crate::store::around::Around;
 
 #[tokio::test(start_paused = true)]
@@ -340,7 +340,7 @@ async fn a_lost_lease_costs_a_grant_and_a_transaction() {
     agent.kill().await;
 }
 
-/// A store whose watches fall silent.
+/// A store whose watches and keep-alives fall silent.
 #[derive(Debug)]
 struct Silent {
     inner: Store,
@@ -349,6 +349,11 @@ struct Silent {
 
 struct SilentWatch {
     inner: Box<dyn Watch>,
+    is_silent: Arc<AtomicBool>,
+}
+
+struct SilentBeats {
+    inner: Box<dyn KeepAlive>,
     is_silent: Arc<AtomicBool>,
 }
 
@@ -362,6 +367,19 @@ impl Around for Silent {
             let (inner, is_silent) = (self.inner.watch(request).await?, self.is_silent.clone());
             Ok(Box::new(SilentWatch { inner, is_silent }) as Box<dyn Watch>)
         })
+    }
+
+    fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>> {
+        Box::pin(async move {
+            let (inner, is_silent) = (self.inner.keep_alive(lease).await?, self.is_silent.clone());
+            Ok(Box::new(SilentBeats { inner, is_silent }) as Box<dyn KeepAlive>)
+        })
+    }
+}
+
+impl KeepAlive for SilentBeats {
+    fn beat(&mut self) -> BoxFuture<'_, Result<i64, StoreError>> {
+        if self.is_silent.load(Relaxed) { Box::pin(std::future::pending()) } else { self.inner.beat() }
     }
 }
 
@@ -431,6 +449,24 @@ async fn a_lease_that_outlived_the_pause_of_its_process_is_left_to_its_end() {
     assert_eq!((lab.etcd.revision(), journal(&machine).as_str()), (revision.next(), ""));
     assert_eq!(lab.status().await.unwrap().phase, Phase::Registered);
     agent.kill().await;
+}
+
+/// One that ends before it is back has its last word all the same, also where the lease lives on that it gave up.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_was_given_up_and_lives_on_keeps_no_last_word_back() {
+    let lab = Lab::new();
+    let machine = lab.serving_machine();
+    let agent = lab.start(&machine);
+    let given = lab.assign("10.0.0.1", 80).await;
+    lab.until_registered(&given).await;
+    lab.etcd.set_leaderless(true);
+    agent.link.cut();
+    tokio::time::advance(Duration::from_secs(60)).await;
+    pass(60).await;
+    assert_eq!(lab.status().await.unwrap().phase, Phase::Registered, "this is what the test is about");
+    agent.link.heal();
+    agent.stop().await;
+    assert_eq!(lab.status().await.unwrap().phase, Phase::Stopped);
 }
 
 /// The store is restored to a moment before the answer, and gives another one at the same revision. What the agent saw is of that
