@@ -270,7 +270,7 @@ impl Actor {
             && (*phase, *generation, message) == (self.wish.phase, self.wish.generation, &self.wish.message)
             && refused
                 .iter()
-                .map(|refused| (refused.ip, refused.port))
+                .map(|&Refused { ip, port }| (ip, port))
                 .eq(self.refused.iter().map(|socket| (socket.ip(), socket.port())))
     }
 
