@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::plan::change::{Change, Compare as Wanted, Write};
-use crate::store::api::{Compare, KeyRange, LeaseId, Op};
+use crate::store::api::{Compare, KeyRange, LeaseId, Op, RangeRequest};
 use crate::store::committer::Unit;
 use crate::store::keys::Prefix;
 use crate::store::wire::Stored;
@@ -55,7 +55,7 @@ pub(super) fn unit(prefix: &Prefix, change: &Change, leases: &mut Leases) -> Opt
         writes.push(op(prefix, write, leases)?);
     }
     let compares = change.compares.iter().map(|wanted| compare(prefix, wanted)).collect();
-    Some(Unit { compares, writes, reads: vec![KeyRange::one(prefix.subject(&first_subject(change)))] })
+    Some(Unit { compares, writes, reads: vec![RangeRequest::all(KeyRange::one(prefix.subject(&first_subject(change))))] })
 }
 
 /// What is read back when a compare fails, for the log: the assignment, or whatever is written first.

@@ -3,11 +3,11 @@
 //! A request may hold N nested transactions, each with up to 128 − N compares, writes or reads (`--max-txn-ops` counts per
 //! nesting level, and children get what the parent's width leaves). All compares see the state *before* the request, and
 //! siblings do not see each other's writes: two units that would both find an address free, one whole and one by port,
-//! would both succeed. So a unit never goes with one that writes what it compares, or that writes the same key.
+//! would both succeed. So a unit never goes with one that writes what it compares or reads, or that writes the same key.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::store::api::{Compare, Key, KeyRange, Op};
+use crate::store::api::{Compare, Key, KeyRange, Op, RangeRequest, Txn};
 
 /// `--max-txn-ops` of a server that was not told otherwise.
 const TXN_OPS_MAX: usize = 128;
@@ -25,8 +25,35 @@ pub struct Unit {
     pub compares: Vec<Compare>,
     /// Puts and deletes of single keys; each key at most once. A put's lease must have been granted for this unit's pass.
     pub writes: Vec<Op>,
-    /// Ranges read when a compare fails, for `Outcome::Lost`.
-    pub reads: Vec<KeyRange>,
+    /// What is read when a compare fails.
+    pub reads: Vec<RangeRequest>,
+}
+
+impl TryFrom<Txn> for Unit {
+    /// One that is no unit.
+    type Error = Txn;
+
+    /// A transaction is a unit if all it does is write single keys, each once, or else read.
+    fn try_from(txn: Txn) -> Result<Unit, Txn> {
+        let keys: BTreeSet<_> = txn.then.iter().filter_map(written).collect();
+        let writes = txn.then.iter().all(|op| match op {
+            Op::Put { .. } => true,
+            Op::Delete(range) => range.end.is_none(),
+            Op::Get(_) | Op::Txn(_) => false,
+        });
+        let reads = txn.otherwise.iter().all(|op| matches!(op, Op::Get(_)));
+        if !writes || !reads || keys.is_empty() || keys.len() < txn.then.len() {
+            return Err(txn);
+        }
+        let reads = txn.otherwise.into_iter().filter_map(|op| if let Op::Get(request) = op { Some(request) } else { None });
+        Ok(Unit { compares: txn.compares, writes: txn.then, reads: reads.collect() })
+    }
+}
+
+impl From<Unit> for Txn {
+    fn from(unit: Unit) -> Txn {
+        Txn { compares: unit.compares, then: unit.writes, otherwise: unit.reads.into_iter().map(Op::Get).collect() }
+    }
 }
 
 /// How large a batch may be.
@@ -94,43 +121,57 @@ fn size(unit: &Unit) -> usize {
         Op::Delete(r) => range(r),
         Op::Get(_) | Op::Txn(_) => KEY_OVERHEAD_BYTES,
     });
-    compares.sum::<usize>() + writes.sum::<usize>() + unit.reads.iter().map(range).sum::<usize>()
+    compares.sum::<usize>() + writes.sum::<usize>() + unit.reads.iter().map(|read| range(&read.range)).sum::<usize>()
 }
 
-/// What the units of a batch compare and write.
+/// What the units of a batch compare, read and write.
 #[derive(Default)]
 struct Touched {
     written: BTreeSet<Key>,
-    compared: BTreeSet<Key>,
-    compared_ranges: Vec<KeyRange>,
+    seen: BTreeSet<Key>,
+    seen_ranges: Vec<KeyRange>,
 }
 
 impl Touched {
     fn add(&mut self, unit: &Unit) {
         self.written.extend(unit.writes.iter().filter_map(written).cloned());
-        for compare in &unit.compares {
-            match compare {
-                Compare::Modified(key, _) | Compare::Created(key, _) | Compare::Value(key, _) => {
-                    self.compared.insert(key.clone());
-                }
-                Compare::Empty(range) => self.compared_ranges.push(range.clone()),
+        for seen in seen(unit) {
+            match seen {
+                Seen::Key(key) => drop(self.seen.insert(key.clone())),
+                Seen::Range(range) => self.seen_ranges.push(range.clone()),
             }
         }
     }
 
     fn conflicts(&self, unit: &Unit) -> bool {
         unit.writes.iter().filter_map(written).any(|key| {
-            self.written.contains(key)
-                || self.compared.contains(key)
-                || self.compared_ranges.iter().any(|range| range.contains(key))
-        }) || unit.compares.iter().any(|compare| match compare {
-            Compare::Modified(key, _) | Compare::Created(key, _) | Compare::Value(key, _) => self.written.contains(key),
-            Compare::Empty(range) => match &range.end {
+            self.written.contains(key) || self.seen.contains(key) || self.seen_ranges.iter().any(|range| range.contains(key))
+        }) || seen(unit).any(|seen| match seen {
+            Seen::Key(key) => self.written.contains(key),
+            Seen::Range(range) => match &range.end {
                 Some(end) => self.written.range(&range.start..end).next().is_some(),
                 None => self.written.contains(&range.start),
             },
         })
     }
+}
+
+/// What a unit compares or reads.
+enum Seen<'u> {
+    Key(&'u Key),
+    Range(&'u KeyRange),
+}
+
+fn seen(unit: &Unit) -> impl Iterator<Item = Seen<'_>> {
+    let compared = unit.compares.iter().map(|compare| match compare {
+        Compare::Modified(key, _) | Compare::Created(key, _) | Compare::Value(key, _) => Seen::Key(key),
+        Compare::Empty(range) => Seen::Range(range),
+    });
+    compared.chain(
+        unit.reads
+            .iter()
+            .map(|read| if read.range.end.is_none() { Seen::Key(&read.range.start) } else { Seen::Range(&read.range) }),
+    )
 }
 
 fn written(op: &Op) -> Option<&Key> {
@@ -189,6 +230,38 @@ mod tests {
         let by_range = || unit(&[], &["/c/x/"], &["/n/a"]);
         assert_eq!(sizes(vec![by_range(), port()], Limits::default()), [1, 1]);
         assert_eq!(sizes(vec![port(), by_range()], Limits::default()), [1, 1]);
+    }
+
+    #[test]
+    fn what_one_would_read_no_other_of_the_request_writes() {
+        let reads = |range| Unit { reads: vec![RangeRequest::all(range)], ..unit(&[], &[], &["/a/x"]) };
+        for range in [KeyRange::one("/b/x"), KeyRange::prefix("/b/")] {
+            let (reader, writer) = (|| reads(range.clone()), || unit(&[], &[], &["/b/x"]));
+            assert_eq!(sizes(vec![reader(), writer()], Limits::default()), [1, 1]);
+            assert_eq!(sizes(vec![writer(), reader()], Limits::default()), [1, 1]);
+            assert_eq!(sizes(vec![reader(), unit(&[], &[], &["/c/x"])], Limits::default()), [2]);
+        }
+    }
+
+    #[test]
+    fn a_transaction_that_writes_single_keys_or_else_reads_is_a_unit_and_back() {
+        let txn = Txn {
+            compares: vec![Compare::Modified("/a".into(), Revision::NONE)],
+            then: vec![Op::put("/a", "v"), Op::delete("/b")],
+            otherwise: vec![Op::Get(RangeRequest { limit: 7, ..RangeRequest::all(KeyRange::prefix("/")) })],
+        };
+        assert_eq!(Unit::try_from(txn.clone()).map(Txn::from), Ok(txn.clone()));
+        let not_units = [
+            Txn { then: vec![], ..txn.clone() },
+            Txn { then: vec![Op::put("/a", "v"), Op::get("/b")], ..txn.clone() },
+            Txn { then: vec![Op::Delete(KeyRange::prefix("/a/"))], ..txn.clone() },
+            Txn { then: vec![Op::put("/a", "v"), Op::delete("/a")], ..txn.clone() },
+            Txn { then: vec![Op::Txn(txn.clone())], ..txn.clone() },
+            Txn { otherwise: vec![Op::put("/b", "v")], ..txn.clone() },
+        ];
+        for other in not_units {
+            assert_eq!(Unit::try_from(other.clone()).map(Txn::from), Err(other));
+        }
     }
 
     #[test]

@@ -18,4 +18,6 @@ pub mod feed;
 pub mod shared;
 pub mod lease;
 pub mod batch;
+mod batcher;
 pub mod committer;
+pub mod batched;

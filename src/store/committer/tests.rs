@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::*;
+use crate::store::api::{Compare, KeyRange, Op, RangeRequest, Txn};
 use crate::store::memory::MemoryEtcd;
 
 async fn fenced(store: &Store) -> Fence {
@@ -13,7 +14,7 @@ fn put_if_absent(key: &str) -> Unit {
     Unit {
         compares: vec![Compare::Modified(key.into(), Revision::NONE)],
         writes: vec![Op::put(key, "v")],
-        reads: vec![KeyRange::one(key)],
+        reads: vec![RangeRequest::all(KeyRange::one(key))],
     }
 }
 
