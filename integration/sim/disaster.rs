@@ -174,6 +174,8 @@ impl World {
         let Some(grip) = self.grip(who) else { return };
         let mut lasts = lasts;
         if let Who::Node(node) = who {
+            // A pause of one is a pause of all that are in its process.
+            let node = if self.is_together() { 0 } else { node };
             if self.paused_until.get(&node).is_some_and(|until| until.elapsed() < AGENT_PAUSES_APART) {
                 return;
             }

@@ -9,7 +9,7 @@ use super::{run, told};
 
 fn stays_right(seed: u64, two_stores: bool, steps: &[(u64, Step)]) {
     let steps = steps.iter().map(|(pause, step)| (Duration::from_millis(*pause), step.clone())).collect();
-    let script = Script { nodes: 8, two_stores, pools_change: false, steps };
+    let script = Script { nodes: 8, two_stores, together: false, pools_change: false, steps };
     if run(&script, seed).is_err() {
         panic!("{}", told(&script, seed));
     }

@@ -63,7 +63,7 @@ fn run(script: &Script, seed: u64) -> Result<Ran, String> {
 }
 
 async fn live(script: &Script, seed: u64) -> Result<Ran, String> {
-    let mut world = World::new(seed, script.nodes, script.two_stores).await;
+    let mut world = World::new(seed, script.nodes, script.two_stores, script.together).await;
     let result = story(&mut world, script).await;
     let checked = result.and_then(|()| checker::history(&world.source, world.destination(), script.allowed()));
     let mut hasher = DefaultHasher::new();
@@ -121,7 +121,7 @@ async fn watched(world: &World, time: Duration) -> Result<(), String> {
 
 /// What fails, at length.
 fn told(script: &Script, seed: u64) -> String {
-    let about = format!("{} nodes, two stores: {}", script.nodes, script.two_stores);
+    let about = format!("{} nodes, two stores: {}, together: {}", script.nodes, script.two_stores, script.together);
     seeds::told(seed, &about, &script.steps, |steps| run(&Script { steps: steps.to_vec(), ..script.clone() }, seed).err())
 }
 

@@ -68,8 +68,14 @@ impl<T: Send + 'static> Process<T> {
         clock: Clock,
     ) -> Self {
         let task = tokio::spawn(pausable(work, links.clone()));
-        let grip = Grip { links, clock, kill: task.abort_handle() };
+        let grip = Grip { links, clock, shared: false, kill: task.abort_handle() };
         Process { task, shutdown, grip }
+    }
+
+    /// Its links are those of others as well: what is done to one of them is done to all.
+    pub(crate) fn with_shared_links(mut self) -> Self {
+        self.grip.shared = true;
+        self
     }
 
     /// SIGKILL.
@@ -84,6 +90,7 @@ impl<T: Send + 'static> Process<T> {
 pub(crate) struct Grip {
     pub(crate) links: Vec<FaultyClient>,
     pub(crate) clock: Clock,
+    shared: bool,
     kill: AbortHandle,
 }
 
@@ -110,6 +117,9 @@ impl Grip {
         tokio::spawn(async move {
             first_frozen(&self.links).await;
             self.kill.abort();
+            if self.shared {
+                self.thaw();
+            }
         });
     }
 

@@ -80,7 +80,7 @@ fn play<F: AsyncFn(&mut World, &mut fastrand::Rng) -> Result<(), String>>(name: 
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let result = runtime.block_on(async {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let mut world = World::new(seed, 6, seed.is_multiple_of(2)).await;
+            let mut world = World::new(seed, 6, seed.is_multiple_of(2), false).await;
             steps(&mut world, (0..5).map(Step::Join)).await;
             settled(&mut world, SOON).await?;
             let played = scene(&mut world, &mut rng).await;

@@ -116,6 +116,8 @@ pub(crate) enum Fault {
 pub(crate) struct Script {
     pub(crate) nodes: usize,
     pub(crate) two_stores: bool,
+    /// Whether the agents are in one process, and share what such agents may share.
+    pub(crate) together: bool,
     /// Whether pools are changed: then assignments may move.
     pub(crate) pools_change: bool,
     /// Each step, and how long after the one before.
@@ -161,7 +163,7 @@ impl Script {
             };
             steps.push((pause, step(&mut rng, nodes, pools_change, level)));
         }
-        Script { nodes, two_stores: rng.bool(), pools_change, steps }
+        Script { nodes, two_stores: rng.bool(), together: seed % 5 == 3, pools_change, steps }
     }
 }
 

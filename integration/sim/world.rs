@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use enlist::agent::AgentExit;
 use enlist::agent::host::Face;
 use enlist::agent::sim::{ChildScript, SimMachine, SimNet};
+use enlist::agent::{AgentExit, SharedAgents};
 use enlist::allocator::{self, AllocatorSettings};
 use enlist::manager::{self, ManagerSettings};
 use enlist::model::label::Label;
@@ -61,10 +61,12 @@ pub(crate) struct World {
     /// died a moment ago, and that its address may be another's by now.
     pub(super) unproven: BTreeSet<Node>,
     pub(super) roles: BTreeMap<(Role, usize), Process<anyhow::Result<()>>>,
+    /// What the agents share, and their link.
+    together: Option<(SharedAgents, FaultyClient)>,
 }
 
 impl World {
-    pub(crate) async fn new(seed: u64, nodes: usize, two_stores: bool) -> World {
+    pub(crate) async fn new(seed: u64, nodes: usize, two_stores: bool, together: bool) -> World {
         let source = MemoryEtcd::with_options(options(seed, false));
         let destination = if two_stores { MemoryEtcd::with_options(options(seed, true)) } else { source.clone() };
         let (net, eyes) = (SimNet::default(), Eyes::open());
@@ -88,7 +90,13 @@ impl World {
             eyes,
             unproven: BTreeSet::new(),
             roles: BTreeMap::new(),
+            together: None,
         };
+        if together {
+            let link = world.faults.client(world.source.etcd().store());
+            let site = Site { store: link.store(), prefix: Self::prefix() };
+            world.together = Some((SharedAgents::with_rng(site, fastrand::Rng::with_seed(seed)), link));
+        }
         world.define_all(true).await;
         world.define_all(false).await;
         for role in Role::ALL {
@@ -99,6 +107,11 @@ impl World {
 
     pub(crate) fn prefix() -> Prefix {
         Prefix::default()
+    }
+
+    /// Whether all agents are in one process.
+    pub(super) fn is_together(&self) -> bool {
+        self.together.is_some()
     }
 
     /// How many there are.
@@ -182,10 +195,14 @@ impl World {
     fn agent(&mut self, id: Node, node: Node) -> Process<AgentExit> {
         let (context, clock) = self.context();
         let shutdown = context.shutdown.clone();
+        let (settings, host) = (agent_settings(id, &self.settings[node]), self.machines[node].process());
+        if let Some((together, link)) = &self.together {
+            let work = together.run(settings, context, host);
+            return Process::start(work, vec![link.clone()], shutdown, clock).with_shared_links();
+        }
         let link = self.faults.client(self.source.etcd().store());
         let site = Site { store: link.store(), prefix: Self::prefix() };
-        let work = enlist::agent::run(site, agent_settings(id, &self.settings[node]), context, self.machines[node].process());
-        Process::start(work, vec![link], shutdown, clock)
+        Process::start(enlist::agent::run(site, settings, context, host), vec![link], shutdown, clock)
     }
 
     fn start_agent(&mut self, node: Node) {

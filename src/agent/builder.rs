@@ -21,6 +21,7 @@ use crate::model::variables::{VariableError, Variables};
 use crate::reconcile::{Context, Site, Wall};
 use crate::store::api::{Store, StoreError};
 use crate::store::keys::Prefix;
+use crate::store::lease::Leases;
 
 /// Why an agent did not register, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +94,7 @@ pub struct Agent {
     named_ports: bool,
     host: Option<Arc<dyn Host>>,
     context: Option<Context>,
+    leases: Option<Arc<Leases>>,
 }
 
 /// The first thing that was wrong; it is told by [`Agent::join`].
@@ -114,7 +116,7 @@ impl Agent {
     pub fn builder(site: impl Into<Site>) -> Agent {
         let id = facts::hostname().to_ascii_lowercase().parse::<NodeId>();
         let settings = id.map(AgentSettings::new).map_err(|error| Arc::new(Fault::Name(error)));
-        Agent { site: site.into(), settings, named_ports: false, host: None, context: None }
+        Agent { site: site.into(), settings, named_ports: false, host: None, context: None, leases: None }
     }
 
     /// All settings at once, in place of what was said before.
@@ -241,6 +243,12 @@ impl Agent {
         self
     }
 
+    /// Shares leases with others.
+    pub(super) fn on_leases(mut self, leases: Arc<Leases>) -> Agent {
+        self.leases = Some(leases);
+        self
+    }
+
     fn change(mut self, change: impl FnOnce(&mut AgentSettings)) -> Agent {
         if let Ok(settings) = &mut self.settings {
             change(settings);
@@ -283,7 +291,7 @@ impl Agent {
         let (tell, state) = watch::channel(AgentState::new());
         let guard = shutdown.clone().drop_guard();
         let (orders, given) = mpsc::channel(1);
-        let ties = Ties { tell, orders: given };
+        let ties = Ties { tell, orders: given, leases: self.leases };
         let task = tokio::spawn(run_tied(self.site, settings, context, host, ties));
         wait(early, state, Running { task, guard, orders }).await
     }

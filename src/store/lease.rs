@@ -4,17 +4,22 @@
 //! the lease back (an election refreshes all of them), and until it answers the lease is just not known to be good. Only where the
 //! process itself stood still until the lease was past its end, and its holder asked for that, it is given up without a question.
 
+mod shared;
+
 use std::sync::Mutex;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use crate::store::api::{LeaseId, Store, StoreError};
 use crate::store::backoff::Backoff;
+
+pub use self::shared::Leases;
+use self::shared::Place;
 
 /// What becomes of a lease when its process stood still until the lease was past its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,14 +32,43 @@ pub enum Overslept {
     GivenUp,
 }
 
-/// A lease with a task that beats for it. Dropping it stops the beating (the lease then runs out by itself).
+/// A lease that a task beats for, one's own or a place on one that is shared ([`Leases`]).
+///
+/// Dropping one's own stops the beating: it then runs out by itself. So does one that is shared when somebody drops his place who may
+/// have left something on it, and those who share it are told that it is lost: see [`Lease::give_back`].
 #[derive(Debug)]
 pub struct Lease {
+    state: Arc<State>,
+    keeps: Keeps,
+}
+
+/// What is known of a lease.
+#[derive(Debug)]
+struct State {
     id: LeaseId,
     ttl: Duration,
-    last_beat: Arc<Mutex<Instant>>,
-    lost: watch::Receiver<bool>,
-    _task: AbortOnDropHandle<()>,
+    last_beat: Mutex<Instant>,
+    lost: CancellationToken,
+}
+
+#[derive(Debug)]
+enum Keeps {
+    Alone { _task: AbortOnDropHandle<()> },
+    Shared(Place),
+}
+
+impl State {
+    fn last_beat(&self) -> Instant {
+        *self.last_beat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.is_cancelled()
+    }
+
+    fn tell_lost(&self) {
+        self.lost.cancel();
+    }
 }
 
 impl Lease {
@@ -45,50 +79,52 @@ impl Lease {
     pub async fn grant(store: &Store, ttl: Duration, overslept: Overslept, rng: fastrand::Rng) -> Result<Lease, StoreError> {
         let sent = Instant::now();
         let (id, granted_s) = store.grant(ttl.as_secs().max(1)).await?;
-        let last_beat = Arc::new(Mutex::new(sent));
-        let (tell, lost) = watch::channel(false);
         // The server raises TTLs that are too small for its election time-out; what it said is what counts.
         let ttl = Duration::from_secs(granted_s.max(1));
+        let state = Arc::new(State { id, ttl, last_beat: Mutex::new(sent), lost: CancellationToken::new() });
         let beater = Beater {
             store: store.clone(),
-            id,
-            ttl,
-            last_beat: last_beat.clone(),
+            state: state.clone(),
             overslept,
-            lost: tell,
             backoff: Backoff::new(rng, Duration::from_millis(100), (ttl / 3).min(Duration::from_secs(2))),
         };
-        Ok(Lease { id, ttl, last_beat, lost, _task: AbortOnDropHandle::new(tokio::spawn(beater.run())) })
+        let task = AbortOnDropHandle::new(tokio::spawn(beater.run()));
+        Ok(Lease { state, keeps: Keeps::Alone { _task: task } })
     }
 
     /// Its id.
     pub fn id(&self) -> LeaseId {
-        self.id
+        self.state.id
+    }
+
+    /// Its id, for something to be put on it.
+    pub fn id_to_put(&self) -> LeaseId {
+        if let Keeps::Shared(place) = &self.keeps {
+            place.is_used();
+        }
+        self.id()
     }
 
     /// Its TTL as the server granted it.
     pub fn ttl(&self) -> Duration {
-        self.ttl
+        self.state.ttl
     }
 
     /// Whether it is known to be alive: the last answered beat (or the grant) was *sent* less than a TTL ago, and it is
     /// not lost.
     pub fn is_good(&self) -> bool {
-        !*self.lost.borrow() && self.last_beat().elapsed() < self.ttl
+        !self.state.is_lost() && self.last_beat().elapsed() < self.ttl()
     }
 
     /// When the last answered beat (or the grant) was sent.
     pub fn last_beat(&self) -> Instant {
-        *self.last_beat.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.last_beat()
     }
 
-    /// Ends when the store said that the lease is gone, or when it is given up ([`Overslept::GivenUp`]). Cancel-safe.
+    /// Ends when the store said that the lease is gone, or when it is given up ([`Overslept::GivenUp`], or by one who shares it).
+    /// Cancel-safe.
     pub async fn lost(&self) {
-        let mut lost = self.lost.clone();
-        if lost.wait_for(|lost| *lost).await.is_err() {
-            // The beating task ended without a word: it cannot, except when the runtime shuts down.
-            std::future::pending::<()>().await;
-        }
+        self.state.lost.cancelled().await;
     }
 
     /// Ends the lease at once; its keys go.
@@ -96,19 +132,28 @@ impl Lease {
     /// # Errors
     /// See [`StoreError`].
     pub async fn revoke(self, store: &Store) -> Result<(), StoreError> {
-        let id = self.id;
+        let id = self.id();
         drop(self);
         store.revoke(id).await
+    }
+
+    /// Gives it back: nothing of its holder's is on it any more. One's own ends at once, one that is shared when its last place is given
+    /// back.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. It then runs out by itself.
+    pub async fn give_back(&self, store: &Store) -> Result<(), StoreError> {
+        match &self.keeps {
+            Keeps::Shared(place) if !place.give_back() => Ok(()),
+            _ => store.revoke(self.id()).await,
+        }
     }
 }
 
 struct Beater {
     store: Store,
-    id: LeaseId,
-    ttl: Duration,
-    last_beat: Arc<Mutex<Instant>>,
+    state: Arc<State>,
     overslept: Overslept,
-    lost: watch::Sender<bool>,
     backoff: Backoff,
 }
 
@@ -118,11 +163,11 @@ struct Lost;
 impl Beater {
     async fn run(mut self) {
         let Lost = self.beat().await;
-        let _ = self.lost.send(true);
+        self.state.tell_lost();
     }
 
     async fn beat(&mut self) -> Lost {
-        if let Err(lost) = self.sleep_until(Instant::now() + self.ttl / 3).await {
+        if let Err(lost) = self.sleep_until(Instant::now() + self.state.ttl / 3).await {
             return lost;
         }
         loop {
@@ -142,18 +187,18 @@ impl Beater {
     }
 
     async fn beat_while_it_works(&mut self) -> Result<Lost, StoreError> {
-        let mut stream = match self.store.keep_alive(self.id).await {
+        let mut stream = match self.store.keep_alive(self.state.id).await {
             Err(StoreError::NoLease) => return Ok(Lost),
             other => other?,
         };
         loop {
             let sent = Instant::now();
-            let limit = (self.ttl / 3).max(Duration::from_millis(500));
+            let limit = (self.state.ttl / 3).max(Duration::from_millis(500));
             let answer = tokio::time::timeout(limit, stream.beat()).await;
             match answer {
                 Ok(Ok(remaining)) if remaining <= 0 => return Ok(Lost),
                 Ok(Ok(_)) => {
-                    *self.last_beat.lock().unwrap_or_else(PoisonError::into_inner) = sent;
+                    *self.state.last_beat.lock().unwrap_or_else(PoisonError::into_inner) = sent;
                     self.backoff.reset();
                 }
                 Ok(Err(StoreError::NoLease)) => return Ok(Lost),
@@ -163,7 +208,7 @@ impl Beater {
                     return Err(StoreError::Timeout { milliseconds });
                 }
             }
-            if let Err(lost) = self.sleep_until(sent + self.ttl / 3).await {
+            if let Err(lost) = self.sleep_until(sent + self.state.ttl / 3).await {
                 return Ok(lost);
             }
         }
@@ -174,7 +219,7 @@ impl Beater {
         tokio::time::sleep_until(due).await;
         // By the other two thirds it overslept: the process stood still, and its lease is past its end.
         let late = due.elapsed();
-        if late <= self.ttl * 2 / 3 || self.overslept == Overslept::Asked {
+        if late <= self.state.ttl * 2 / 3 || self.overslept == Overslept::Asked {
             return Ok(());
         }
         debug!(elapsed_ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX), "a beat was overslept: the lease is given up");
@@ -183,7 +228,7 @@ impl Beater {
 
     /// Whether the lease is gone by now, as far as this process can know without the store.
     fn is_doomed(&self) -> bool {
-        self.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > self.ttl
+        self.state.last_beat().elapsed() > self.state.ttl
     }
 }
 

@@ -10,7 +10,7 @@
 
 mod queue;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -128,7 +128,8 @@ impl Hub {
                 self.last = self.last.max(revision);
                 let header = self.header(self.last);
                 let events: Vec<Event> = events.into_iter().filter(|event| is_for_agents(folder, event.key())).collect();
-                let mut parts: HashMap<&[u8], Vec<Event>> = HashMap::new();
+                // In an order that is the same in each run.
+                let mut parts: BTreeMap<&[u8], Vec<Event>> = BTreeMap::new();
                 for event in &events {
                     if let Some(part) = subtree(folder, event.key()).filter(|part| self.watchers.contains_key(*part)) {
                         parts.entry(part).or_default().push(event.clone());

@@ -125,7 +125,7 @@ impl Actor {
         }
         let status = self.status();
         let Some(joined) = self.joined.as_ref().filter(|joined| joined.lease.is_good()) else { return };
-        let txn = join::status_txn(&self.site.prefix, &self.me, joined.status_revision, &status, joined.lease.id());
+        let txn = join::status_txn(&self.site.prefix, &self.me, joined.status_revision, &status, joined.lease.id_to_put());
         let written = io::write_status(&self.site, txn).await;
         self.io_done(io::Done::Status(written, status));
     }
@@ -150,8 +150,8 @@ impl Actor {
             let Some(at) = last else { break };
             let txn = join::status_txn(&self.site.prefix, &self.me, at, &status, LeaseId::NONE);
             match io::write_status(&self.site, txn).await {
-                Ok(Written::Yes(at)) => return self.give_up_lease(at).await,
-                Ok(Written::Lost(Some((there, at)))) if there == status => return self.give_up_lease(at).await,
+                Ok(Written::Yes(at)) => return self.give_lease_back(at).await,
+                Ok(Written::Lost(Some((there, at)))) if there == status => return self.give_lease_back(at).await,
                 Ok(Written::Lost(Some((there, revision)))) if there.run == self.me.run => last = Some(revision),
                 Ok(Written::Lost(Some(_))) => return None,
                 Ok(Written::Lost(None)) => last = None,
@@ -172,13 +172,16 @@ impl Actor {
                 join::last_word_txn(&self.site.prefix, &self.me, own.mod_revision, &status)
             }
         };
-        self.site.store.txn(txn).await.ok().filter(|response| response.succeeded).map(|response| response.header.revision)
+        let at = self.site.store.txn(txn).await.ok().filter(|response| response.succeeded)?.header.revision;
+        self.give_lease_back(at).await
     }
 
-    async fn give_up_lease(&mut self, at: Revision) -> Option<Revision> {
-        if let Some(joined) = self.joined.take() {
-            // Nothing is on it any more. If it cannot be revoked it runs out by itself.
-            let _ = self.site.store.revoke(joined.lease.id()).await;
+    /// After a last word nothing of this agent's is on a lease.
+    async fn give_lease_back(&mut self, at: Revision) -> Option<Revision> {
+        let joined = self.joined.take().map(|joined| joined.lease);
+        if let Some(lease) = joined.or_else(|| self.spare_lease.take()) {
+            // If it cannot be revoked it runs out by itself.
+            let _ = lease.give_back(&self.site.store).await;
         }
         Some(at)
     }

@@ -17,10 +17,10 @@ use crate::model::label::Label;
 use crate::model::names::Revision;
 use crate::model::status::{Phase, Status};
 use crate::reconcile::Site;
-use crate::store::api::{Header, KeyRange, LeaseId, Op, OpResult, RangeRequest, RangeResponse, StoreError, Txn};
+use crate::store::api::{Header, KeyRange, Op, OpResult, RangeRequest, RangeResponse, StoreError, Txn};
 use crate::store::feed::Ahead;
 use crate::store::keys::NodePart;
-use crate::store::lease::{Lease, Overslept};
+use crate::store::lease::{Lease, Leases, Overslept};
 use crate::store::wire::{Encoded, Stored};
 
 /// A node has five keys of ours. Where so many stand, others put theirs there: they are read in pages.
@@ -57,6 +57,8 @@ pub(super) struct Trial {
     pub status: Status,
     pub lease: Option<Arc<Lease>>,
     pub lease_ttl: Duration,
+    /// Where it shares leases with others, if it does.
+    pub leases: Option<Arc<Leases>>,
     pub rng: fastrand::Rng,
     pub applied: Option<Arc<Applied>>,
     /// This process never joined before.
@@ -114,13 +116,12 @@ pub(super) struct Entered {
 
 /// Tries to join once.
 pub(super) async fn attempt(trial: Box<Trial>) -> Attempt {
-    let mut lease = trial.lease.clone().filter(|lease| lease.is_good());
-    let (granted, ahead) = futures::join!(
+    let kept = trial.lease.clone().filter(|lease| lease.is_good());
+    let (lease, ahead) = futures::join!(
         async {
-            if lease.is_none() {
-                Some(Lease::grant(&trial.site.store, trial.lease_ttl, Overslept::GivenUp, trial.rng.clone()).await)
-            } else {
-                None
+            match kept {
+                Some(lease) => Ok(lease),
+                None => grant(&trial).await.map(Arc::new),
             }
         },
         async {
@@ -129,17 +130,24 @@ pub(super) async fn attempt(trial: Box<Trial>) -> Attempt {
             if is_new(&trial) && !trial.follows { Ahead::open(&trial.site.store, range, true).await.ok() } else { None }
         }
     );
-    match granted {
-        Some(Ok(granted)) => lease = Some(Arc::new(granted)),
-        Some(Err(error)) => return Attempt { lease: None, contact: false, outcome: Outcome::Failed(error) },
-        None => {}
-    }
-    let id = lease.as_ref().map_or(LeaseId::NONE, |lease| lease.id());
-    match try_with(&trial, id, ahead).await {
-        Ok(outcome) => Attempt { lease, contact: true, outcome },
+    let lease = match lease {
+        Ok(lease) => lease,
+        Err(error) => return Attempt { lease: None, contact: false, outcome: Outcome::Failed(error) },
+    };
+    match try_with(&trial, &lease, ahead).await {
+        Ok(outcome) => Attempt { lease: Some(lease), contact: true, outcome },
         // A lease that is unknown all of a sudden was revoked, or the store was emptied.
         Err(StoreError::NoLease) => Attempt { lease: None, contact: true, outcome: Outcome::Again },
-        Err(error) => Attempt { lease, contact: false, outcome: Outcome::Failed(error) },
+        Err(error) => Attempt { lease: Some(lease), contact: false, outcome: Outcome::Failed(error) },
+    }
+}
+
+/// A lease of its own, or a place on one that is shared.
+async fn grant(trial: &Trial) -> Result<Lease, StoreError> {
+    let (store, ttl, rng) = (&trial.site.store, trial.lease_ttl, trial.rng.clone());
+    match &trial.leases {
+        Some(leases) => leases.place(store, ttl, Overslept::GivenUp, rng).await,
+        None => Lease::grant(store, ttl, Overslept::GivenUp, rng).await,
     }
 }
 
@@ -148,7 +156,7 @@ fn is_new(trial: &Trial) -> bool {
     trial.first && trial.applied.is_none()
 }
 
-async fn try_with(trial: &Trial, lease: LeaseId, ahead: Option<Ahead>) -> Result<Outcome, StoreError> {
+async fn try_with(trial: &Trial, lease: &Lease, ahead: Option<Ahead>) -> Result<Outcome, StoreError> {
     let seen = if is_new(trial) {
         match enter_unseen(trial, lease, ahead).await? {
             Unseen::Entered(entered) => return Ok(Outcome::Joined(entered)),
@@ -167,7 +175,7 @@ async fn try_with(trial: &Trial, lease: LeaseId, ahead: Option<Ahead>) -> Result
 }
 
 /// Joins, if what stands there lets it.
-async fn enter(trial: &Trial, how: Seen<'_>, lease: LeaseId) -> Result<Outcome, StoreError> {
+async fn enter(trial: &Trial, how: Seen<'_>, lease: &Lease) -> Result<Outcome, StoreError> {
     let seen = how.subtree();
     if !trial.first && identity::superseded(seen, &trial.me, trial.since) {
         return Ok(Outcome::Superseded);
@@ -201,7 +209,7 @@ async fn enter(trial: &Trial, how: Seen<'_>, lease: LeaseId) -> Result<Outcome, 
         Identity::Ask(_) if matches!(how, Seen::ByWatch(_)) => return Ok(Outcome::Again),
         Identity::Ask(holder) => return Ok(ask(trial, holder).await),
     };
-    let txn = join::txn(&trial.site.prefix, how, &label, &status, lease);
+    let txn = join::txn(&trial.site.prefix, how, &label, &status, lease.id_to_put());
     let response = trial.site.store.txn(txn).await?;
     if !response.succeeded {
         return Ok(Outcome::Again);
@@ -218,13 +226,14 @@ enum Unseen {
 
 /// Most agents that start for the first time find nothing: so it is taken for granted, and compared. One request instead of
 /// three, because what stands there just after is known as well. If something does stand there, the same request reads it.
-async fn enter_unseen(trial: &Trial, lease: LeaseId, ahead: Option<Ahead>) -> Result<Unseen, StoreError> {
+async fn enter_unseen(trial: &Trial, lease: &Lease, ahead: Option<Ahead>) -> Result<Unseen, StoreError> {
     let (prefix, id) = (&trial.site.prefix, &trial.me.id);
     let nothing = Subtree::default();
     let Identity::Take(row) = identity::decide(&nothing, &trial.me, trial.replace) else {
         return Ok(Unseen::Found(Box::new(read(&trial.site, &trial.me).await?)));
     };
     let (label, status) = (join::label_for(&trial.label, &nothing, None), trial.status.clone());
+    let lease = lease.id_to_put();
     let mut txn = join::txn(prefix, Seen::ByRead(&nothing), &label, &status, lease);
     txn.otherwise.push(Op::Get(RangeRequest { limit: FOUND_MAX, ..RangeRequest::all(prefix.node_range(id)) }));
     let response = trial.site.store.txn(txn).await?;

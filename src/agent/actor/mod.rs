@@ -45,6 +45,7 @@ use crate::reconcile::{Context, Site};
 use crate::store::api::{LeaseId, RangeResponse};
 use crate::store::backoff::Nag;
 use crate::store::feed::{Ahead, Feed, FeedSettings, Scope, Update};
+use crate::store::lease::Leases;
 use crate::store::wire::Encoded;
 
 /// The sub-tree is read again this often (spread out): what old servers' watches lose is found.
@@ -66,7 +67,7 @@ const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(30);
 pub async fn run(site: Site, settings: AgentSettings, context: Context, host: Arc<dyn Host>) -> AgentExit {
     let (tell, _) = watch::channel(AgentState::new());
     let (_order, orders) = mpsc::channel(1);
-    run_tied(site, settings, context, host, Ties { tell, orders }).await
+    run_tied(site, settings, context, host, Ties { tell, orders, leases: None }).await
 }
 
 /// What ties an agent to other code of its process.
@@ -75,6 +76,8 @@ pub(crate) struct Ties {
     pub tell: watch::Sender<AgentState>,
     /// What it is told to do.
     pub orders: mpsc::Receiver<Order>,
+    /// Leases that it shares with other agents; `None` = it has its own.
+    pub leases: Option<Arc<Leases>>,
 }
 
 /// What other code of its process tells an agent to do.

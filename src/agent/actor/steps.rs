@@ -93,6 +93,7 @@ impl Actor {
             status: self.status(),
             lease: self.spare_lease.take(),
             lease_ttl: self.settings.lease_ttl,
+            leases: self.ties.leases.clone(),
             rng: self.context.rng(&format!("agent/{}/lease", self.me.run)),
             applied: self.applied.clone(),
             first: !self.ever_joined,
@@ -284,7 +285,7 @@ impl Actor {
             return;
         }
         let status = self.status();
-        let txn = join::status_txn(&self.site.prefix, &self.me, joined.status_revision, &status, joined.lease.id());
+        let txn = join::status_txn(&self.site.prefix, &self.me, joined.status_revision, &status, joined.lease.id_to_put());
         let site = self.site.clone();
         self.io = boxed(async move { io::Done::Status(io::write_status(&site, txn).await, status) });
     }

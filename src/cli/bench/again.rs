@@ -1,6 +1,5 @@
 //! This program once more, as a child: what is to be stopped, or whose memory is to be looked at, has to be a process.
 
-use std::ffi::OsString;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -30,13 +29,13 @@ impl Again {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub async fn start(place: &Place, what: &str, flags: &[(&str, String)], hidden: &str) -> anyhow::Result<Again> {
+    pub async fn start(place: &Place, what: &str, flags: &[String], hidden: &str) -> anyhow::Result<Again> {
         let program = std::env::current_exe().context("failed to find this program's own file")?;
         let mut command = Command::new(program);
         match place.private_endpoint() {
             Some(endpoint) => {
                 command.args(["bench", what, "--endpoints", endpoint, "--prefix", place.site()?.prefix.as_str()]);
-                command.args(flags.iter().flat_map(|(flag, value)| [OsString::from(flag), OsString::from(value)]));
+                command.args(flags);
             }
             None => drop(command.args(std::env::args_os().skip(1))),
         }

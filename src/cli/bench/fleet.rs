@@ -10,10 +10,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::host::BareHost;
-use super::meter::Log;
+use super::meter::{Counters, Log, metered};
 use super::nodes;
 use crate::agent::actor::{AgentState, Ties, run_tied};
 use crate::reconcile::{Context, Site, Wall};
+use crate::store::api::Store;
+use crate::store::keys::Prefix;
+use crate::store::lease::Leases;
 
 /// Nodes between their start and their label: as many as the floor has requests under way.
 const JOINING_MAX: usize = 256;
@@ -27,24 +30,59 @@ pub enum Arrival {
     PerSecond(f64),
 }
 
+/// What agents share.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Sharing {
+    /// Nothing: as agents on hosts of their own.
+    Nothing,
+    /// One watch. Each has a lease and requests of its own.
+    Watch,
+    /// All that agents of one process may share ([`crate::agent::SharedAgents`]).
+    All,
+}
+
 /// The agents. Dropping it ends them.
 pub struct Fleet {
     site: Site,
     log: Arc<Log>,
     lease_ttl: Duration,
     children: Option<Arc<AtomicU64>>,
+    leases: Option<Arc<Leases>>,
     tasks: JoinSet<()>,
 }
 
 impl Fleet {
     /// None yet. The site's store notes in `log` what they do.
     pub fn new(site: Site, log: Arc<Log>) -> Fleet {
-        Fleet { site, log, lease_ttl: Duration::from_secs(nodes::LEASE_TTL_S), children: None, tasks: JoinSet::new() }
+        Fleet {
+            site,
+            log,
+            lease_ttl: Duration::from_secs(nodes::LEASE_TTL_S),
+            children: None,
+            leases: None,
+            tasks: JoinSet::new(),
+        }
     }
 
     /// With leases of this length, and children that are counted when they are started.
     pub fn with(self, lease_ttl: Duration, children: Option<Arc<AtomicU64>>) -> Fleet {
         Fleet { lease_ttl, children, ..self }
+    }
+
+    /// None yet, which will share this much and note in `log` what they do; with a count of what goes to etcd for them.
+    pub fn sharing(site: Site, sharing: Sharing, log: Arc<Log>) -> (Fleet, Arc<Counters>) {
+        // What is noted is each one's own request; what is counted is what is sent.
+        let (own, counters) = metered(site.store, (sharing != Sharing::All).then(|| log.clone()));
+        let (store, leases) = match sharing {
+            Sharing::Nothing => (own, None),
+            Sharing::Watch => (share(&own, &site.prefix), None),
+            Sharing::All => {
+                let (noted, _) = metered(own.with_batched_writes(), Some(log.clone()));
+                (share(&noted, &site.prefix), Some(Arc::default()))
+            }
+        };
+        let fleet = Fleet::new(Site { store, prefix: site.prefix }, log);
+        (Fleet { leases, ..fleet }, counters)
     }
 
     /// Starts so many. Answers when each should have started, in microseconds since the log began.
@@ -88,9 +126,10 @@ impl Fleet {
         let (site, mut settings) = (self.site.clone(), nodes::settings(n)?);
         settings.lease_ttl = self.lease_ttl;
         let host = self.children.clone().map_or_else(|| BareHost::new(n), |started| BareHost::with_child(n, started));
+        let leases = self.leases.clone();
         self.tasks.spawn(async move {
             let _order = order;
-            run_tied(site, settings, context, Arc::new(host), Ties { tell, orders }).await;
+            run_tied(site, settings, context, Arc::new(host), Ties { tell, orders, leases }).await;
         });
         Ok(())
     }
@@ -99,4 +138,8 @@ impl Fleet {
     pub fn lost_one(&mut self) -> bool {
         self.tasks.try_join_next().is_some()
     }
+}
+
+fn share(store: &Store, prefix: &Prefix) -> Store {
+    store.with_shared_watch(prefix.folder("nodes"), fastrand::Rng::with_seed(7))
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::fleet::{Arrival, Fleet};
+use super::fleet::{Arrival, Fleet, Sharing};
 use super::meter::{Counters, Counts, Log, metered};
 use super::nodes::{GROUP, POOL};
 use super::numbers::{Latency, cpu_seconds, rate};
@@ -18,7 +18,7 @@ use super::role::Running;
 use crate::cli::apply;
 use crate::model::documents::parse;
 use crate::reconcile::Site;
-use crate::store::api::{KeyRange, RangeRequest, Store};
+use crate::store::api::{KeyRange, RangeRequest};
 use crate::store::keys::Role;
 use crate::store::wire::{Stored, Summary};
 
@@ -72,16 +72,14 @@ struct Roles {
 ///
 /// # Errors
 /// When something refuses, or stands still.
-pub async fn pipeline(place: &Place, nodes: usize, arrival: Arrival, own_watch: bool) -> anyhow::Result<Pipeline> {
+pub async fn pipeline(place: &Place, nodes: usize, arrival: Arrival, sharing: Sharing) -> anyhow::Result<Pipeline> {
     let site = place.site()?;
     let documents = parse("bench", &format!("{POOL}\n---\n{GROUP}\n")).map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
     apply::Target::on(site.clone(), site.clone()).apply(&documents).await?;
     let roles = start_roles(place)?;
     leading(&site).await?;
     let log = Arc::new(Log::new(nodes + 1));
-    let (agents, counters) = metered(place.site()?.store, Some(log.clone()));
-    let agents = if own_watch { agents } else { share(&agents, &site) };
-    let mut fleet = Fleet::new(Site { store: agents, prefix: site.prefix.clone() }, log.clone());
+    let (mut fleet, counters) = Fleet::sharing(place.site()?, sharing, log.clone());
 
     let bar = Bar::new("pipeline", nodes);
     // One more, before the others: every view has begun then. One that just began may wait for etcd's next round of watches that
@@ -139,10 +137,6 @@ pub async fn pipeline(place: &Place, nodes: usize, arrival: Arrival, own_watch: 
 
 fn at(list: &[AtomicU64], node: usize) -> u64 {
     list.get(node).map_or(0, |slot| slot.load(Relaxed))
-}
-
-fn share(store: &Store, site: &Site) -> Store {
-    store.with_shared_watch(site.prefix.folder("nodes"), fastrand::Rng::with_seed(7))
 }
 
 fn start_roles(place: &Place) -> anyhow::Result<Roles> {

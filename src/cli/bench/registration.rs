@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::fleet::Arrival;
+use super::fleet::{Arrival, Sharing};
 use super::floor::{Floor, Writes, floor};
 use super::numbers::{Latency, median};
 use super::pipeline::{Pipeline, pipeline, single_put};
@@ -21,9 +21,22 @@ pub struct Args {
     /// One watch for each node, as a real fleet has it, in place of one for all
     #[arg(long)]
     own_watch: bool,
+    /// Nodes share leases and batch their writes, as agents of one process may, beside the watch
+    #[arg(long, conflicts_with = "own_watch")]
+    together: bool,
     /// Nodes come at this share of the floor's rate, whether those before are done or not, in place of as fast as they can
     #[arg(long, value_name = "SHARE")]
     rate: Option<f64>,
+}
+
+impl Args {
+    fn sharing(&self) -> Sharing {
+        match (self.own_watch, self.together) {
+            (true, _) => Sharing::Nothing,
+            (_, true) => Sharing::All,
+            _ => Sharing::Watch,
+        }
+    }
 }
 
 /// What was measured.
@@ -32,6 +45,7 @@ struct Report {
     etcd: String,
     nodes: usize,
     own_watch: bool,
+    together: bool,
     rate: Option<f64>,
     /// Pipeline's rate over the floor's, in the middle round.
     ratio: f64,
@@ -80,7 +94,7 @@ pub async fn run(ground: &Ground, args: &Args, rounds: usize, format: Format) ->
         };
         let place = ground.place().await?;
         let arrival = rate.map_or(Arrival::Rush, Arrival::PerSecond);
-        let measured = pipeline(&place, nodes, arrival, args.own_watch).await?;
+        let measured = pipeline(&place, nodes, arrival, args.sharing()).await?;
         place.clear().await?;
         done.push(Round { ratio: measured.rate / floor.whole, single_put, floor, blind, pipeline: measured });
     }
@@ -89,6 +103,7 @@ pub async fn run(ground: &Ground, args: &Args, rounds: usize, format: Format) ->
         etcd,
         nodes,
         own_watch: args.own_watch,
+        together: args.together,
         rate: args.rate,
         ratio: middle(|round| round.ratio),
         floor: middle(|round| round.floor.whole),
@@ -130,7 +145,11 @@ fn text(report: &Report) -> String {
     ];
     let table = Table { headings, rows: rows.collect() }.render();
     let Report { etcd, nodes, ratio, floor, pipeline, .. } = report;
-    let watch = if report.own_watch { "a watch each" } else { "one watch for all" };
+    let watch = match (report.own_watch, report.together) {
+        (true, _) => "a watch each",
+        (_, true) => "one watch for all, a lease for a hundred, writes in batches",
+        _ => "one watch for all",
+    };
     let middle = |figure: &dyn Fn(&Round) -> f64| median(report.rounds.iter().map(figure).collect());
     let put = middle(&|round| round.single_put.p50_ms);
     let p99 = |figure: &dyn Fn(&Round) -> f64| {

@@ -169,7 +169,7 @@ async fn restart(place: &Place, site: &Site, waiting: Key, args: &Args) -> anyho
     let revision = site.store.get(waiting.clone()).await?.0.revision;
     let (led, assigned) = (first(site, leaders(&site.prefix), revision), first(site, KeyRange::one(waiting), revision));
     let both = async { tokio::try_join!(led, assigned) };
-    let mut child = Again::start(place, "restart", &[("--claims", args.claims.to_string())], "--be-allocator").await?;
+    let mut child = Again::start(place, "restart", &[format!("--claims={}", args.claims)], "--be-allocator").await?;
     let (led, assigned) = tokio::select! {
         both = timeout(STUCK, both) => both.with_context(|| format!("no assignment came for {STUCK:?}"))??,
         error = child.ended() => return Err(error),

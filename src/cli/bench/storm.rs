@@ -13,11 +13,11 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::again::Again;
-use super::fleet::{Arrival, Fleet};
+use super::fleet::{Arrival, Fleet, Sharing};
 use super::floor::IN_FLIGHT;
 use super::goal::{self, Goal, short};
 use super::living::Living;
-use super::meter::{Log, metered};
+use super::meter::Log;
 use super::nodes::{GROUP, POOL, values};
 use super::numbers::{median, rate};
 use super::place::{Ground, Place};
@@ -52,6 +52,9 @@ pub struct Args {
     /// Their leases, in seconds
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..=600))]
     ttl: u32,
+    /// They share leases and batch their writes, as agents of one process may
+    #[arg(long)]
+    together: bool,
     /// Be the agents that are stopped
     #[arg(long, hide = true)]
     be_agents: bool,
@@ -62,6 +65,7 @@ struct Report {
     etcd: String,
     nodes: usize,
     ttl_s: u32,
+    together: bool,
     goals: Vec<Goal>,
     rounds: Vec<Round>,
 }
@@ -115,7 +119,7 @@ pub async fn run(ground: &Ground, args: &Args, rounds: usize, format: Format) ->
         Goal::at_most("assignments changed", done.iter().map(|r| r.back.written.assignments).max().unwrap_or(0) as f64, 0.0),
         Goal::at_most("labels changed", done.iter().map(|r| r.back.written.labels).max().unwrap_or(0) as f64, 0.0),
     ];
-    let report = Report { etcd, nodes: args.nodes as usize, ttl_s: args.ttl, goals, rounds: done };
+    let report = Report { etcd, nodes: args.nodes as usize, ttl_s: args.ttl, together: args.together, goals, rounds: done };
     if format == Format::Json { output::json(&report) } else { Ok(text(&report)) }
 }
 
@@ -124,10 +128,9 @@ pub async fn run(ground: &Ground, args: &Args, rounds: usize, format: Format) ->
 async fn be_agents(ground: &Ground, args: &Args) -> anyhow::Result<String> {
     let Ground::Yours(settings, prefix) = ground else { bail!("agents need --endpoints") };
     let log = Arc::new(Log::new(args.nodes as usize));
-    let (store, _) = metered(crate::Store::open(settings.as_ref().clone())?, Some(log.clone()));
-    let store = store.with_shared_watch(prefix.folder("nodes"), fastrand::Rng::with_seed(7));
-    let site = Site { store, prefix: prefix.clone() };
-    let mut fleet = Fleet::new(site, log.clone()).with(Duration::from_secs(u64::from(args.ttl)), None);
+    let site = Site { store: crate::Store::open(settings.as_ref().clone())?, prefix: prefix.clone() };
+    let (fleet, _) = Fleet::sharing(site, if args.together { Sharing::All } else { Sharing::Watch }, log.clone());
+    let mut fleet = fleet.with(Duration::from_secs(u64::from(args.ttl)), None);
     fleet.arrive(args.nodes as usize, Arrival::Rush).await?;
     let mut told = 0;
     while !fleet.lost_one() {
@@ -177,7 +180,8 @@ async fn back(place: &Place, args: &Args) -> anyhow::Result<Back> {
     apply::Target::on(site.clone(), site.clone()).apply(&documents).await?;
     let roles = Running::all(place)?;
     let mut living = Living::open(&place.site()?);
-    let flags = [("--nodes", args.nodes.to_string()), ("--ttl", args.ttl.to_string())];
+    let mut flags = vec![format!("--nodes={}", args.nodes), format!("--ttl={}", args.ttl)];
+    flags.extend(args.together.then(|| "--together".to_owned()));
     let mut agents = Again::start(place, "storm", &flags, "--be-agents").await?;
     tokio::select! {
         biased;
@@ -255,10 +259,11 @@ fn text(report: &Report) -> String {
         vec!["ROUND", "BLIND-BEFORE/S", "BLIND-AFTER/S", "BACK/S", "RATIO", "BRAKE-ON-S", "BRAKE-OFF-S", "LABELS", "ASSIGNMENTS"];
     let table = Table { headings, rows: rows.collect() }.render();
     format!(
-        "{table}\n{} agents with leases of {} s, stopped until the last lease was gone, etcd {}. LABELS and ASSIGNMENTS: how many changed. \
+        "{table}\n{} agents with leases of {} s{}, stopped until the last lease was gone, etcd {}. LABELS and ASSIGNMENTS: how many changed. \
          The brake went\non after the loss and off after the return, so many seconds later.\n{}",
         report.nodes,
         report.ttl_s,
+        if report.together { " that a hundred of them share, writes in batches" } else { "" },
         report.etcd,
         goal::lines(&report.goals)
     )

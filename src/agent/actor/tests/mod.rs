@@ -8,6 +8,7 @@ mod identity;
 mod isolation;
 mod lease;
 mod stop;
+mod together;
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,0 +1,129 @@
+//! Agents of one process that share leases, a watch and requests.
+
+use super::*;
+use crate::agent::SharedAgents;
+use crate::store::api::{Event, LeaseId};
+
+/// Longer than a lease lives without a beat.
+const OVER_S: u64 = 40;
+
+/// A node whose agent shares with others.
+struct Member {
+    lab: Lab,
+    machine: SimMachine,
+    given: Assignment,
+    running: Running,
+}
+
+impl Member {
+    async fn lease(&self) -> LeaseId {
+        let (_, status) = self.lab.store.get(self.lab.prefix.node(&self.lab.id, NodePart::Status)).await.unwrap();
+        status.unwrap().lease
+    }
+
+    /// Whether its status was gone at any time since.
+    fn was_silent_since(&self, revision: Revision) -> bool {
+        let key = self.lab.prefix.node(&self.lab.id, NodePart::Status);
+        let history = self.lab.etcd.history_from(revision.next());
+        history.values().flatten().any(|event| *event.key() == key && matches!(event, Event::Delete { .. }))
+    }
+}
+
+/// So many, registered on one lease.
+async fn members(count: u8) -> Vec<Member> {
+    let home = Lab::new();
+    let link = Faults::new(7, FaultPlan::default()).client(home.store.clone());
+    let site = Site { store: link.store(), prefix: home.prefix.clone() };
+    let together = SharedAgents::with_rng(site, fastrand::Rng::with_seed(7));
+    let mut members = Vec::new();
+    for n in 0..count {
+        let lab = Lab {
+            etcd: home.etcd.clone(),
+            store: home.store.clone(),
+            net: home.net.clone(),
+            id: format!("n{n}").parse().unwrap(),
+            ..Lab::new()
+        };
+        let machine = lab.machine(&format!("m{n}"), &format!("192.0.2.{n}"));
+        machine.set_child(Some(ChildScript::default()));
+        let shutdown = CancellationToken::new();
+        let context = Context {
+            identity: "test".into(),
+            seed: n.into(),
+            wall: Wall::simulated(Duration::ZERO),
+            shutdown: shutdown.clone(),
+        };
+        let task = tokio::spawn(together.run(lab.settings(), context, machine.process()));
+        let given = lab.assign(&format!("10.0.0.{n}"), 80).await;
+        lab.until_registered(&given).await;
+        machine.journal();
+        members.push(Member { lab, machine, given, running: Running { task, shutdown, link: link.clone() } });
+    }
+    let lease = members[0].lease().await;
+    for member in &members {
+        assert_eq!(member.lease().await, lease);
+    }
+    members
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stops_leaves_the_lease_to_the_others() {
+    let mut members = members(3).await;
+    let (lease, before) = (members[0].lease().await, members[0].lab.etcd.revision());
+    let stopped = members.remove(0);
+    let _ = stopped.running.stop().await;
+    pass(OVER_S).await;
+    assert_eq!(stopped.lab.status().await.map(|status| status.phase), Some(Phase::Stopped));
+    for member in &members {
+        assert_eq!(member.lease().await, lease);
+        assert_eq!(member.lab.puts_since(before, NodePart::Status), 0);
+        assert!(!member.was_silent_since(before));
+    }
+    // The last ones end it: no lease is left over.
+    for member in members {
+        let _ = member.running.stop().await;
+    }
+    assert_eq!(stopped.lab.store.time_to_live(lease).await.unwrap().0, -1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_killed_is_silent_in_time_and_the_others_stay_registered() {
+    let mut members = members(4).await;
+    let (lease, before) = (members[0].lease().await, members[0].lab.etcd.revision());
+    let killed = members.remove(0);
+    killed.running.kill().await;
+    pass(OVER_S).await;
+    assert!(killed.lab.status().await.is_none(), "{:?}", killed.lab.status().await);
+    let other = members[0].lease().await;
+    assert_ne!(other, lease);
+    for member in &members {
+        assert_eq!(member.lease().await, other);
+        assert!(!member.was_silent_since(before), "{} was silent", member.lab.id);
+        member.lab.until_registered(&member.given).await;
+        assert_eq!(member.lab.puts_since(before, NodePart::Label), 0);
+        assert_eq!(journal(&member.machine), "", "a child was disturbed");
+    }
+    for member in members {
+        member.running.kill().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_lost_is_one_grant_for_all_and_each_comes_back_as_what_it_is() {
+    let members = members(5).await;
+    let (lease, before) = (members[0].lease().await, members[0].lab.etcd.revision());
+    members[0].lab.store.revoke(lease).await.unwrap();
+    for member in &members {
+        member.lab.until("a status", async || member.lab.status().await.is_some()).await;
+        member.lab.until_registered(&member.given).await;
+    }
+    let again = members[0].lease().await;
+    for member in &members {
+        assert_eq!(member.lease().await, again);
+        assert_eq!((member.lab.puts_since(before, NodePart::Status), member.lab.puts_since(before, NodePart::Label)), (1, 0));
+        assert_eq!(journal(&member.machine), "", "a child was disturbed");
+    }
+    for member in members {
+        member.running.kill().await;
+    }
+}

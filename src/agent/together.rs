@@ -1,0 +1,73 @@
+//! Many agents in one process.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::actor::{AgentState, Ties, run_tied};
+use super::builder::Agent;
+use super::exit::AgentExit;
+use super::host::Host;
+use super::settings::AgentSettings;
+use crate::reconcile::{Context, Site};
+use crate::store::lease::Leases;
+
+/// What agents of one process share: one watch, the requests that write, and leases, up to 100 agents on each. A process that
+/// registers thousands of nodes (a gateway's devices, a simulation) takes a fraction of etcd's time so.
+///
+/// Each agent still reads, decides, and writes with compares, as alone. What is different: those on one lease are silent together
+/// when the process dies, and together again if one of them goes without its last word (its task panics, or what it says on leaving
+/// does not arrive). The others notice at once, and join again on another lease, with what they have.
+///
+/// ```no_run
+/// # async fn example(store: enlist::Store) -> Result<(), enlist::agent::AgentError> {
+/// use enlist::agent::SharedAgents;
+/// let together = SharedAgents::new(store);
+/// let mut registered = Vec::new();
+/// for n in 0..1_000 {
+///     registered.push(together.builder().id(&format!("sensor-{n}")).no_ports().join().await?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct SharedAgents {
+    site: Site,
+    leases: Arc<Leases>,
+}
+
+impl SharedAgents {
+    /// For agents of this site (or store, then with the default prefix). Must be called within a runtime, which what is shared
+    /// runs on.
+    pub fn new(site: impl Into<Site>) -> SharedAgents {
+        SharedAgents::with_rng(site, fastrand::Rng::new())
+    }
+
+    /// With randomness (of waits between tries) in place of one's own: for simulations.
+    pub fn with_rng(site: impl Into<Site>, rng: fastrand::Rng) -> SharedAgents {
+        let Site { store, prefix } = site.into();
+        let store = store.with_batched_writes().with_shared_watch(prefix.folder("nodes"), rng);
+        SharedAgents { site: Site { store, prefix }, leases: Arc::default() }
+    }
+
+    /// As [`Agent::builder`], for one more of them.
+    pub fn builder(&self) -> Agent {
+        Agent::builder(self.site.clone()).on_leases(self.leases.clone())
+    }
+
+    /// As [`super::run`], for one more of them.
+    pub fn run(
+        &self,
+        settings: AgentSettings,
+        context: Context,
+        host: Arc<dyn Host>,
+    ) -> impl Future<Output = AgentExit> + Send + 'static {
+        let (tell, _) = watch::channel(AgentState::new());
+        let (order, orders) = mpsc::channel(1);
+        let life = run_tied(self.site.clone(), settings, context, host, Ties { tell, orders, leases: Some(self.leases.clone()) });
+        async move {
+            let _order = order;
+            life.await
+        }
+    }
+}
