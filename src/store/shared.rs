@@ -6,7 +6,8 @@
 //! compares. And they send no more requests at a time than an etcd answers quickly, in an order that costs it little (`queue`).
 //!
 //! It never hides a gap: when the feed had to read everything again, all watches that hang on it end, and a start that is
-//! older than what is kept is answered like one that was compacted: whoever asked reads its sub-tree again.
+//! older than what is kept is answered like one that was compacted: whoever asked reads its sub-tree again. Nor does it tell a past
+//! that is over: whatever any of them is answered shows whether the store stepped back behind what was told.
 
 mod queue;
 
@@ -19,6 +20,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
 
 use self::queue::Queue;
 use super::api::{
@@ -52,10 +54,8 @@ impl Store {
     #[must_use]
     pub fn with_shared_watch(&self, folder: KeyRange, rng: fastrand::Rng) -> Store {
         let hub = Arc::new(Mutex::new(Hub::default()));
-        let settings = FeedSettings { verify: VERIFY, ..FeedSettings::default() };
-        let feed = Feed::open(self.clone(), Scope::one(folder.clone()), settings, rng);
-        let (tell, ready) = watch::channel(false);
-        let task = AbortOnDropHandle::new(tokio::spawn(distribute(feed, folder.clone(), hub.clone(), tell)));
+        let ready = lock(&hub).ready.subscribe();
+        let task = AbortOnDropHandle::new(tokio::spawn(distribute(self.clone(), folder.clone(), hub.clone(), rng)));
         Store::new(Arc::new(Shared { inner: self.clone(), folder, hub, ready, queue: Queue::new(), _task: task }))
     }
 }
@@ -65,7 +65,7 @@ struct Shared {
     inner: Store,
     folder: KeyRange,
     hub: Arc<Mutex<Hub>>,
-    /// The feed was complete once.
+    /// See [`Hub::ready`].
     ready: watch::Receiver<bool>,
     queue: Queue,
     _task: AbortOnDropHandle<()>,
@@ -74,6 +74,8 @@ struct Shared {
 /// What is known of the folder, and who watches what in it.
 #[derive(Debug, Default)]
 struct Hub {
+    /// What is known is whole, and of the store as it is.
+    ready: watch::Sender<bool>,
     cluster_id: u64,
     /// Everything after this and up to `last` is in `kept`, but for what is for no agent.
     since: Revision,
@@ -83,15 +85,33 @@ struct Hub {
     watchers: HashMap<Bytes, Vec<mpsc::Sender<WatchMessage>>>,
 }
 
+/// How much of the store was known.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    cluster_id: u64,
+    last: Revision,
+}
+
 fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
     hub.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn distribute(mut feed: Feed, folder: KeyRange, hub: Arc<Mutex<Hub>>, ready: watch::Sender<bool>) {
+async fn distribute(store: Store, folder: KeyRange, hub: Arc<Mutex<Hub>>, mut rng: fastrand::Rng) {
+    let mut ready = lock(&hub).ready.subscribe();
     loop {
+        let settings = FeedSettings { verify: VERIFY, ..FeedSettings::default() };
+        let mut feed = Feed::open(store.clone(), Scope::one(folder.clone()), settings, rng.fork());
         let update = feed.next().await;
         lock(&hub).apply(&folder, update);
-        ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+        let mut is_ready = *ready.borrow_and_update();
+        while is_ready {
+            tokio::select! {
+                biased;
+                // Nothing else than a step back changes it now. (Its sender is in the hub.)
+                _ = ready.changed() => is_ready = false,
+                update = feed.next() => lock(&hub).apply(&folder, update),
+            }
+        }
     }
 }
 
@@ -123,6 +143,7 @@ impl Hub {
                 self.watchers.clear();
                 self.kept.clear();
                 (self.cluster_id, self.since, self.last) = (cluster_id, revision, revision);
+                self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
             }
             Update::Events { revision, events } => {
                 self.last = self.last.max(revision);
@@ -162,6 +183,24 @@ impl Hub {
             }
             self.since = revision;
         }
+    }
+
+    /// Somebody was answered, on a request that was sent when this much was known.
+    fn was_answered(&mut self, known: Known, answer: &Header) {
+        let is_behind = answer.revision < known.last || answer.cluster_id != self.cluster_id;
+        if !*self.ready.borrow() || known.cluster_id != self.cluster_id || known.last > self.last || !is_behind {
+            return;
+        }
+        // A restored backup: what is kept is of a past that is over. The feed may not know yet, for its watch may be silent.
+        warn!(known = %known.last, rev = %answer.revision, "the store stepped back behind what a shared watch told: it begins again");
+        self.watchers.clear();
+        self.kept.clear();
+        self.ready.send_replace(false);
+    }
+
+    /// What an answer from now on must not be behind.
+    fn known(&self) -> Known {
+        Known { cluster_id: self.cluster_id, last: self.last }
     }
 
     /// Begins a watch.
@@ -226,7 +265,14 @@ impl Around for Shared {
     }
 
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
-        self.in_turn(move || self.inner.range(request)).boxed()
+        async move {
+            let _turn = self.queue.turn().await;
+            let known = lock(&self.hub).known();
+            let answer = self.inner.range(request).await?;
+            lock(&self.hub).was_answered(known, &answer.header);
+            Ok(answer)
+        }
+        .boxed()
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
@@ -235,7 +281,10 @@ impl Around for Shared {
             let on_lease = |op: &Op| matches!(op, Op::Put { lease, .. } if *lease != LeaseId::NONE);
             let waits = txn.then.iter().any(on_lease);
             let _turn = if waits { self.queue.turn_after_grants().await } else { self.queue.turn_of_word().await };
-            self.inner.txn(txn).await
+            let known = lock(&self.hub).known();
+            let answer = self.inner.txn(txn).await?;
+            lock(&self.hub).was_answered(known, &answer.header);
+            Ok(answer)
         }
         .boxed()
     }
@@ -265,7 +314,10 @@ impl Around for Shared {
             let first = tokio::time::timeout(FIRST_READ_LIMIT, ready.wait_for(|ready| *ready)).await;
             let late = || StoreError::Timeout { milliseconds: FIRST_READ_LIMIT.as_millis() as u64 };
             first.map_err(|_| late())?.map_err(|_| StoreError::Broken("the shared watch ended".to_owned()))?;
-            Ok(Box::new(Hanging(lock(&self.hub).watch(&request))) as Box<dyn Watch>)
+            let mut hub = lock(&self.hub);
+            let is_ready = *hub.ready.borrow();
+            // It may have stepped back just now: then the feed of whoever asked opens it again.
+            if is_ready { Ok(Box::new(Hanging(hub.watch(&request))) as Box<dyn Watch>) } else { Err(late()) }
         }
         .boxed()
     }

@@ -263,3 +263,28 @@ async fn a_flood_ends_when_few_are_left_or_its_time_is_over_and_no_last_word_wai
     assert_eq!(under_way(), others + 1, "its time is over");
     drop((some, more, status));
 }
+
+/// The feed's own watch may be silent just then; until it is given up for that the feed knows of nothing.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_stepped_back_is_found_out_by_the_first_answer_and_nothing_of_its_past_is_told() {
+    use crate::store::memory::faults::{FaultPlan, Faults};
+    let etcd = MemoryEtcd::new();
+    let faults = Faults::new(1, FaultPlan { watch_stalled: 1.0, ..FaultPlan::default() });
+    let store = faults.client(etcd.store()).store().with_shared_watch(KeyRange::prefix("/n/"), fastrand::Rng::with_seed(1));
+    let kept = put(&etcd, "/n/a/label").await;
+    let backup = etcd.snapshot();
+    put(&etcd, "/n/a/status").await;
+    let lost = put(&etcd, "/n/a/status").await;
+    let mut before = watch(&store, "/n/a/", lost.next()).await;
+
+    etcd.restore(backup);
+    faults.calm();
+    let began = tokio::time::Instant::now();
+    let (header, _) = store.get("/n/a/label").await.unwrap();
+    assert_eq!(header.revision, kept);
+    assert!(tokio::time::timeout(Duration::from_secs(1), before.next()).await.unwrap().is_none(), "it ends");
+    let mut after = watch(&store, "/n/a/", kept.next()).await;
+    let again = put(&etcd, "/n/a/status").await;
+    assert_eq!(events(after.as_mut()).await, [("/n/a/status".to_owned(), again.0)]);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
