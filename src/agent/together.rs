@@ -16,8 +16,12 @@ use crate::store::lease::Leases;
 /// registers thousands of nodes (a gateway's devices, a simulation) takes a fraction of etcd's time so.
 ///
 /// Each agent still reads, decides, and writes with compares, as alone. What is different: those on one lease are silent together
-/// when the process dies, and together again if one of them goes without its last word (its task panics, or what it says on leaving
-/// does not arrive). The others notice at once, and join again on another lease, with what they have.
+/// when the process dies, and if one of them goes without its last word (its task panics, what it says on leaving does not arrive, or
+/// its id is somebody else's) the others are told at once, and join again on another lease, with what they have.
+///
+/// What agents of their own do better: one that drains its child meanwhile does not join again, and is silent after a TTL. And if the
+/// store is restored to a moment before one of them stopped, its status of then is back on a lease that the others keep alive: it
+/// looks live for as long as they live. Do not share where you restore backups under running agents.
 ///
 /// ```no_run
 /// # async fn example(store: enlist::Store) -> Result<(), enlist::agent::AgentError> {

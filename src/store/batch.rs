@@ -148,10 +148,7 @@ impl Touched {
             self.written.contains(key) || self.seen.contains(key) || self.seen_ranges.iter().any(|range| range.contains(key))
         }) || seen(unit).any(|seen| match seen {
             Seen::Key(key) => self.written.contains(key),
-            Seen::Range(range) => match &range.end {
-                Some(end) => self.written.range(&range.start..end).next().is_some(),
-                None => self.written.contains(&range.start),
-            },
+            Seen::Range(range) => self.written.iter().any(|key| range.contains(key)),
         })
     }
 }

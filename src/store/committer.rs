@@ -1,6 +1,6 @@
 //! The committer: many small all-or-nothing writes of a role's leader, few requests.
 //!
-//! A unit is one caller's write with its compares. Units that wait while requests are in flight go together ([`crate::store::batcher`]),
+//! A unit is one caller's write with its compares. Units that wait while requests are in flight go together (`store/batcher.rs`),
 //! all of them under the leader's fence.
 
 use crate::model::names::Revision;

@@ -162,8 +162,9 @@ struct Lost;
 
 impl Beater {
     async fn run(mut self) {
+        // Also if this ends with its runtime, or by a panic: nobody beats for it any more.
+        let _told = self.state.lost.clone().drop_guard();
         let Lost = self.beat().await;
-        self.state.tell_lost();
     }
 
     async fn beat(&mut self) -> Lost {
