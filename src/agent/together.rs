@@ -17,11 +17,10 @@ use crate::store::lease::Leases;
 ///
 /// Each agent still reads, decides, and writes with compares, as alone. What is different: those on one lease are silent together
 /// when the process dies, and if one of them goes without its last word (its task panics, what it says on leaving does not arrive, or
-/// its id is somebody else's) the others are told at once, and join again on another lease, with what they have.
+/// somebody else takes its id over) the others are told at once, and join again on another lease, with what they have.
 ///
-/// What agents of their own do better: one that drains its child meanwhile does not join again, and is silent after a TTL. And if the
-/// store is restored to a moment before one of them stopped, its status of then is back on a lease that the others keep alive: it
-/// looks live for as long as they live. Do not share where you restore backups under running agents.
+/// What an agent with a lease of its own does better: one that drains its child meanwhile does not join again, and is silent after a
+/// TTL. Do not share where children need long to end.
 ///
 /// ```no_run
 /// # async fn example(store: enlist::Store) -> Result<(), enlist::agent::AgentError> {
@@ -50,8 +49,9 @@ impl SharedAgents {
     /// With randomness (of waits between tries) in place of one's own: for simulations.
     pub fn with_rng(site: impl Into<Site>, rng: fastrand::Rng) -> SharedAgents {
         let Site { store, prefix } = site.into();
-        let store = store.with_batched_writes().with_shared_watch(prefix.folder("nodes"), rng);
-        SharedAgents { site: Site { store, prefix }, leases: Arc::default() }
+        let leases = Arc::<Leases>::default();
+        let store = store.with_batched_writes().with_shared_watch_for(prefix.folder("nodes"), rng, Some(leases.clone()));
+        SharedAgents { site: Site { store, prefix }, leases }
     }
 
     /// As [`Agent::builder`], for one more of them.

@@ -11,11 +11,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
-use crate::store::api::{LeaseId, Store, StoreError};
+use crate::store::api::{LeaseId, Store, StoreError, Txn, TxnResponse};
 use crate::store::backoff::Backoff;
 
 pub use self::shared::Leases;
@@ -86,6 +86,7 @@ impl Lease {
             store: store.clone(),
             state: state.clone(),
             overslept,
+            _told: state.lost.clone().drop_guard(),
             backoff: Backoff::new(rng, Duration::from_millis(100), (ttl / 3).min(Duration::from_secs(2))),
         };
         let task = AbortOnDropHandle::new(tokio::spawn(beater.run()));
@@ -97,12 +98,18 @@ impl Lease {
         self.state.id
     }
 
-    /// Its id, for something to be put on it.
-    pub fn id_to_put(&self) -> LeaseId {
-        if let Keeps::Shared(place) = &self.keeps {
-            place.is_used();
-        }
-        self.id()
+    /// Runs a transaction that is the first to put something of its holder's on it.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn enter(&self, store: &Store, txn: Txn) -> Result<TxnResponse, StoreError> {
+        let Keeps::Shared(place) = &self.keeps else { return store.txn(txn).await };
+        // Before it is sent: whoever is dropped meanwhile may have written.
+        let was_used = place.set_used(true);
+        let answer = store.txn(txn).await;
+        let may_be_written = answer.as_ref().map_or_else(StoreError::is_unknown_outcome, |response| response.succeeded);
+        place.set_used(was_used || may_be_written);
+        answer
     }
 
     /// Its TTL as the server granted it.
@@ -155,6 +162,8 @@ struct Beater {
     state: Arc<State>,
     overslept: Overslept,
     backoff: Backoff,
+    /// Also if the task ends with its runtime, or by a panic: nobody beats any more.
+    _told: DropGuard,
 }
 
 /// There is no lease to beat for any more.
@@ -162,8 +171,7 @@ struct Lost;
 
 impl Beater {
     async fn run(mut self) {
-        // Also if this ends with its runtime, or by a panic: nobody beats for it any more.
-        let _told = self.state.lost.clone().drop_guard();
+        // Its end tells.
         let Lost = self.beat().await;
     }
 

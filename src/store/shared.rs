@@ -7,7 +7,7 @@
 //!
 //! It never hides a gap: when the feed had to read everything again, all watches that hang on it end, and a start that is
 //! older than what is kept is answered like one that was compacted: whoever asked reads its sub-tree again. Nor does it tell a past
-//! that is over: whatever any of them is answered shows whether the store stepped back behind what was told.
+//! that is over: the answer to each read and transaction of theirs shows whether the store stepped back behind what was told.
 
 mod queue;
 
@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
@@ -30,6 +31,7 @@ use super::api::{
 use super::around::Around;
 use super::feed::{Feed, FeedSettings, Scope, Update};
 use super::keys::NodePart;
+use super::lease::Leases;
 use crate::model::names::Revision;
 
 /// Events that are kept for those who start to watch a little behind the feed: seconds of them, at full load.
@@ -43,6 +45,9 @@ const VERIFY: Duration = Duration::from_secs(24 * 3_600);
 /// send everything at once: what waits in etcd for longer than a call's time-out is answered to nobody and sent again, and
 /// so for ever. Here waiting costs no time-out. 256 is what etcd is busy with in the floor; twice that keeps it so.
 const REQUESTS_MAX: usize = 512;
+/// … which begins again this long after it began, at the soonest: behind endpoints of two histories every other answer asks for it,
+/// and each time all is read.
+const AGAIN: Duration = Duration::from_millis(500);
 /// A watch waits so long for the feed's first read.
 const FIRST_READ_LIMIT: Duration = Duration::from_secs(10);
 
@@ -53,7 +58,13 @@ impl Store {
     /// no agent looks at. Watches of other ranges go to the server as before.
     #[must_use]
     pub fn with_shared_watch(&self, folder: KeyRange, rng: fastrand::Rng) -> Store {
-        let hub = Arc::new(Mutex::new(Hub::default()));
+        self.with_shared_watch_for(folder, rng, None)
+    }
+
+    /// The same, for agents that share these leases: they are told when the store stepped back.
+    #[must_use]
+    pub(crate) fn with_shared_watch_for(&self, folder: KeyRange, rng: fastrand::Rng, leases: Option<Arc<Leases>>) -> Store {
+        let hub = Arc::new(Mutex::new(Hub { leases, ..Hub::default() }));
         let ready = lock(&hub).ready.subscribe();
         let task = AbortOnDropHandle::new(tokio::spawn(distribute(self.clone(), folder.clone(), hub.clone(), rng)));
         Store::new(Arc::new(Shared { inner: self.clone(), folder, hub, ready, queue: Queue::new(), _task: task }))
@@ -76,6 +87,9 @@ struct Shared {
 struct Hub {
     /// What is known is whole, and of the store as it is.
     ready: watch::Sender<bool>,
+    leases: Option<Arc<Leases>>,
+    /// Counts how often it began again.
+    era: u64,
     cluster_id: u64,
     /// Everything after this and up to `last` is in `kept`, but for what is for no agent.
     since: Revision,
@@ -88,7 +102,7 @@ struct Hub {
 /// How much of the store was known.
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    cluster_id: u64,
+    era: u64,
     last: Revision,
 }
 
@@ -99,6 +113,7 @@ fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
 async fn distribute(store: Store, folder: KeyRange, hub: Arc<Mutex<Hub>>, mut rng: fastrand::Rng) {
     let mut ready = lock(&hub).ready.subscribe();
     loop {
+        let opened = Instant::now();
         let settings = FeedSettings { verify: VERIFY, ..FeedSettings::default() };
         let mut feed = Feed::open(store.clone(), Scope::one(folder.clone()), settings, rng.fork());
         let update = feed.next().await;
@@ -112,6 +127,8 @@ async fn distribute(store: Store, folder: KeyRange, hub: Arc<Mutex<Hub>>, mut rn
                 update = feed.next() => lock(&hub).apply(&folder, update),
             }
         }
+        drop(feed);
+        tokio::time::sleep_until(opened + AGAIN).await;
     }
 }
 
@@ -138,11 +155,15 @@ impl Hub {
 
     fn apply(&mut self, folder: &KeyRange, update: Update) {
         match update {
-            Update::Reset { revision, cluster_id, .. } => {
+            Update::Reset { revision, cluster_id, stepped_back, .. } => {
+                if stepped_back {
+                    self.tell_leases();
+                }
                 // What happened in between is known to nobody here: everybody reads again.
                 self.watchers.clear();
                 self.kept.clear();
                 (self.cluster_id, self.since, self.last) = (cluster_id, revision, revision);
+                self.era += 1;
                 self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
             }
             Update::Events { revision, events } => {
@@ -188,7 +209,8 @@ impl Hub {
     /// Somebody was answered, on a request that was sent when this much was known.
     fn was_answered(&mut self, known: Known, answer: &Header) {
         let is_behind = answer.revision < known.last || answer.cluster_id != self.cluster_id;
-        if !*self.ready.borrow() || known.cluster_id != self.cluster_id || known.last > self.last || !is_behind {
+        // What was known before the last beginning says nothing; nor does an answer that does not say of when it is.
+        if known.era != self.era || !*self.ready.borrow() || answer.revision == Revision::NONE || !is_behind {
             return;
         }
         // A restored backup: what is kept is of a past that is over. The feed may not know yet, for its watch may be silent.
@@ -196,11 +218,16 @@ impl Hub {
         self.watchers.clear();
         self.kept.clear();
         self.ready.send_replace(false);
+        self.tell_leases();
+    }
+
+    fn tell_leases(&self) {
+        self.leases.iter().for_each(|leases| leases.store_stepped_back());
     }
 
     /// What an answer from now on must not be behind.
     fn known(&self) -> Known {
-        Known { cluster_id: self.cluster_id, last: self.last }
+        Known { era: self.era, last: self.last }
     }
 
     /// Begins a watch.
@@ -317,7 +344,8 @@ impl Around for Shared {
             let mut hub = lock(&self.hub);
             let is_ready = *hub.ready.borrow();
             // It may have stepped back just now: then the feed of whoever asked opens it again.
-            if is_ready { Ok(Box::new(Hanging(hub.watch(&request))) as Box<dyn Watch>) } else { Err(late()) }
+            let stepped_back = || StoreError::Broken("the store stepped back: the shared watch begins again".to_owned());
+            if is_ready { Ok(Box::new(Hanging(hub.watch(&request))) as Box<dyn Watch>) } else { Err(stepped_back()) }
         }
         .boxed()
     }

@@ -125,7 +125,7 @@ impl Actor {
         }
         let status = self.status();
         let Some(joined) = self.joined.as_ref().filter(|joined| joined.lease.is_good()) else { return };
-        let txn = join::status_txn(&self.site.prefix, &self.me, joined.status_revision, &status, joined.lease.id_to_put());
+        let txn = join::status_txn(&self.site.prefix, &self.me, joined.status_revision, &status, joined.lease.id());
         let written = io::write_status(&self.site, txn).await;
         self.io_done(io::Done::Status(written, status));
     }

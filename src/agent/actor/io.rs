@@ -209,8 +209,8 @@ async fn enter(trial: &Trial, how: Seen<'_>, lease: &Lease) -> Result<Outcome, S
         Identity::Ask(_) if matches!(how, Seen::ByWatch(_)) => return Ok(Outcome::Again),
         Identity::Ask(holder) => return Ok(ask(trial, holder).await),
     };
-    let txn = join::txn(&trial.site.prefix, how, &label, &status, lease.id_to_put());
-    let response = trial.site.store.txn(txn).await?;
+    let txn = join::txn(&trial.site.prefix, how, &label, &status, lease.id());
+    let response = lease.enter(&trial.site.store, txn).await?;
     if !response.succeeded {
         return Ok(Outcome::Again);
     }
@@ -233,13 +233,12 @@ async fn enter_unseen(trial: &Trial, lease: &Lease, ahead: Option<Ahead>) -> Res
         return Ok(Unseen::Found(Box::new(read(&trial.site, &trial.me).await?)));
     };
     let (label, status) = (join::label_for(&trial.label, &nothing, None), trial.status.clone());
-    let lease = lease.id_to_put();
-    let mut txn = join::txn(prefix, Seen::ByRead(&nothing), &label, &status, lease);
+    let mut txn = join::txn(prefix, Seen::ByRead(&nothing), &label, &status, lease.id());
     txn.otherwise.push(Op::Get(RangeRequest { limit: FOUND_MAX, ..RangeRequest::all(prefix.node_range(id)) }));
-    let response = trial.site.store.txn(txn).await?;
+    let response = lease.enter(&trial.site.store, txn).await?;
     let header = response.header;
     if response.succeeded {
-        let listing = join::listing(prefix, &label, &status, lease, header);
+        let listing = join::listing(prefix, &label, &status, lease.id(), header);
         let known = Some((listing, ahead));
         return Ok(Unseen::Entered(Box::new(Entered { label, status, row, header, known })));
     }

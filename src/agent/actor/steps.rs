@@ -285,7 +285,7 @@ impl Actor {
             return;
         }
         let status = self.status();
-        let txn = join::status_txn(&self.site.prefix, &self.me, joined.status_revision, &status, joined.lease.id_to_put());
+        let txn = join::status_txn(&self.site.prefix, &self.me, joined.status_revision, &status, joined.lease.id());
         let site = self.site.clone();
         self.io = boxed(async move { io::Done::Status(io::write_status(&site, txn).await, status) });
     }

@@ -75,10 +75,11 @@ impl Fleet {
         let (own, counters) = metered(site.store, (sharing != Sharing::All).then(|| log.clone()));
         let (store, leases) = match sharing {
             Sharing::Nothing => (own, None),
-            Sharing::Watch => (share(&own, &site.prefix), None),
+            Sharing::Watch => (share(&own, &site.prefix, None), None),
             Sharing::All => {
                 let (noted, _) = metered(own.with_batched_writes(), Some(log.clone()));
-                (share(&noted, &site.prefix), Some(Arc::default()))
+                let leases = Arc::<Leases>::default();
+                (share(&noted, &site.prefix, Some(leases.clone())), Some(leases))
             }
         };
         let fleet = Fleet::new(Site { store, prefix: site.prefix }, log);
@@ -140,6 +141,6 @@ impl Fleet {
     }
 }
 
-fn share(store: &Store, prefix: &Prefix) -> Store {
-    store.with_shared_watch(prefix.folder("nodes"), fastrand::Rng::with_seed(7))
+fn share(store: &Store, prefix: &Prefix, leases: Option<Arc<Leases>>) -> Store {
+    store.with_shared_watch_for(prefix.folder("nodes"), fastrand::Rng::with_seed(7), leases)
 }

@@ -6,7 +6,7 @@
 //! take another one and put what is theirs on that.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,7 +20,11 @@ const PLACES: usize = 100;
 
 /// Where agents of one process get places on leases.
 #[derive(Debug, Default)]
-pub struct Leases(tokio::sync::Mutex<Open>);
+pub struct Leases {
+    open: tokio::sync::Mutex<Open>,
+    /// All that somebody has a place on.
+    all: Mutex<Vec<Weak<Common>>>,
+}
 
 #[derive(Debug, Default)]
 struct Open {
@@ -42,6 +46,8 @@ struct Common {
 #[derive(Debug)]
 struct Taken {
     places: usize,
+    /// Somebody put something on it, took it off and left.
+    left: bool,
     /// Who beats for it; `None` = it has ended, or is left to its end.
     beats: Option<Lease>,
 }
@@ -59,7 +65,7 @@ impl Leases {
         rng: fastrand::Rng,
     ) -> Result<Lease, StoreError> {
         let asked_at = Instant::now();
-        let mut open = self.0.lock().await;
+        let mut open = self.open.lock().await;
         if let Some(place) = open.leases.iter().find(|common| common.asked == ttl).and_then(Common::place) {
             return Ok(place);
         }
@@ -77,15 +83,32 @@ impl Leases {
             }
         };
         let state = lease.state.clone();
-        let common = Arc::new(Common { asked: ttl, state, taken: Mutex::new(Taken { places: 1, beats: Some(lease) }) });
+        let common =
+            Arc::new(Common { asked: ttl, state, taken: Mutex::new(Taken { places: 1, left: false, beats: Some(lease) }) });
         open.leases.retain(|other| other.asked != ttl);
         open.leases.push(common.clone());
+        let mut all = lock(&self.all);
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(&common));
+        drop(all);
         Ok(Lease { state: common.state.clone(), keeps: Keeps::Shared(Place::on(common)) })
+    }
+
+    /// The store stepped back: what those who left took off their leases may be on them again, and nobody else would take it off. Such a
+    /// lease is left to its end. (Whose own past is over finds that himself; those who left do not.)
+    pub fn store_stepped_back(&self) {
+        let all: Vec<_> = lock(&self.all).iter().filter_map(Weak::upgrade).collect();
+        for common in all {
+            let left = lock(&common.taken).left;
+            if left {
+                common.give_up();
+            }
+        }
     }
 }
 
-fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
-    taken.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Common {
@@ -100,9 +123,10 @@ impl Common {
     }
 
     /// One place less. Whether that was the last one.
-    fn give_back(&self) -> bool {
+    fn give_back(&self, used: bool) -> bool {
         let mut taken = lock(&self.taken);
         taken.places -= 1;
+        taken.left |= used;
         let last = taken.places == 0;
         taken.beats.take_if(|_| last);
         last
@@ -114,7 +138,7 @@ impl Common {
         if ended.is_some() && !self.state.is_lost() {
             info!(
                 lease = self.state.id.0,
-                "one who shares a lease went without taking its keys off it: the lease is left to its end"
+                "keys may be on a shared lease whose owner left: the lease is left to its end, those who share it take another"
             );
         }
         self.state.tell_lost();
@@ -135,13 +159,14 @@ impl Place {
         Place { common, used: AtomicBool::new(false), given_back: AtomicBool::new(false) }
     }
 
-    pub(super) fn is_used(&self) {
-        self.used.store(true, Relaxed);
+    /// Whether it was.
+    pub(super) fn set_used(&self, used: bool) -> bool {
+        self.used.swap(used, Relaxed)
     }
 
     /// Nothing is on it any more. Whether it was the last place.
     pub(super) fn give_back(&self) -> bool {
-        !self.given_back.swap(true, Relaxed) && self.common.give_back()
+        !self.given_back.swap(true, Relaxed) && self.common.give_back(self.used.load(Relaxed))
     }
 }
 
@@ -163,7 +188,8 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
-    use crate::store::api::{LeaseId, Op, Txn};
+    use crate::model::names::Revision;
+    use crate::store::api::{Compare, LeaseId, Op, Txn};
     use crate::store::memory::MemoryEtcd;
     use crate::store::memory::faults::{FaultPlan, Faults};
 
@@ -179,9 +205,12 @@ mod tests {
         join_all((0..count).map(|_| place(leases, store, TTL))).await.into_iter().map(Result::unwrap).collect()
     }
 
-    async fn put(store: &Store, key: &str, lease: LeaseId) {
-        let put = Op::Put { key: key.into(), value: "v".into(), lease };
-        assert!(store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap().succeeded);
+    fn put(key: &str, lease: LeaseId) -> Txn {
+        Txn { then: vec![Op::Put { key: key.into(), value: "v".into(), lease }], ..Txn::default() }
+    }
+
+    async fn put_on(lease: &Lease, store: &Store, key: &str) {
+        assert!(lease.enter(store, put(key, lease.id())).await.unwrap().succeeded);
     }
 
     async fn stands(store: &Store, key: &str) -> bool {
@@ -205,9 +234,9 @@ mod tests {
     async fn a_place_that_is_given_back_leaves_the_lease_to_the_others() {
         let (store, leases) = (MemoryEtcd::new().store(), Leases::default());
         let [a, b] = places(&leases, &store, 2).await.try_into().unwrap();
-        put(&store, "/a", a.id_to_put()).await;
-        put(&store, "/b", b.id_to_put()).await;
-        put(&store, "/a", LeaseId::NONE).await;
+        put_on(&a, &store, "/a").await;
+        put_on(&b, &store, "/b").await;
+        store.txn(put("/a", LeaseId::NONE)).await.unwrap();
         a.give_back(&store).await.unwrap();
         drop(a);
         sleep(OVER).await;
@@ -223,13 +252,13 @@ mod tests {
     async fn who_goes_without_taking_its_keys_off_takes_the_lease_along_and_the_others_are_told() {
         let (store, leases) = (MemoryEtcd::new().store(), Leases::default());
         let [a, b] = places(&leases, &store, 2).await.try_into().unwrap();
-        put(&store, "/a", a.id_to_put()).await;
-        put(&store, "/b", b.id_to_put()).await;
+        put_on(&a, &store, "/a").await;
+        put_on(&b, &store, "/b").await;
         drop(a);
         timeout(Duration::from_millis(10), b.lost()).await.unwrap();
         assert!(!b.is_good());
         let again = place(&leases, &store, TTL).await.unwrap();
-        put(&store, "/b", again.id_to_put()).await;
+        put_on(&again, &store, "/b").await;
         drop(b);
         sleep(OVER).await;
         assert!(again.is_good() && stands(&store, "/b").await && !stands(&store, "/a").await);
@@ -242,6 +271,40 @@ mod tests {
         drop(a);
         sleep(OVER).await;
         assert!(b.is_good());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_whose_first_put_surely_failed_disturbs_nobody_and_one_of_which_it_is_not_known_does() {
+        let faults = Faults::new(1, FaultPlan::default());
+        let client = faults.client(MemoryEtcd::new().store());
+        let (store, leases) = (client.store(), Leases::default());
+        let [a, b, c] = places(&leases, &store, 3).await.try_into().unwrap();
+        put_on(&b, &store, "/x").await;
+        let taken = Txn { compares: vec![Compare::Modified("/x".into(), Revision::NONE)], ..put("/x", a.id()) };
+        assert!(!a.enter(&store, taken).await.unwrap().succeeded);
+        assert_eq!(a.enter(&store, put("/y", LeaseId(99))).await, Err(StoreError::NoLease));
+        drop(a);
+        sleep(OVER).await;
+        assert!(b.is_good());
+        client.cut_answers();
+        assert!(c.enter(&store, put("/z", c.id())).await.is_err());
+        drop(c);
+        assert!(!b.is_good());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_stepped_back_ends_a_lease_that_somebody_left() {
+        let (store, leases) = (MemoryEtcd::new().store(), Leases::default());
+        let [a, b, c] = places(&leases, &store, 3).await.try_into().unwrap();
+        // Who leaves without having put anything leaves nothing that could come back.
+        a.give_back(&store).await.unwrap();
+        leases.store_stepped_back();
+        assert!(b.is_good());
+        put_on(&c, &store, "/c").await;
+        c.give_back(&store).await.unwrap();
+        assert!(b.is_good());
+        leases.store_stepped_back();
+        assert!(!b.is_good());
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,8 +29,8 @@ impl Member {
     }
 }
 
-/// So many, registered on one lease.
-async fn members(count: u8) -> Vec<Member> {
+/// So many, registered on one lease, and what they share.
+async fn shared(count: u8) -> (SharedAgents, Vec<Member>) {
     let home = Lab::new();
     let link = Faults::new(7, FaultPlan::default()).client(home.store.clone());
     let site = Site { store: link.store(), prefix: home.prefix.clone() };
@@ -63,7 +63,11 @@ async fn members(count: u8) -> Vec<Member> {
     for member in &members {
         assert_eq!(member.lease().await, lease);
     }
-    members
+    (together, members)
+}
+
+async fn members(count: u8) -> Vec<Member> {
+    shared(count).await.1
 }
 
 #[tokio::test(start_paused = true)]
@@ -123,6 +127,60 @@ async fn a_lease_that_is_lost_is_one_grant_for_all_and_each_comes_back_as_what_i
         assert_eq!((member.lab.puts_since(before, NodePart::Status), member.lab.puts_since(before, NodePart::Label)), (1, 0));
         assert_eq!(journal(&member.machine), "", "a child was disturbed");
     }
+    for member in members {
+        member.running.kill().await;
+    }
+}
+
+/// Its address would never be free again, and whoever starts with its id on another host would wait for it.
+#[tokio::test(start_paused = true)]
+async fn who_stopped_is_not_live_again_in_a_store_that_is_restored() {
+    let mut members = members(3).await;
+    let etcd = members[0].lab.etcd.clone();
+    let backup = etcd.snapshot();
+    let stopped = members.remove(0);
+    let _ = stopped.running.stop().await;
+    pass(1).await;
+    etcd.restore(backup);
+    assert_eq!(stopped.lab.status().await.map(|status| status.phase), Some(Phase::Registered), "the backup says so");
+    // An agent finds within six minutes that its store is another one, if nothing tells it sooner.
+    pass(400).await;
+    assert!(stopped.lab.status().await.is_none(), "{:?}", stopped.lab.status().await);
+    for member in &members {
+        member.lab.until_registered(&member.given).await;
+        assert_eq!(journal(&member.machine), "", "a child was disturbed");
+    }
+    for member in members {
+        member.running.kill().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_is_held_elsewhere_is_refused_and_disturbs_nobody() {
+    let (together, members) = shared(2).await;
+    let first = &members[0];
+    let lab = Lab {
+        etcd: first.lab.etcd.clone(),
+        store: first.lab.store.clone(),
+        net: first.lab.net.clone(),
+        id: "held".parse().unwrap(),
+        ..Lab::new()
+    };
+    let elsewhere = lab.start(&lab.machine("elsewhere", "192.0.2.99"));
+    lab.until("its status", async || lab.status().await.is_some()).await;
+    let (lease, before) = (first.lease().await, lab.etcd.revision());
+
+    let machine = lab.machine("here", "192.0.2.98");
+    let context =
+        Context { identity: "test".into(), seed: 98, wall: Wall::simulated(Duration::ZERO), shutdown: CancellationToken::new() };
+    let exit = together.run(lab.settings(), context, machine.process()).await;
+    assert!(matches!(exit.ending, crate::agent::Ending::Conflict(_)), "{:?}", exit.ending);
+    pass(OVER_S).await;
+    for member in &members {
+        assert_eq!(member.lease().await, lease);
+        assert_eq!(member.lab.puts_since(before, NodePart::Status), 0);
+    }
+    elsewhere.kill().await;
     for member in members {
         member.running.kill().await;
     }
