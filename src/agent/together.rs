@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
-
-use super::actor::{AgentState, Ties, run_tied};
+use super::actor::run_untied;
 use super::builder::Agent;
 use super::exit::AgentExit;
 use super::host::Host;
@@ -66,12 +64,6 @@ impl SharedAgents {
         context: Context,
         host: Arc<dyn Host>,
     ) -> impl Future<Output = AgentExit> + Send + 'static {
-        let (tell, _) = watch::channel(AgentState::new());
-        let (order, orders) = mpsc::channel(1);
-        let life = run_tied(self.site.clone(), settings, context, host, Ties { tell, orders, leases: Some(self.leases.clone()) });
-        async move {
-            let _order = order;
-            life.await
-        }
+        run_untied(self.site.clone(), settings, context, host, Some(self.leases.clone()))
     }
 }

@@ -65,9 +65,25 @@ const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(30);
 ///
 /// It joins, applies what it is given, acknowledges it and keeps all that true. A store that is away is waited for.
 pub async fn run(site: Site, settings: AgentSettings, context: Context, host: Arc<dyn Host>) -> AgentExit {
+    run_untied(site, settings, context, host, None).await
+}
+
+/// [`run`], perhaps on leases that it shares.
+pub(crate) fn run_untied(
+    site: Site,
+    settings: AgentSettings,
+    context: Context,
+    host: Arc<dyn Host>,
+    leases: Option<Arc<Leases>>,
+) -> impl Future<Output = AgentExit> + Send + 'static {
     let (tell, _) = watch::channel(AgentState::new());
-    let (_order, orders) = mpsc::channel(1);
-    run_tied(site, settings, context, host, Ties { tell, orders, leases: None }).await
+    let (order, orders) = mpsc::channel(1);
+    let life = run_tied(site, settings, context, host, Ties { tell, orders, leases });
+    async move {
+        // Nobody orders anything; without it there would be nobody who could.
+        let _order = order;
+        life.await
+    }
 }
 
 /// What ties an agent to other code of its process.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::host::BareHost;
 use super::meter::{Counters, Log, metered};
 use super::nodes;
-use crate::agent::actor::{AgentState, Ties, run_tied};
+use crate::agent::actor::run_untied;
 use crate::reconcile::{Context, Site, Wall};
 use crate::store::api::Store;
 use crate::store::keys::Prefix;
@@ -122,16 +121,12 @@ impl Fleet {
         self.log.start(n);
         let context =
             Context { identity: format!("host-{n}"), seed: n as u64, wall: Wall::system(), shutdown: CancellationToken::new() };
-        let (tell, _) = watch::channel(AgentState::new());
-        let (order, orders) = mpsc::channel(1);
         let (site, mut settings) = (self.site.clone(), nodes::settings(n)?);
         settings.lease_ttl = self.lease_ttl;
         let host = self.children.clone().map_or_else(|| BareHost::new(n), |started| BareHost::with_child(n, started));
         let leases = self.leases.clone();
-        self.tasks.spawn(async move {
-            let _order = order;
-            run_tied(site, settings, context, Arc::new(host), Ties { tell, orders, leases }).await;
-        });
+        let life = run_untied(site, settings, context, Arc::new(host), leases);
+        self.tasks.spawn(async { drop(life.await) });
         Ok(())
     }
 
