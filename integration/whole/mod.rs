@@ -14,6 +14,7 @@ mod outage;
 mod pools;
 mod restored;
 mod thread;
+mod together;
 mod two_stores;
 
 use std::collections::BTreeMap;

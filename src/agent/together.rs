@@ -14,11 +14,8 @@ use crate::store::lease::Leases;
 /// registers thousands of nodes (a gateway's devices, a simulation) takes a fraction of etcd's time so.
 ///
 /// Each agent still reads, decides, and writes with compares, as alone. What is different: those on one lease are silent together
-/// when the process dies, and if one of them goes without its last word (its task panics, what it says on leaving does not arrive, or
-/// somebody else takes its id over) the others are told at once, and join again on another lease, with what they have.
-///
-/// What an agent with a lease of its own does better: one that drains its child meanwhile does not join again, and is silent after a
-/// TTL. Do not share where children need long to end.
+/// when the process dies, and if one of them goes without its last word (its task panics, or what it says on leaving does not arrive)
+/// the others are told at once, and are on another lease before that one ends, with what they have.
 ///
 /// ```no_run
 /// # async fn example(store: enlist::Store) -> Result<(), enlist::agent::AgentError> {

@@ -6,8 +6,8 @@
 
 mod shared;
 
-use std::sync::Mutex;
-use std::sync::{Arc, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -49,6 +49,8 @@ struct State {
     ttl: Duration,
     last_beat: Mutex<Instant>,
     lost: CancellationToken,
+    /// It was lost by being left to its end.
+    lives_on: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -66,7 +68,10 @@ impl State {
         self.lost.is_cancelled()
     }
 
-    fn tell_lost(&self) {
+    /// Nobody beats for it any more, and until it runs out its keys stand.
+    fn leave_to_its_end(&self) {
+        // Before it is told: whoever hears of the loss looks.
+        self.lives_on.store(true, Relaxed);
         self.lost.cancel();
     }
 }
@@ -81,7 +86,13 @@ impl Lease {
         let (id, granted_s) = store.grant(ttl.as_secs().max(1)).await?;
         // The server raises TTLs that are too small for its election time-out; what it said is what counts.
         let ttl = Duration::from_secs(granted_s.max(1));
-        let state = Arc::new(State { id, ttl, last_beat: Mutex::new(sent), lost: CancellationToken::new() });
+        let state = Arc::new(State {
+            id,
+            ttl,
+            last_beat: Mutex::new(sent),
+            lost: CancellationToken::new(),
+            lives_on: AtomicBool::new(false),
+        });
         let beater = Beater {
             store: store.clone(),
             state: state.clone(),
@@ -134,6 +145,11 @@ impl Lease {
         self.state.lost.cancelled().await;
     }
 
+    /// Whether what is lost still stands in the store, as far as this process can know: one who shares the lease left it to its end.
+    pub fn lives_on(&self) -> bool {
+        self.state.lives_on.load(Relaxed)
+    }
+
     /// Ends the lease at once; its keys go.
     ///
     /// # Errors
@@ -145,13 +161,13 @@ impl Lease {
     }
 
     /// Gives it back: nothing of its holder's is on it any more. One's own ends at once, one that is shared when its last place is given
-    /// back.
+    /// back, but for one that is left to its end: what somebody left on it has its time.
     ///
     /// # Errors
     /// See [`StoreError`]. It then runs out by itself.
     pub async fn give_back(&self, store: &Store) -> Result<(), StoreError> {
         match &self.keeps {
-            Keeps::Shared(place) if !place.give_back() => Ok(()),
+            Keeps::Shared(place) if !place.give_back() || self.lives_on() => Ok(()),
             _ => store.revoke(self.id()).await,
         }
     }

@@ -75,7 +75,7 @@ impl Actor {
     }
 
     /// Says that the store does not answer: once, then at longer intervals.
-    fn trouble(&mut self, error: &StoreError) {
+    pub(super) fn trouble(&mut self, error: &StoreError) {
         if self.nag.is_due(Instant::now()) {
             warn!(%error, "the store does not answer; trying on");
         }

@@ -1,5 +1,6 @@
 //! The way out: the child is stopped, what is in use is put out of use, and the last word is written.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tracing::{info, warn};
 
 use super::io::Written;
 use super::state::Doing;
-use super::{Actor, io, work};
+use super::{Actor, STORE_PAUSE_FIRST, STORE_PAUSE_MAX, io, work};
 use crate::agent::decide::join;
 use crate::agent::decide::word::Word;
 use crate::agent::exit::{AgentExit, Ending};
@@ -57,7 +58,13 @@ impl Actor {
                 }
                 written
             }
-            None => true,
+            None => {
+                if matches!(ending, Ending::Superseded(_)) {
+                    // What stands there is on the lease of the run that took over.
+                    let _ = timeout(LAST_WORD_LIMIT, self.give_leases_back()).await;
+                }
+                true
+            }
         };
         if let Some(LeaveRequest { reply, delivered }) = asked {
             let answer = if left {
@@ -99,14 +106,10 @@ impl Actor {
             if phase.is_some() {
                 self.wish.phase = Phase::Draining;
                 self.publish();
-                let draining = async {
-                    self.write_wish().await;
-                    std::future::pending::<()>().await;
-                };
                 let code = tokio::select! {
                     biased;
                     code = stop => code,
-                    () = draining => 0,
+                    never = self.say_on() => match never {},
                 };
                 self.child_code = Some(code);
             } else {
@@ -115,6 +118,53 @@ impl Actor {
         }
         let in_use = std::mem::take(&mut self.hooked);
         work::put_all_out_of_use(&*self.host, in_use, self.settings.hook_limit).await;
+    }
+
+    /// Keeps the status as wished for in the store until it is dropped, also if one who shares its lease takes that along.
+    async fn say_on(&mut self) -> Infallible {
+        self.write_wish().await;
+        while let Some(lease) = self.joined.as_ref().map(|joined| joined.lease.clone()) {
+            lease.lost().await;
+            if !lease.lives_on() {
+                // The status went with it. The last word is written all the same.
+                break;
+            }
+            let moved = self.move_wish().await;
+            if !moved {
+                tokio::time::sleep(self.io_backoff.next(STORE_PAUSE_FIRST, STORE_PAUSE_MAX)).await;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Writes the status as wished for on another lease, if it is still as it was written. What became of it shows in `joined`.
+    async fn move_wish(&mut self) -> bool {
+        let spare = self.spare_lease.take().filter(|lease| lease.is_good());
+        let lease = match spare {
+            Some(lease) => lease,
+            None => {
+                match io::grant(&self.site.store, self.ties.leases.as_deref(), self.settings.lease_ttl, self.lease_rng()).await {
+                    Ok(lease) => Arc::new(lease),
+                    Err(error) => {
+                        self.trouble(&error);
+                        return false;
+                    }
+                }
+            }
+        };
+        let Some(at) = self.joined.as_ref().map(|joined| joined.status_revision) else { return false };
+        // Before anything is put on it: whoever cuts this short gives it back after the last word.
+        self.spare_lease = Some(lease.clone());
+        let status = self.status();
+        let txn = join::status_txn(&self.site.prefix, &self.me, at, &status, lease.id());
+        let written = io::write_first_status(&self.site, &lease, txn).await;
+        let moved = matches!(written, Ok(Written::Yes(_)));
+        if let Some(joined) = self.joined.as_mut().filter(|_| moved) {
+            joined.lease = lease;
+            self.spare_lease = None;
+        }
+        self.io_done(io::Done::Status(written, status));
+        moved
     }
 
     /// Writes the status as wished for, once; what became of it shows in `joined`.
@@ -132,6 +182,12 @@ impl Actor {
 
     /// `stopped` or `left`, without a lease. At which revision it was written; none = there is nothing to take back.
     async fn last_word(&mut self, phase: Phase) -> Option<Revision> {
+        let at = self.write_last_word(phase).await?;
+        self.give_leases_back().await;
+        Some(at)
+    }
+
+    async fn write_last_word(&mut self, phase: Phase) -> Option<Revision> {
         // A write under way may still land: its outcome first.
         if let Some(request) = self.io.take() {
             let done = request.await;
@@ -150,8 +206,8 @@ impl Actor {
             let Some(at) = last else { break };
             let txn = join::status_txn(&self.site.prefix, &self.me, at, &status, LeaseId::NONE);
             match io::write_status(&self.site, txn).await {
-                Ok(Written::Yes(at)) => return self.give_lease_back(at).await,
-                Ok(Written::Lost(Some((there, at)))) if there == status => return self.give_lease_back(at).await,
+                Ok(Written::Yes(at)) => return Some(at),
+                Ok(Written::Lost(Some((there, at)))) if there == status => return Some(at),
                 Ok(Written::Lost(Some((there, revision)))) if there.run == self.me.run => last = Some(revision),
                 Ok(Written::Lost(Some(_))) => return None,
                 Ok(Written::Lost(None)) => last = None,
@@ -172,17 +228,15 @@ impl Actor {
                 join::last_word_txn(&self.site.prefix, &self.me, own.mod_revision, &status)
             }
         };
-        let at = self.site.store.txn(txn).await.ok().filter(|response| response.succeeded)?.header.revision;
-        self.give_lease_back(at).await
+        let response = self.site.store.txn(txn).await.ok().filter(|response| response.succeeded)?;
+        Some(response.header.revision)
     }
 
-    /// After a last word nothing of this agent's is on a lease.
-    async fn give_lease_back(&mut self, at: Revision) -> Option<Revision> {
+    /// Nothing of this agent's is on a lease any more. What cannot be revoked runs out by itself.
+    async fn give_leases_back(&mut self) {
         let joined = self.joined.take().map(|joined| joined.lease);
-        if let Some(lease) = joined.or_else(|| self.spare_lease.take()) {
-            // If it cannot be revoked it runs out by itself.
+        for lease in joined.into_iter().chain(self.spare_lease.take()) {
             let _ = lease.give_back(&self.site.store).await;
         }
-        Some(at)
     }
 }

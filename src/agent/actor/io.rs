@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fastrand::Rng;
+
 use crate::agent::decide::applied::Applied;
 use crate::agent::decide::identity::{self, Holder, Identity, Me, Row};
 use crate::agent::decide::join::{self, Seen};
@@ -17,7 +19,7 @@ use crate::model::label::Label;
 use crate::model::names::Revision;
 use crate::model::status::{Phase, Status};
 use crate::reconcile::Site;
-use crate::store::api::{Header, KeyRange, Op, OpResult, RangeRequest, RangeResponse, StoreError, Txn};
+use crate::store::api::{Header, KeyRange, Op, OpResult, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse};
 use crate::store::feed::Ahead;
 use crate::store::keys::NodePart;
 use crate::store::lease::{Lease, Leases, Overslept};
@@ -59,7 +61,7 @@ pub(super) struct Trial {
     pub lease_ttl: Duration,
     /// Where it shares leases with others, if it does.
     pub leases: Option<Arc<Leases>>,
-    pub rng: fastrand::Rng,
+    pub rng: Rng,
     pub applied: Option<Arc<Applied>>,
     /// This process never joined before.
     pub first: bool,
@@ -121,7 +123,7 @@ pub(super) async fn attempt(trial: Box<Trial>) -> Attempt {
         async {
             match kept {
                 Some(lease) => Ok(lease),
-                None => grant(&trial).await.map(Arc::new),
+                None => grant(&trial.site.store, trial.leases.as_deref(), trial.lease_ttl, trial.rng.clone()).await.map(Arc::new),
             }
         },
         async {
@@ -143,9 +145,8 @@ pub(super) async fn attempt(trial: Box<Trial>) -> Attempt {
 }
 
 /// A lease of its own, or a place on one that is shared.
-async fn grant(trial: &Trial) -> Result<Lease, StoreError> {
-    let (store, ttl, rng) = (&trial.site.store, trial.lease_ttl, trial.rng.clone());
-    match &trial.leases {
+pub(super) async fn grant(store: &Store, leases: Option<&Leases>, ttl: Duration, rng: Rng) -> Result<Lease, StoreError> {
+    match leases {
         Some(leases) => leases.place(store, ttl, Overslept::GivenUp, rng).await,
         None => Lease::grant(store, ttl, Overslept::GivenUp, rng).await,
     }
@@ -330,15 +331,23 @@ pub(super) async fn prove(site: &Site, me: &Me, applied: &Applied) -> Result<Pro
 
 /// Writes the status.
 pub(super) async fn write_status(site: &Site, txn: Txn) -> Result<Written, StoreError> {
-    let response = site.store.txn(txn).await?;
+    Ok(written(site.store.txn(txn).await?))
+}
+
+/// Writes the status as the first that is put on this lease.
+pub(super) async fn write_first_status(site: &Site, lease: &Lease, txn: Txn) -> Result<Written, StoreError> {
+    Ok(written(lease.enter(&site.store, txn).await?))
+}
+
+fn written(response: TxnResponse) -> Written {
     if response.succeeded {
-        return Ok(Written::Yes(response.header.revision));
+        return Written::Yes(response.header.revision);
     }
     let found = response.results.into_iter().find_map(|result| match result {
         OpResult::Range(range) => range.kvs.into_iter().next(),
         _ => None,
     });
-    Ok(Written::Lost(found.and_then(|kv| Some((Status::decode(&kv.value).ok()?, kv.mod_revision)))))
+    Written::Lost(found.and_then(|kv| Some((Status::decode(&kv.value).ok()?, kv.mod_revision))))
 }
 
 /// Writes the label.

@@ -153,7 +153,7 @@ struct Actor {
 
     // Being in the store.
     joined: Option<Joined>,
-    /// The last lease that was lost: the store said that it is gone, or it was given up.
+    /// The last lease that was lost with its keys: the store said that it is gone, or its time was overslept.
     lost_lease: Option<LeaseId>,
     /// A lease that a next try to join may use.
     spare_lease: Option<Arc<crate::store::lease::Lease>>,
@@ -410,7 +410,7 @@ impl Actor {
 
     fn lease_lost(&mut self) {
         warn!("the lease is lost: joining again");
-        self.lost_lease = self.joined.as_ref().map(|joined| joined.lease.id());
+        self.lost_lease = self.joined.as_ref().filter(|joined| !joined.lease.lives_on()).map(|joined| joined.lease.id());
         self.leave_store();
     }
 

@@ -94,7 +94,7 @@ impl Actor {
             lease: self.spare_lease.take(),
             lease_ttl: self.settings.lease_ttl,
             leases: self.ties.leases.clone(),
-            rng: self.context.rng(&format!("agent/{}/lease", self.me.run)),
+            rng: self.lease_rng(),
             applied: self.applied.clone(),
             first: !self.ever_joined,
             follows: self.feed.is_some(),
@@ -106,8 +106,13 @@ impl Actor {
         self.io = boxed(async move { io::Done::Attempt(Box::new(io::attempt(trial).await)) });
     }
 
+    /// For the beats of a lease.
+    pub(super) fn lease_rng(&self) -> fastrand::Rng {
+        self.context.rng(&format!("agent/{}/lease", self.me.run))
+    }
+
     /// The sub-tree as it is seen, if this process joined before. A lease that is lost took its keys along, also if the watch has
-    /// not shown that yet. (One that was given up may live on: the join compares that they are gone.)
+    /// not shown that yet. (One whose time was overslept may live on all the same: the join compares that they are gone.)
     fn seen(&self) -> Option<Subtree> {
         let mut seen = self.view.newest.clone().filter(|_| self.ever_joined)?;
         seen.status.take_if(|status| self.lost_lease == Some(status.lease));

@@ -134,14 +134,14 @@ impl Common {
 
     /// Leaves it to its end, and tells everybody.
     fn give_up(&self) {
-        let ended = lock(&self.taken).beats.take();
-        if ended.is_some() && !self.state.is_lost() {
+        let _ended = lock(&self.taken).beats.take();
+        if !self.state.is_lost() {
             info!(
                 lease = self.state.id.0,
                 "keys may be on a shared lease whose owner left: the lease is left to its end, those who share it take another"
             );
+            self.state.leave_to_its_end();
         }
-        self.state.tell_lost();
     }
 }
 

@@ -282,7 +282,7 @@ async fn ten_thousand_nodes_that_come_back_at_once_write_no_label_and_restart_no
 
 /// Counts reads of whole sub-trees and grants.
 #[derive(Debug)]
-struct Counting {
+pub(super) struct Counting {
     inner: Store,
     reads: AtomicUsize,
     grants: AtomicUsize,
@@ -290,13 +290,13 @@ struct Counting {
 
 impl Counting {
     /// In front of a lab's store, for whatever starts later.
-    fn the(lab: &mut Lab) -> Arc<Counting> {
+    pub(super) fn the(lab: &mut Lab) -> Arc<Counting> {
         let counting = Arc::new(Counting { inner: lab.store.clone(), reads: 0.into(), grants: 0.into() });
         lab.store = Store::new(counting.clone());
         counting
     }
 
-    fn counts(&self) -> (usize, usize) {
+    pub(super) fn counts(&self) -> (usize, usize) {
         let get = |count: &AtomicUsize| count.load(Relaxed);
         (get(&self.reads), get(&self.grants))
     }

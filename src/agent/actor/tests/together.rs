@@ -1,5 +1,6 @@
 //! Agents of one process that share leases, a watch and requests.
 
+use super::lease::Counting;
 use super::*;
 use crate::agent::SharedAgents;
 use crate::store::api::{Event, LeaseId};
@@ -31,7 +32,16 @@ impl Member {
 
 /// So many, registered on one lease, and what they share.
 async fn shared(count: u8) -> (SharedAgents, Vec<Member>) {
-    let home = Lab::new();
+    shared_as(Lab::new(), count, ChildScript::default(), |settings| settings).await
+}
+
+/// The same, in this lab, with such children and settings.
+async fn shared_as(
+    home: Lab,
+    count: u8,
+    child: ChildScript,
+    set: impl Fn(AgentSettings) -> AgentSettings,
+) -> (SharedAgents, Vec<Member>) {
     let link = Faults::new(7, FaultPlan::default()).client(home.store.clone());
     let site = Site { store: link.store(), prefix: home.prefix.clone() };
     let together = SharedAgents::with_rng(site, fastrand::Rng::with_seed(7));
@@ -45,7 +55,7 @@ async fn shared(count: u8) -> (SharedAgents, Vec<Member>) {
             ..Lab::new()
         };
         let machine = lab.machine(&format!("m{n}"), &format!("192.0.2.{n}"));
-        machine.set_child(Some(ChildScript::default()));
+        machine.set_child(Some(child.clone()));
         let shutdown = CancellationToken::new();
         let context = Context {
             identity: "test".into(),
@@ -53,7 +63,7 @@ async fn shared(count: u8) -> (SharedAgents, Vec<Member>) {
             wall: Wall::simulated(Duration::ZERO),
             shutdown: shutdown.clone(),
         };
-        let task = tokio::spawn(together.run(lab.settings(), context, machine.process()));
+        let task = tokio::spawn(together.run(set(lab.settings()), context, machine.process()));
         let given = lab.assign(&format!("10.0.0.{n}"), 80).await;
         lab.until_registered(&given).await;
         machine.journal();
@@ -107,6 +117,70 @@ async fn who_is_killed_is_silent_in_time_and_the_others_stay_registered() {
         assert_eq!(member.lab.puts_since(before, NodePart::Label), 0);
         assert_eq!(journal(&member.machine), "", "a child was disturbed");
     }
+    for member in members {
+        member.running.kill().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_told_that_a_lease_is_left_to_its_end_reads_nothing() {
+    let mut home = Lab::new();
+    let counting = Counting::the(&mut home);
+    let (_, mut members) = shared_as(home, 3, ChildScript::default(), |settings| settings).await;
+    let (lease, reads) = (members[0].lease().await, counting.counts().0);
+    members.remove(0).running.kill().await;
+    pass(1).await;
+    assert_eq!(counting.counts().0, reads, "what is seen need not be read");
+    for member in members {
+        assert_ne!(member.lease().await, lease);
+        member.running.kill().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_drains_for_long_is_not_silent_when_the_lease_is_taken_along() {
+    let child = ChildScript { stops_after: Duration::from_secs(100), ..ChildScript::default() };
+    let patient = |settings| AgentSettings { stop_timeout: Duration::from_secs(120), ..settings };
+    let (_, mut members) = shared_as(Lab::new(), 3, child, patient).await;
+    let (lease, before) = (members[0].lease().await, members[0].lab.etcd.revision());
+    let (draining, killed) = (members.remove(0), members.remove(0));
+    draining.running.shutdown.cancel();
+    draining.lab.until_phase(Phase::Draining).await;
+    killed.running.kill().await;
+    pass(OVER_S).await;
+    assert!(killed.lab.status().await.is_none());
+    let other = members[0].lease().await;
+    assert_ne!(other, lease);
+    assert_eq!((draining.lab.status().await.unwrap().phase, draining.lease().await), (Phase::Draining, other));
+    assert!(!draining.was_silent_since(before) && !members[0].was_silent_since(before));
+    let last = members[0].lab.etcd.revision();
+    // It leaves that lease to the others too.
+    assert_eq!(draining.running.task.await.unwrap().ending, crate::agent::Ending::Stopped);
+    pass(OVER_S).await;
+    assert_eq!(draining.lab.status().await.unwrap().phase, Phase::Stopped);
+    assert_eq!((members[0].lease().await, members[0].lab.puts_since(last, NodePart::Status)), (other, 0));
+    members.remove(0).running.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_id_another_run_took_over_leaves_the_lease_to_the_others() {
+    let named = |settings: AgentSettings| {
+        let instance = format!("container-{}", settings.id).parse().unwrap();
+        AgentSettings { instance: Some(instance), ..settings }
+    };
+    let (_, mut members) = shared_as(Lab::new(), 3, ChildScript::default(), named).await;
+    let (lease, before) = (members[0].lease().await, members[0].lab.etcd.revision());
+    let old = members.remove(0);
+    let machine = old.lab.machine("b", "192.0.2.80");
+    let new = old.lab.start_with(&machine, AgentSettings { replace: true, ..named(old.lab.settings()) });
+    let exit = old.running.task.await.unwrap();
+    assert!(matches!(exit.ending, crate::agent::Ending::Superseded(_)), "{:?}", exit.ending);
+    pass(OVER_S).await;
+    assert!(old.lab.status().await.is_some(), "the new run is not silent");
+    for member in &members {
+        assert_eq!((member.lease().await, member.lab.puts_since(before, NodePart::Status)), (lease, 0));
+    }
+    new.kill().await;
     for member in members {
         member.running.kill().await;
     }
