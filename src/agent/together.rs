@@ -15,7 +15,7 @@ use crate::store::lease::Leases;
 ///
 /// Each agent still reads, decides, and writes with compares, as alone. What is different: those on one lease are silent together
 /// when the process dies, and if one of them goes without its last word (its task panics, or what it says on leaving does not arrive)
-/// the others are told at once, and are on another lease before that one ends, with what they have.
+/// the others are told at once, and move to another lease before that one ends, with what they have (if the store answers by then).
 ///
 /// ```no_run
 /// # async fn example(store: enlist::Store) -> Result<(), enlist::agent::AgentError> {

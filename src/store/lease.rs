@@ -150,6 +150,16 @@ impl Lease {
         self.state.lives_on.load(Relaxed)
     }
 
+    /// Whether something of its holder's may be on it that others would keep alive.
+    pub fn is_kept_by_others(&self) -> bool {
+        matches!(&self.keeps, Keeps::Shared(place) if place.is_used())
+    }
+
+    /// The store said that it does not know it.
+    pub fn note_gone(&self) {
+        self.state.lost.cancel();
+    }
+
     /// Ends the lease at once; its keys go.
     ///
     /// # Errors

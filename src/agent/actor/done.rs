@@ -51,7 +51,8 @@ impl Actor {
             }
             io::Done::Status(Err(StoreError::NoLease), _) => {
                 // It may have been given up meanwhile.
-                if self.joined.is_some() {
+                if let Some(joined) = &self.joined {
+                    joined.lease.note_gone();
                     self.lease_lost();
                 }
                 self.spare_lease = None;

@@ -4,19 +4,20 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use futures::future::join_all;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::io::Written;
-use super::state::Doing;
+use super::state::{Doing, outcome};
 use super::{Actor, STORE_PAUSE_FIRST, STORE_PAUSE_MAX, io, work};
 use crate::agent::decide::join;
 use crate::agent::decide::word::Word;
 use crate::agent::exit::{AgentExit, Ending};
 use crate::agent::host::{Child, LeaveRequest};
 use crate::model::names::Revision;
-use crate::model::status::Phase;
-use crate::store::api::LeaseId;
+use crate::model::status::{Phase, Status};
+use crate::store::api::{LeaseId, StoreError};
 
 /// A store that is away gets this long, then the agent ends all the same.
 const LAST_WORD_LIMIT: Duration = Duration::from_secs(2);
@@ -45,12 +46,20 @@ impl Actor {
         self.put_all_out_of_use(phase).await;
         let left = match phase {
             Some(phase) => {
-                let written = timeout(LAST_WORD_LIMIT, self.last_word(phase)).await.unwrap_or(None);
-                if let Some(word) = written.filter(|at| *at > Revision::NONE).map(|at| Word::of(&self.me, &self.status(), at)) {
-                    work::remember_word(&*self.host, word).await;
+                let deadline = Instant::now() + LAST_WORD_LIMIT;
+                let said = timeout_at(deadline, self.last_word(phase)).await.unwrap_or(Said::Unknown);
+                if matches!(said, Said::At(_) | Said::Another) {
+                    // Nothing of this run's is on a lease any more. What cannot be revoked in time runs out by itself.
+                    let _ = timeout_at(deadline, self.give_leases_back()).await;
                 }
-                let written = written.is_some();
-                if !written {
+                if let Said::At(at) = said {
+                    work::remember_word(&*self.host, Word::of(&self.me, &self.status(), at)).await;
+                }
+                let written = matches!(said, Said::At(_) | Said::Never);
+                if matches!(said, Said::Another) {
+                    info!(phase = %phase, "another run's word stands there: the last one is not written");
+                }
+                if matches!(said, Said::Unknown) {
                     warn!(phase = %phase, "the last word could not be written: this node will be taken for silent");
                 }
                 if phase == Phase::Left && written {
@@ -60,8 +69,7 @@ impl Actor {
             }
             None => {
                 if matches!(ending, Ending::Superseded(_)) {
-                    // What stands there is on the lease of the run that took over.
-                    let _ = timeout(LAST_WORD_LIMIT, self.give_leases_back()).await;
+                    let _ = timeout(LAST_WORD_LIMIT, self.give_leases_back_if_another_stands_there()).await;
                 }
                 true
             }
@@ -126,12 +134,12 @@ impl Actor {
         while let Some(lease) = self.joined.as_ref().map(|joined| joined.lease.clone()) {
             lease.lost().await;
             if !lease.lives_on() {
-                // The status went with it. The last word is written all the same.
+                // The status went with it, as far as can be known. The last word is written all the same.
                 break;
             }
             let moved = self.move_wish().await;
             if !moved {
-                tokio::time::sleep(self.io_backoff.next(STORE_PAUSE_FIRST, STORE_PAUSE_MAX)).await;
+                sleep(self.attempt_backoff.next(STORE_PAUSE_FIRST, STORE_PAUSE_MAX)).await;
             }
         }
         std::future::pending().await
@@ -158,6 +166,11 @@ impl Actor {
         let status = self.status();
         let txn = join::status_txn(&self.site.prefix, &self.me, at, &status, lease.id());
         let written = io::write_first_status(&self.site, &lease, txn).await;
+        if written.as_ref().is_err_and(|error| *error == StoreError::NoLease) {
+            // It is this lease that is gone. The status stands where it was.
+            lease.note_gone();
+            return false;
+        }
         let moved = matches!(written, Ok(Written::Yes(_)));
         if let Some(joined) = self.joined.as_mut().filter(|_| moved) {
             joined.lease = lease;
@@ -169,10 +182,7 @@ impl Actor {
 
     /// Writes the status as wished for, once; what became of it shows in `joined`.
     async fn write_wish(&mut self) {
-        if let Some(request) = self.io.take() {
-            let done = request.await;
-            self.io_done(done);
-        }
+        self.settle_request().await;
         let status = self.status();
         let Some(joined) = self.joined.as_ref().filter(|joined| joined.lease.is_good()) else { return };
         let txn = join::status_txn(&self.site.prefix, &self.me, joined.status_revision, &status, joined.lease.id());
@@ -180,22 +190,21 @@ impl Actor {
         self.io_done(io::Done::Status(written, status));
     }
 
-    /// `stopped` or `left`, without a lease. At which revision it was written; none = there is nothing to take back.
-    async fn last_word(&mut self, phase: Phase) -> Option<Revision> {
-        let at = self.write_last_word(phase).await?;
-        self.give_leases_back().await;
-        Some(at)
-    }
-
-    async fn write_last_word(&mut self, phase: Phase) -> Option<Revision> {
-        // A write under way may still land: its outcome first.
-        if let Some(request) = self.io.take() {
-            let done = request.await;
+    /// Waits for the outcome of a request under way. If this is cut short, it stays under way.
+    async fn settle_request(&mut self) {
+        if self.io.is_some() {
+            let done = outcome(&mut self.io).await;
             self.io_done(done);
         }
-        if self.joined.is_none() && !self.ever_joined {
-            // It never was in the store.
-            return Some(Revision::NONE);
+    }
+
+    /// Writes `stopped` or `left`, without a lease.
+    async fn last_word(&mut self, phase: Phase) -> Said {
+        // A write under way may still land: its outcome first.
+        self.settle_request().await;
+        if self.joined.is_none() && !self.ever_joined && !self.spare_lease.as_ref().is_some_and(|lease| lease.is_kept_by_others())
+        {
+            return Said::Never;
         }
         self.wish.phase = phase;
         self.publish();
@@ -206,37 +215,60 @@ impl Actor {
             let Some(at) = last else { break };
             let txn = join::status_txn(&self.site.prefix, &self.me, at, &status, LeaseId::NONE);
             match io::write_status(&self.site, txn).await {
-                Ok(Written::Yes(at)) => return Some(at),
-                Ok(Written::Lost(Some((there, at)))) if there == status => return Some(at),
+                Ok(Written::Yes(at)) => return Said::At(at),
+                Ok(Written::Lost(Some((there, at)))) if there == status => return Said::At(at),
                 Ok(Written::Lost(Some((there, revision)))) if there.run == self.me.run => last = Some(revision),
-                Ok(Written::Lost(Some(_))) => return None,
+                Ok(Written::Lost(Some(_))) => return Said::Another,
                 Ok(Written::Lost(None)) => last = None,
                 // Unknown: try again, the compare tells.
                 Err(_) => {}
             }
         }
-        let seen = io::read(&self.site, &self.me).await.ok()?;
+        let Ok(seen) = io::read(&self.site, &self.me).await else { return Said::Unknown };
         let txn = match &seen.status {
             // The answer to a join was lost, or the lease that was given up lives on.
             Some(own) if own.ok().is_some_and(|status| status.run == self.me.run) => {
                 join::status_txn(&self.site.prefix, &self.me, own.mod_revision, &status, LeaseId::NONE)
             }
-            Some(_) => return None,
+            Some(other) => return if other.ok().is_some() { Said::Another } else { Said::Unknown },
             // Its lease ran out meanwhile. If nobody joined since, the label is still this run's.
-            None => {
-                let own = seen.label.as_ref().filter(|label| label.ok().is_some_and(|label| label.run == self.me.run))?;
-                join::last_word_txn(&self.site.prefix, &self.me, own.mod_revision, &status)
-            }
+            None => match seen.label.as_ref().filter(|label| label.ok().is_some_and(|label| label.run == self.me.run)) {
+                Some(own) => join::last_word_txn(&self.site.prefix, &self.me, own.mod_revision, &status),
+                None => return Said::Unknown,
+            },
         };
-        let response = self.site.store.txn(txn).await.ok().filter(|response| response.succeeded)?;
-        Some(response.header.revision)
-    }
-
-    /// Nothing of this agent's is on a lease any more. What cannot be revoked runs out by itself.
-    async fn give_leases_back(&mut self) {
-        let joined = self.joined.take().map(|joined| joined.lease);
-        for lease in joined.into_iter().chain(self.spare_lease.take()) {
-            let _ = lease.give_back(&self.site.store).await;
+        match self.site.store.txn(txn).await {
+            Ok(response) if response.succeeded => Said::At(response.header.revision),
+            _ => Said::Unknown,
         }
     }
+
+    /// What a watch once showed may be out of a past that is over, or in the label alone: so the store is asked.
+    async fn give_leases_back_if_another_stands_there(&mut self) {
+        let Ok(seen) = io::read(&self.site, &self.me).await else { return };
+        let is_another = |status: &Status| status.run != self.me.run;
+        if seen.status.is_none_or(|status| status.ok().is_some_and(is_another)) {
+            self.give_leases_back().await;
+        }
+    }
+
+    /// Nothing of this agent's is on a lease any more.
+    async fn give_leases_back(&mut self) {
+        let joined = self.joined.take().map(|joined| joined.lease);
+        let leases: Vec<_> = joined.into_iter().chain(self.spare_lease.take()).collect();
+        // All places at once: none may be left when a revocation that takes long is cut short.
+        join_all(leases.iter().map(|lease| lease.give_back(&self.site.store))).await;
+    }
+}
+
+/// What became of the last word.
+enum Said {
+    /// It stands there, written at this revision.
+    At(Revision),
+    /// Nothing of this run's ever was in the store: there is nothing to take back.
+    Never,
+    /// Another run's word stands there.
+    Another,
+    /// Perhaps nothing, and what stands there is not known.
+    Unknown,
 }

@@ -139,7 +139,10 @@ pub(super) async fn attempt(trial: Box<Trial>) -> Attempt {
     match try_with(&trial, &lease, ahead).await {
         Ok(outcome) => Attempt { lease: Some(lease), contact: true, outcome },
         // A lease that is unknown all of a sudden was revoked, or the store was emptied.
-        Err(StoreError::NoLease) => Attempt { lease: None, contact: true, outcome: Outcome::Again },
+        Err(StoreError::NoLease) => {
+            lease.note_gone();
+            Attempt { lease: None, contact: true, outcome: Outcome::Again }
+        }
         Err(error) => Attempt { lease: Some(lease), contact: false, outcome: Outcome::Failed(error) },
     }
 }

@@ -164,15 +164,20 @@ impl Place {
         self.used.swap(used, Relaxed)
     }
 
+    /// Whether something may have been put on it.
+    pub(super) fn is_used(&self) -> bool {
+        self.used.load(Relaxed)
+    }
+
     /// Nothing is on it any more. Whether it was the last place.
     pub(super) fn give_back(&self) -> bool {
-        !self.given_back.swap(true, Relaxed) && self.common.give_back(self.used.load(Relaxed))
+        !self.given_back.swap(true, Relaxed) && self.common.give_back(self.is_used())
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.used.load(Relaxed) && !self.given_back.load(Relaxed) {
+        if self.is_used() && !self.given_back.load(Relaxed) {
             self.common.give_up();
         } else {
             // As the last one it is nobody's: it runs out by itself.

@@ -1,9 +1,16 @@
 //! Agents of one process that share leases, a watch and requests.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
 use super::lease::Counting;
 use super::*;
 use crate::agent::SharedAgents;
-use crate::store::api::{Event, LeaseId};
+use crate::store::api::{Event, LeaseId, StoreError, TxnResponse};
+use crate::store::around::Around;
 
 /// Longer than a lease lives without a beat.
 const OVER_S: u64 = 40;
@@ -182,6 +189,129 @@ async fn whose_id_another_run_took_over_leaves_the_lease_to_the_others() {
     }
     new.kill().await;
     for member in members {
+        member.running.kill().await;
+    }
+}
+
+/// A store that does not answer the next few transactions, whether they are carried out or not.
+#[derive(Debug)]
+struct Mute {
+    inner: Store,
+    unanswered: AtomicUsize,
+    carries_out: bool,
+}
+
+impl Mute {
+    /// In front of a lab's store, for whatever starts later.
+    fn the(lab: &mut Lab, carries_out: bool) -> Arc<Mute> {
+        let mute = Arc::new(Mute { inner: lab.store.clone(), unanswered: 0.into(), carries_out });
+        lab.store = Store::new(mute.clone());
+        mute
+    }
+}
+
+impl Around for Mute {
+    fn inner(&self) -> &Store {
+        &self.inner
+    }
+
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
+        async move {
+            if self.unanswered.fetch_update(Relaxed, Relaxed, |count| count.checked_sub(1)).is_err() {
+                return self.inner.txn(txn).await;
+            }
+            if self.carries_out {
+                let _ = self.inner.txn(txn).await;
+            }
+            Err(StoreError::Timeout { milliseconds: 1 })
+        }
+        .boxed()
+    }
+}
+
+async fn drains_without_an_answer(carries_out: bool) {
+    let child = ChildScript { stops_after: Duration::from_secs(100), ..ChildScript::default() };
+    let patient = |settings| AgentSettings { stop_timeout: Duration::from_secs(120), ..settings };
+    let mut home = Lab::new();
+    let mute = Mute::the(&mut home, carries_out);
+    let (_, mut members) = shared_as(home, 3, child, patient).await;
+    let before = members[0].lab.etcd.revision();
+    let (draining, killed) = (members.remove(0), members.remove(0));
+    draining.running.shutdown.cancel();
+    draining.lab.until_phase(Phase::Draining).await;
+    // One of the other, one of its own, and one more of each.
+    mute.unanswered.store(4, Relaxed);
+    killed.running.kill().await;
+    pass(OVER_S).await;
+    assert_eq!(mute.unanswered.load(Relaxed), 0);
+    assert!(killed.lab.status().await.is_none());
+    assert_eq!(draining.lease().await, members[0].lease().await);
+    assert!(!draining.was_silent_since(before) && !members[0].was_silent_since(before));
+    assert_eq!(draining.running.task.await.unwrap().ending, crate::agent::Ending::Stopped);
+    assert_eq!(draining.lab.status().await.unwrap().phase, Phase::Stopped);
+    members.remove(0).running.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_drains_moves_although_an_answer_is_lost() {
+    drains_without_an_answer(true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_drains_tries_again_to_move() {
+    drains_without_an_answer(false).await;
+}
+
+/// It never was told that it had joined.
+#[tokio::test(start_paused = true)]
+async fn who_stops_before_it_hears_that_it_joined_is_not_kept_by_the_others() {
+    let mut home = Lab::new();
+    let mute = Mute::the(&mut home, true);
+    let (together, members) = shared_as(home, 2, ChildScript::default(), |settings| settings).await;
+    let first = &members[0];
+    let lab = Lab {
+        etcd: first.lab.etcd.clone(),
+        store: first.lab.store.clone(),
+        net: first.lab.net.clone(),
+        id: "unheard".parse().unwrap(),
+        ..Lab::new()
+    };
+    let (lease, before) = (first.lease().await, lab.etcd.revision());
+    let shutdown = CancellationToken::new();
+    let context =
+        Context { identity: "test".into(), seed: 98, wall: Wall::simulated(Duration::ZERO), shutdown: shutdown.clone() };
+    mute.unanswered.store(1, Relaxed);
+    let task = tokio::spawn(together.run(lab.settings(), context, lab.machine("u", "192.0.2.98").process()));
+    lab.until("its status", async || lab.status().await.is_some()).await;
+    let (_, status) = lab.store.get(lab.prefix.node(&lab.id, NodePart::Status)).await.unwrap();
+    assert_eq!((status.unwrap().lease, mute.unanswered.load(Relaxed)), (lease, 0));
+    shutdown.cancel();
+    task.await.unwrap();
+    assert_eq!(lab.status().await.unwrap().phase, Phase::Stopped);
+    pass(OVER_S).await;
+    for member in &members {
+        assert_eq!(member.lease().await, lease);
+        assert!(!member.was_silent_since(before));
+    }
+    for member in members {
+        member.running.kill().await;
+    }
+}
+
+/// Whoever put that label is not there: what stands is this run's status.
+#[tokio::test(start_paused = true)]
+async fn who_is_superseded_by_a_label_alone_is_not_kept_by_the_others() {
+    let mut members = members(3).await;
+    let before = members[0].lab.etcd.revision();
+    let old = members.remove(0);
+    let label = Label { run: "another".parse().unwrap(), ..old.lab.label().await };
+    old.lab.put(NodePart::Label, &label).await;
+    let exit = old.running.task.await.unwrap();
+    assert!(matches!(exit.ending, crate::agent::Ending::Superseded(_)), "{:?}", exit.ending);
+    pass(OVER_S).await;
+    assert!(old.lab.status().await.is_none(), "{:?}", old.lab.status().await);
+    for member in members {
+        assert!(!member.was_silent_since(before));
         member.running.kill().await;
     }
 }
