@@ -19,7 +19,7 @@ use crate::store::api::{LeaseId, Store, StoreError, Txn, TxnResponse};
 use crate::store::backoff::Backoff;
 
 pub use self::shared::Leases;
-use self::shared::Place;
+use self::shared::{Place, Put};
 
 /// What becomes of a lease when its process stood still until the lease was past its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,10 +116,14 @@ impl Lease {
     pub async fn enter(&self, store: &Store, txn: Txn) -> Result<TxnResponse, StoreError> {
         let Keeps::Shared(place) = &self.keeps else { return store.txn(txn).await };
         // Before it is sent: whoever is dropped meanwhile may have written.
-        let was_used = place.set_used(true);
+        let before = place.set(Put::UNKNOWN);
         let answer = store.txn(txn).await;
-        let may_be_written = answer.as_ref().map_or_else(StoreError::is_unknown_outcome, |response| response.succeeded);
-        place.set_used(was_used || may_be_written);
+        let put = match &answer {
+            Ok(response) => Put { used: response.succeeded, unsettled: false },
+            Err(error) if error.is_unknown_outcome() => Put::UNKNOWN,
+            Err(_) => Put::default(),
+        };
+        place.set(before.and(put));
         answer
     }
 
@@ -150,11 +154,6 @@ impl Lease {
         self.state.lives_on.load(Relaxed)
     }
 
-    /// Whether something of its holder's may be on it that others would keep alive.
-    pub fn is_kept_by_others(&self) -> bool {
-        matches!(&self.keeps, Keeps::Shared(place) if place.is_used())
-    }
-
     /// The store said that it does not know it.
     pub fn note_gone(&self) {
         self.state.lost.cancel();
@@ -171,7 +170,8 @@ impl Lease {
     }
 
     /// Gives it back: nothing of its holder's is on it any more. One's own ends at once, one that is shared when its last place is given
-    /// back, but for one that is left to its end: what somebody left on it has its time.
+    /// back, but for one that is left to its end: what somebody left on it has its time. One on which something may still
+    /// be put, late, is left to its end now.
     ///
     /// # Errors
     /// See [`StoreError`]. It then runs out by itself.

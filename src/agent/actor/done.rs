@@ -55,7 +55,10 @@ impl Actor {
                     joined.lease.note_gone();
                     self.lease_lost();
                 }
-                self.spare_lease = None;
+                // If it has left the store meanwhile, this is the lease that it wrote on.
+                if let Some(spare) = self.spare_lease.take() {
+                    spare.note_gone();
+                }
             }
             io::Done::Status(Err(error), _) | io::Done::Label(Err(error)) | io::Done::Proof(_, Err(error)) => self.failed(&error),
         }
@@ -107,6 +110,7 @@ impl Actor {
             Outcome::Again => self.attempt_backoff.next(Duration::from_millis(10), STORE_PAUSE_MAX),
             Outcome::Failed(error @ StoreError::Refused(_)) if !self.ever_in => return self.end(Ending::Refused(error)),
             Outcome::Failed(error) => {
+                self.unheard |= self.spare_lease.is_some() && error.is_unknown_outcome();
                 self.trouble(&error);
                 self.attempt_backoff.next(STORE_PAUSE_FIRST, pause_max(&error))
             }

@@ -69,7 +69,7 @@ impl Actor {
             }
             None => {
                 if matches!(ending, Ending::Superseded(_)) {
-                    let _ = timeout(LAST_WORD_LIMIT, self.give_leases_back_if_another_stands_there()).await;
+                    let _ = timeout(LAST_WORD_LIMIT, self.give_leases_back_if_nothing_stands_there()).await;
                 }
                 true
             }
@@ -202,8 +202,7 @@ impl Actor {
     async fn last_word(&mut self, phase: Phase) -> Said {
         // A write under way may still land: its outcome first.
         self.settle_request().await;
-        if self.joined.is_none() && !self.ever_joined && !self.spare_lease.as_ref().is_some_and(|lease| lease.is_kept_by_others())
-        {
+        if self.joined.is_none() && !self.ever_joined && !self.unheard {
             return Said::Never;
         }
         self.wish.phase = phase;
@@ -224,27 +223,34 @@ impl Actor {
                 Err(_) => {}
             }
         }
-        let Ok(seen) = io::read(&self.site, &self.me).await else { return Said::Unknown };
-        let txn = match &seen.status {
-            // The answer to a join was lost, or the lease that was given up lives on.
-            Some(own) if own.ok().is_some_and(|status| status.run == self.me.run) => {
-                join::status_txn(&self.site.prefix, &self.me, own.mod_revision, &status, LeaseId::NONE)
+        // One lost compare is expected when a join that was not answered arrives late.
+        for _ in 0..3 {
+            let Ok(seen) = io::read(&self.site, &self.me).await else { continue };
+            let txn = match &seen.status {
+                Some(own) if own.ok() == Some(&status) => return Said::At(own.mod_revision),
+                // The answer to a join was lost, or the lease that was given up lives on.
+                Some(own) if own.ok().is_some_and(|status| status.run == self.me.run) => {
+                    join::status_txn(&self.site.prefix, &self.me, own.mod_revision, &status, LeaseId::NONE)
+                }
+                Some(other) => return if other.ok().is_some() { Said::Another } else { Said::Unknown },
+                // Its lease ran out meanwhile. If nobody joined since, the label is still this run's.
+                None => match seen.label.as_ref().filter(|label| label.ok().is_some_and(|label| label.run == self.me.run)) {
+                    Some(own) => join::last_word_txn(&self.site.prefix, &self.me, own.mod_revision, &status),
+                    None if !self.ever_joined => return Said::Never,
+                    None => return Said::Unknown,
+                },
+            };
+            if let Ok(response) = self.site.store.txn(txn).await
+                && response.succeeded
+            {
+                return Said::At(response.header.revision);
             }
-            Some(other) => return if other.ok().is_some() { Said::Another } else { Said::Unknown },
-            // Its lease ran out meanwhile. If nobody joined since, the label is still this run's.
-            None => match seen.label.as_ref().filter(|label| label.ok().is_some_and(|label| label.run == self.me.run)) {
-                Some(own) => join::last_word_txn(&self.site.prefix, &self.me, own.mod_revision, &status),
-                None => return Said::Unknown,
-            },
-        };
-        match self.site.store.txn(txn).await {
-            Ok(response) if response.succeeded => Said::At(response.header.revision),
-            _ => Said::Unknown,
         }
+        Said::Unknown
     }
 
     /// What a watch once showed may be out of a past that is over, or in the label alone: so the store is asked.
-    async fn give_leases_back_if_another_stands_there(&mut self) {
+    async fn give_leases_back_if_nothing_stands_there(&mut self) {
         let Ok(seen) = io::read(&self.site, &self.me).await else { return };
         let is_another = |status: &Status| status.run != self.me.run;
         if seen.status.is_none_or(|status| status.ok().is_some_and(is_another)) {
@@ -265,7 +271,7 @@ impl Actor {
 enum Said {
     /// It stands there, written at this revision.
     At(Revision),
-    /// Nothing of this run's ever was in the store: there is nothing to take back.
+    /// Nothing of this run's is in the store, as far as it ever heard: there is nothing to take back.
     Never,
     /// Another run's word stands there.
     Another,

@@ -159,6 +159,8 @@ struct Actor {
     spare_lease: Option<Arc<crate::store::lease::Lease>>,
     ever_in: bool,
     ever_joined: bool,
+    /// A try to join was not answered: it may have joined.
+    unheard: bool,
     /// The revision of this run's last write, also if the store stepped back behind it.
     since: Revision,
     /// The last status that this run wrote, or, before that, an earlier one when it ended.
@@ -269,6 +271,7 @@ impl Actor {
             spare_lease: None,
             ever_in: false,
             ever_joined: false,
+            unheard: false,
             since: Revision::NONE,
             word: None,
             attempt_at: now,

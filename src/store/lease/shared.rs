@@ -149,35 +149,57 @@ impl Common {
 #[derive(Debug)]
 pub(super) struct Place {
     common: Arc<Common>,
-    /// Something may have been put on it.
-    used: AtomicBool,
+    put: Mutex<Put>,
     given_back: AtomicBool,
+}
+
+/// What is known of what its holder put on a lease.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Put {
+    /// Something may have been.
+    pub used: bool,
+    /// Something may still be: a write that was not answered may arrive late, when the holder is gone and nothing is there that it
+    /// would lose a compare to.
+    pub unsettled: bool,
+}
+
+impl Put {
+    /// It was not answered.
+    pub(super) const UNKNOWN: Put = Put { used: true, unsettled: true };
+
+    /// After another one.
+    pub(super) fn and(self, next: Put) -> Put {
+        Put { used: self.used || next.used, unsettled: self.unsettled || next.unsettled }
+    }
 }
 
 impl Place {
     fn on(common: Arc<Common>) -> Place {
-        Place { common, used: AtomicBool::new(false), given_back: AtomicBool::new(false) }
+        Place { common, put: Mutex::default(), given_back: AtomicBool::new(false) }
     }
 
-    /// Whether it was.
-    pub(super) fn set_used(&self, used: bool) -> bool {
-        self.used.swap(used, Relaxed)
+    /// What it was before.
+    pub(super) fn set(&self, put: Put) -> Put {
+        std::mem::replace(&mut *lock(&self.put), put)
     }
 
-    /// Whether something may have been put on it.
-    pub(super) fn is_used(&self) -> bool {
-        self.used.load(Relaxed)
-    }
-
-    /// Nothing is on it any more. Whether it was the last place.
+    /// Nothing is on it any more. Whether it was the last place of a lease that then may end.
     pub(super) fn give_back(&self) -> bool {
-        !self.given_back.swap(true, Relaxed) && self.common.give_back(self.is_used())
+        if self.given_back.swap(true, Relaxed) {
+            return false;
+        }
+        let put = *lock(&self.put);
+        if put.unsettled {
+            self.common.give_up();
+        }
+        !put.unsettled && self.common.give_back(put.used)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.is_used() && !self.given_back.load(Relaxed) {
+        let is_used = lock(&self.put).used;
+        if is_used && !self.given_back.load(Relaxed) {
             self.common.give_up();
         } else {
             // As the last one it is nobody's: it runs out by itself.
@@ -295,6 +317,23 @@ mod tests {
         assert!(c.enter(&store, put("/z", c.id())).await.is_err());
         drop(c);
         assert!(!b.is_good());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_on_which_something_may_still_arrive_is_not_left_to_the_others() {
+        let faults = Faults::new(1, FaultPlan::default());
+        let client = faults.client(MemoryEtcd::new().store());
+        let (store, leases) = (client.store(), Leases::default());
+        let [a, b] = places(&leases, &store, 2).await.try_into().unwrap();
+        put_on(&b, &store, "/b").await;
+        client.cut_answers();
+        assert!(a.enter(&store, put("/a", a.id())).await.is_err());
+        client.heal();
+        // It is written once more, and that is taken off. What was sent first may come after that.
+        put_on(&a, &store, "/a").await;
+        store.txn(put("/a", LeaseId::NONE)).await.unwrap();
+        a.give_back(&store).await.unwrap();
+        assert!(!b.is_good() && stands(&store, "/b").await);
     }
 
     #[tokio::test(start_paused = true)]

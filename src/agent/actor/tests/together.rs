@@ -290,7 +290,8 @@ async fn who_stops_before_it_hears_that_it_joined_is_not_kept_by_the_others() {
     assert_eq!(lab.status().await.unwrap().phase, Phase::Stopped);
     pass(OVER_S).await;
     for member in &members {
-        assert_eq!(member.lease().await, lease);
+        // What was not answered may arrive late, and would stand on that lease.
+        assert_ne!(member.lease().await, lease);
         assert!(!member.was_silent_since(before));
     }
     for member in members {
