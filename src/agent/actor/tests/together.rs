@@ -37,6 +37,20 @@ impl Member {
     }
 }
 
+impl Lab {
+    /// Another node's, on the same etcd and network.
+    fn beside(&self, id: &str) -> Lab {
+        let (etcd, store, net) = (self.etcd.clone(), self.store.clone(), self.net.clone());
+        Lab { etcd, store, net, id: id.parse().unwrap(), ..Lab::new() }
+    }
+}
+
+fn context(seed: u8) -> (Context, CancellationToken) {
+    let shutdown = CancellationToken::new();
+    let (seed, wall) = (seed.into(), Wall::simulated(Duration::ZERO));
+    (Context { identity: "test".into(), seed, wall, shutdown: shutdown.clone() }, shutdown)
+}
+
 /// So many, registered on one lease, and what they share.
 async fn shared(count: u8) -> (SharedAgents, Vec<Member>) {
     shared_as(Lab::new(), count, ChildScript::default(), |settings| settings).await
@@ -54,22 +68,10 @@ async fn shared_as(
     let together = SharedAgents::with_rng(site, fastrand::Rng::with_seed(7));
     let mut members = Vec::new();
     for n in 0..count {
-        let lab = Lab {
-            etcd: home.etcd.clone(),
-            store: home.store.clone(),
-            net: home.net.clone(),
-            id: format!("n{n}").parse().unwrap(),
-            ..Lab::new()
-        };
+        let lab = home.beside(&format!("n{n}"));
         let machine = lab.machine(&format!("m{n}"), &format!("192.0.2.{n}"));
         machine.set_child(Some(child.clone()));
-        let shutdown = CancellationToken::new();
-        let context = Context {
-            identity: "test".into(),
-            seed: n.into(),
-            wall: Wall::simulated(Duration::ZERO),
-            shutdown: shutdown.clone(),
-        };
+        let (context, shutdown) = context(n);
         let task = tokio::spawn(together.run(set(lab.settings()), context, machine.process()));
         let given = lab.assign(&format!("10.0.0.{n}"), 80).await;
         lab.until_registered(&given).await;
@@ -269,17 +271,9 @@ async fn who_stops_before_it_hears_that_it_joined_is_not_kept_by_the_others() {
     let mute = Mute::the(&mut home, true);
     let (together, members) = shared_as(home, 2, ChildScript::default(), |settings| settings).await;
     let first = &members[0];
-    let lab = Lab {
-        etcd: first.lab.etcd.clone(),
-        store: first.lab.store.clone(),
-        net: first.lab.net.clone(),
-        id: "unheard".parse().unwrap(),
-        ..Lab::new()
-    };
+    let lab = first.lab.beside("unheard");
     let (lease, before) = (first.lease().await, lab.etcd.revision());
-    let shutdown = CancellationToken::new();
-    let context =
-        Context { identity: "test".into(), seed: 98, wall: Wall::simulated(Duration::ZERO), shutdown: shutdown.clone() };
+    let (context, shutdown) = context(98);
     mute.unanswered.store(1, Relaxed);
     let task = tokio::spawn(together.run(lab.settings(), context, lab.machine("u", "192.0.2.98").process()));
     lab.until("its status", async || lab.status().await.is_some()).await;
@@ -364,20 +358,13 @@ async fn who_stopped_is_not_live_again_in_a_store_that_is_restored() {
 async fn an_id_that_is_held_elsewhere_is_refused_and_disturbs_nobody() {
     let (together, members) = shared(2).await;
     let first = &members[0];
-    let lab = Lab {
-        etcd: first.lab.etcd.clone(),
-        store: first.lab.store.clone(),
-        net: first.lab.net.clone(),
-        id: "held".parse().unwrap(),
-        ..Lab::new()
-    };
+    let lab = first.lab.beside("held");
     let elsewhere = lab.start(&lab.machine("elsewhere", "192.0.2.99"));
     lab.until("its status", async || lab.status().await.is_some()).await;
     let (lease, before) = (first.lease().await, lab.etcd.revision());
 
     let machine = lab.machine("here", "192.0.2.98");
-    let context =
-        Context { identity: "test".into(), seed: 98, wall: Wall::simulated(Duration::ZERO), shutdown: CancellationToken::new() };
+    let (context, _shutdown) = context(98);
     let exit = together.run(lab.settings(), context, machine.process()).await;
     assert!(matches!(exit.ending, crate::agent::Ending::Conflict(_)), "{:?}", exit.ending);
     pass(OVER_S).await;
