@@ -83,6 +83,7 @@ fn numbers() -> Vec<String> {
             all.extend(('a'..='i').map(|letter| format!("44{letter}")));
         }
     }
+    all.extend(["75", "76"].map(str::to_owned));
     all
 }
 

@@ -22,8 +22,7 @@ fn what_waits_for_etcd_says_so_at_growing_intervals_and_goes_on_when_it_is_there
     let patience = ["--log-format", "json", "--dial-timeout", "500ms", "--command-timeout", "500ms"];
     let mut role = Running::start(at.command(&[&["run", "allocator"][..], &patience].concat()));
     let mut agent = Running::start(at.command(&[&["agent", "--id", "a", "--state-dir", state][..], &patience].concat()));
-    for (process, text) in [(&mut role, "the store is away; trying again"), (&mut agent, "the store does not answer; trying on")]
-    {
+    for (process, text) in [(&mut role, "the store is away; retrying"), (&mut agent, "the store does not answer; trying on")] {
         let times = [(); 3].map(|()| told(process, text));
         let gap = |from: usize| times[from + 1].duration_since(times[from]).unwrap();
         assert!(gap(0) >= Duration::from_secs(5), "{times:?}");

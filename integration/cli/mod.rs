@@ -13,6 +13,7 @@ mod leave;
 mod logs;
 mod output;
 mod purge;
+mod trouble;
 mod two_stores;
 
 use std::io::{BufRead, BufReader, Write};

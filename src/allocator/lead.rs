@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{Instrument, debug, error, info, info_span, warn};
+use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::AllocatorSettings;
 use super::encode::{LEASE_KEYS_MAX, Leases, leases_needed, unit};
@@ -20,7 +20,9 @@ use crate::plan::snapshot::Snapshot;
 use crate::reconcile::election::Leadership;
 use crate::reconcile::pace::Pace;
 use crate::reconcile::report::sleep_until;
+use crate::reconcile::trouble::{Asked, Troubles};
 use crate::reconcile::{Context, Site};
+use crate::store::api::StoreError;
 use crate::store::backoff::Backoff;
 use crate::store::committer::{Committer, Outcome};
 use crate::store::feed::{Feed, Update};
@@ -94,6 +96,7 @@ pub(super) struct Leader<'a> {
     waiting_notes: BTreeMap<crate::model::names::NodeId, String>,
     next_tick: Instant,
     pace: Pace,
+    troubles: Troubles,
     forget: Duration,
 }
 
@@ -109,6 +112,7 @@ impl<'a> Leader<'a> {
             waiting_notes: BTreeMap::new(),
             next_tick: Instant::now() + TICK,
             pace: Pace::new(PACE),
+            troubles: leadership.troubles.clone(),
         }
     }
 
@@ -209,6 +213,7 @@ impl<'a> Leader<'a> {
         for (change, outcome) in plan.changes.iter().zip(outcomes) {
             self.settle(change, outcome, &mut passed);
         }
+        self.troubles.pass(Asked::Work, passed.answered, passed.failure.as_ref().map(|(error, count)| (error, *count)));
         let elapsed = started.elapsed();
         debug!(changes = plan.changes.len(), elapsed_ms = elapsed.as_millis() as u64, rev = %revision, "pass done");
         self.tally
@@ -218,11 +223,12 @@ impl<'a> Leader<'a> {
 
     async fn commit(&self, changes: &[Change]) -> Vec<Outcome> {
         let mut leases = Leases::default();
+        let mut no_lease = StoreError::NoLease;
         for (seconds, keys) in leases_needed(changes.iter()) {
             for _ in 0..keys.div_ceil(LEASE_KEYS_MAX) {
                 match self.site.store.grant(seconds).await {
                     Ok((lease, _)) => leases.add(seconds, lease),
-                    Err(error) => warn!(%error, "a lease for holds or coolings was not granted, trying again"),
+                    Err(error) => no_lease = error,
                 }
             }
         }
@@ -234,8 +240,8 @@ impl<'a> Leader<'a> {
                 units.push(unit);
             }
         }
-        let no_lease = Outcome::Unknown(crate::store::api::StoreError::NoLease);
-        let mut outcomes = vec![no_lease; changes.len()];
+        // A change without its lease was not sent: what is said of it is why there is no lease.
+        let mut outcomes = vec![Outcome::from(Err(no_lease)); changes.len()];
         for (place, outcome) in places.into_iter().zip(self.committer.commit(units).await) {
             outcomes[place] = outcome;
         }
@@ -243,6 +249,7 @@ impl<'a> Leader<'a> {
     }
 
     fn settle(&mut self, change: &Change, outcome: Outcome, passed: &mut Passed) {
+        passed.answered |= matches!(outcome, Outcome::Committed(_) | Outcome::Lost(_));
         match outcome {
             Outcome::Committed(revision) => {
                 passed.committed = passed.committed.max(revision);
@@ -259,12 +266,12 @@ impl<'a> Leader<'a> {
             Outcome::Unknown(error) => {
                 passed.retry = true;
                 self.tally.count("unknown");
-                warn!(node = %change.node, %error, "the outcome of a write is not known, looking again");
+                passed.failed(change, error);
             }
             Outcome::Refused(error) => {
                 passed.retry = true;
                 self.tally.count("refused");
-                error!(node = %change.node, %error, "etcd refused a write");
+                passed.failed(change, error);
             }
         }
     }
@@ -307,6 +314,19 @@ struct Passed {
     more: bool,
     retry: bool,
     deposed: bool,
+    /// Whether etcd answered any write well.
+    answered: bool,
+    /// An error of the writes that failed, and how many did.
+    failure: Option<(StoreError, usize)>,
+}
+
+impl Passed {
+    /// One write failed. All of a pass fail for the same reason, nearly always: people are told of one.
+    fn failed(&mut self, change: &Change, error: StoreError) {
+        debug!(node = %change.node, %error, "a write failed");
+        let (_, count) = self.failure.get_or_insert((error, 0));
+        *count += 1;
+    }
 }
 
 fn action_counter(action: Action) -> &'static str {

@@ -13,9 +13,8 @@ mod tally;
 use std::time::Duration;
 
 use anyhow::Result;
-use tracing::info;
 
-use crate::reconcile::election;
+use crate::reconcile::election::Election;
 use crate::reconcile::{Context, Site};
 use crate::store::feed::{Feed, FeedSettings, Scope};
 use crate::store::keys::Role;
@@ -74,14 +73,17 @@ pub async fn run(site: Site, settings: AllocatorSettings, context: Context) -> R
     let mut feed = open_feed(&site, &context);
     let mut view = View::new(site.prefix.clone());
     let mut carried = lead::Carried::new(&settings);
+    let mut election = Election::new(&site, Role::Allocator, settings.leader_ttl, &context);
     while !context.shutdown.is_cancelled() {
-        let campaign = election::campaign(&site, Role::Allocator, settings.leader_ttl, &context);
-        tokio::pin!(campaign);
-        let won = loop {
-            tokio::select! {
-                biased;
-                won = &mut campaign => break won,
-                update = feed.next() => drop(carried.apply(&mut view, update)),
+        let won = {
+            let campaign = election.win();
+            tokio::pin!(campaign);
+            loop {
+                tokio::select! {
+                    biased;
+                    won = &mut campaign => break won,
+                    update = feed.next() => drop(carried.apply(&mut view, update)),
+                }
             }
         };
         let Some(mut leadership) = won else { break };
@@ -89,10 +91,10 @@ pub async fn run(site: Site, settings: AllocatorSettings, context: Context) -> R
         tokio::select! {
             biased;
             () = context.shutdown.cancelled() => {}
-            () = leadership.lost() => info!(role = "allocator", "leads no more"),
-            () = leader.run(&mut feed, &mut view, &mut carried) => info!(role = "allocator", "leads no more"),
+            () = leadership.lost() => {}
+            () = leader.run(&mut feed, &mut view, &mut carried) => {}
         }
-        leadership.resign(&site.store).await;
+        election.leave(leadership).await;
     }
     Ok(())
 }

@@ -37,6 +37,7 @@ impl Tally {
                 revision: Revision::NONE,
                 lag: 0,
                 brake: String::new(),
+                trouble: String::new(),
                 last_pass: String::new(),
                 findings: 0,
                 counters: Default::default(),

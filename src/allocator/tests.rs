@@ -15,6 +15,7 @@ use crate::model::pool::Pool;
 use crate::model::status::{Phase, Status};
 use crate::plan::check::check;
 use crate::reconcile::Wall;
+use crate::reconcile::testing::Refusing;
 use crate::store::api::{KeyRange, LeaseId, Op, Store, Txn};
 use crate::store::keys::{NodePart, Prefix};
 use crate::store::memory::MemoryEtcd;
@@ -180,7 +181,8 @@ async fn a_leader_whose_view_is_not_complete_waits_for_it() {
     slow.cut();
     let shutdown = CancellationToken::new();
     let context = context("a", &shutdown);
-    let leadership = election::campaign(&plain, Role::Allocator, Duration::from_secs(10), &context).await.unwrap();
+    let leadership =
+        crate::reconcile::election::campaign(&plain, Role::Allocator, Duration::from_secs(10), &context).await.unwrap();
     let mut feed = open_feed(&Site { store: slow.store(), prefix: plain.prefix.clone() }, &context);
     let mut view = View::new(plain.prefix.clone());
     let mut carried = lead::Carried::new(&AllocatorSettings::default());
@@ -302,4 +304,48 @@ async fn one_node_whose_writes_are_always_refused_keeps_nobody_waiting_and_no_re
     }
     shutdown.cancel();
     task.await.unwrap().unwrap();
+}
+
+/// Behaviour 75.
+#[tokio::test(start_paused = true)]
+async fn refused_leader_gives_up_and_an_admitted_standby_serves() {
+    for idle in [true, false] {
+        let bench = Bench::new("10.0.0.0/24").await;
+        let gate = Refusing::new(&bench.store);
+        let refused = Bench { store: gate.store(), etcd: bench.etcd.clone(), prefix: bench.prefix.clone() };
+        let leads = |name: &'static str| {
+            let (store, key) = (bench.store.clone(), bench.prefix.role(Role::Allocator));
+            async move {
+                let read = || async { store.get(key.clone()).await.unwrap().1 };
+                let is_his = |kv: crate::store::api::KeyValue| {
+                    crate::store::wire::RoleReport::decode(&kv.value).is_ok_and(|report| report.identity == name)
+                };
+                while !read().await.is_some_and(is_his) {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        };
+        let first = refused.start("first");
+        tokio::time::timeout(Duration::from_secs(30), leads("first")).await.unwrap();
+        let second = bench.start("second");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        gate.refuse(true);
+        if !idle {
+            bench.join("a").await;
+        }
+        // An idle leader asks once a minute; a TTL until it gives up, another until its key is gone.
+        let limit = Duration::from_secs(if idle { 90 } else { 40 });
+        tokio::time::timeout(limit, leads("second")).await.unwrap();
+        if !idle {
+            bench.until("the standby serves", |s| bound(s, "a").is_some()).await;
+        }
+        // Let in again, the first one stands by: it disturbs nobody.
+        gate.refuse(false);
+        bench.join("b").await;
+        bench.until("served", |s| bound(s, "b").is_some()).await;
+        for (shutdown, task) in [first, second] {
+            shutdown.cancel();
+            task.await.unwrap().unwrap();
+        }
+    }
 }

@@ -12,8 +12,11 @@ use super::args::{Common, FlagSettings};
 use super::exit::Exit;
 use super::site::{self, Door};
 use crate::config::Loaded;
+use crate::reconcile::standby::{self, Admissions, Standing};
 use crate::reconcile::{Context, Site};
+use crate::relay::guard::Refusal;
 use crate::shutdown::Shutdown;
+use crate::store::api::StoreError;
 use crate::store::keys::Role;
 use crate::{allocator, manager, relay, telemetry};
 
@@ -64,11 +67,6 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     roles.sort();
     roles.dedup();
     let stores = Stores::open(&loaded)?;
-    for (store, door) in stores.needed(&roles) {
-        if !site::first_contact(store, door, &shutdown.orderly).await? {
-            return Ok(Exit::Ok);
-        }
-    }
     let context = site::context(shutdown.orderly.clone());
     tracing::info!(roles = ?roles.iter().map(|role| role.as_str()).collect::<Vec<_>>(), identity = %context.identity, "started");
     let mut tasks = start(&roles, &stores, &loaded, &context)?;
@@ -95,38 +93,71 @@ impl Stores {
         Ok(Stores { source: site::open(loaded.source()?)?, manager: site::open(loaded.manager()?)? })
     }
 
-    fn needed(&self, roles: &[Role]) -> Vec<(&Site, Door)> {
-        let mut needed = Vec::new();
-        if roles.iter().any(|role| *role != Role::Manager) {
-            needed.push((&self.source, Door::Nodes));
+    /// What this role must be let in at before it begins.
+    fn doors(&self, role: Role) -> Vec<(Site, Door)> {
+        let source = (self.source.clone(), Door::Nodes);
+        let manager = (self.manager.clone(), Door::Manager);
+        match role {
+            Role::Allocator => vec![source],
+            Role::Relay => vec![source, manager],
+            Role::Manager => vec![manager],
         }
-        if roles.iter().any(|role| *role != Role::Allocator) {
-            needed.push((&self.manager, Door::Manager));
-        }
-        needed
     }
 }
 
 /// A role's task: its name, and how it ended.
 type Ended = (Role, anyhow::Result<()>);
 
-/// Starts the tasks of these roles.
+/// Starts the tasks of these roles, each with its own first contact: a store that is away keeps only those back that need it.
 ///
 /// # Errors
 /// When a setting is wrong.
 pub fn start(roles: &[Role], stores: &Stores, loaded: &Loaded, context: &Context) -> anyhow::Result<JoinSet<Ended>> {
     let mut tasks = JoinSet::new();
+    let admissions = Admissions::new(roles.len());
+    let is_final = if roles.len() == 1 { ends_alone } else { |_: &anyhow::Error| false };
     for role in roles.iter().copied() {
-        let context = context.clone();
-        let Stores { source, manager } = stores.clone();
-        let task: BoxFuture<'static, anyhow::Result<()>> = match role {
-            Role::Allocator => Box::pin(allocator::run(source, loaded.allocator()?, context)),
-            Role::Relay => Box::pin(relay::run(source, manager, loaded.relay()?, context)),
-            Role::Manager => Box::pin(manager::run(manager, loaded.manager_role()?, context)),
-        };
-        add(&mut tasks, role, task);
+        let work = work(role, stores.clone(), loaded, context.clone())?;
+        let (doors, asking) = (stores.doors(role), context.clone());
+        let contact = Box::new(move || contact(role, doors.clone(), asking.clone()).boxed());
+        let standing = Standing { role, contact, work, is_final };
+        add(&mut tasks, role, standing.run(admissions.clone(), context.clone()).boxed());
     }
     Ok(tasks)
+}
+
+/// What stops the only role of a process ends it, but for a newer format: a process that ends is started again, for nothing.
+fn ends_alone(error: &anyhow::Error) -> bool {
+    !matches!(error.downcast_ref(), Some(Refusal::Newer(_)))
+}
+
+type Work = Box<dyn Fn() -> BoxFuture<'static, anyhow::Result<()>> + Send>;
+
+fn work(role: Role, stores: Stores, loaded: &Loaded, context: Context) -> anyhow::Result<Work> {
+    let Stores { source, manager } = stores;
+    Ok(match role {
+        Role::Allocator => {
+            let settings = loaded.allocator()?;
+            Box::new(move || allocator::run(source.clone(), settings.clone(), context.clone()).boxed())
+        }
+        Role::Relay => {
+            let settings = loaded.relay()?;
+            Box::new(move || relay::run(source.clone(), manager.clone(), settings.clone(), context.clone()).boxed())
+        }
+        Role::Manager => {
+            let settings = loaded.manager_role()?;
+            Box::new(move || manager::run(manager.clone(), settings.clone(), context.clone()).boxed())
+        }
+    })
+}
+
+async fn contact(role: Role, doors: Vec<(Site, Door)>, context: Context) -> Result<Option<()>, StoreError> {
+    for (site, door) in doors {
+        if standby::first_contact(role, &context, || site::knock(&site, door)).await?.is_none() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(()))
 }
 
 /// A role that panics ends as one that failed: the process must not go on without it, and says which it was.

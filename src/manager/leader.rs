@@ -16,8 +16,9 @@ use crate::model::names::{NodeId, Revision};
 use crate::reconcile::election::Leadership;
 use crate::reconcile::pace::Pace;
 use crate::reconcile::report::{self, Reporter};
+use crate::reconcile::trouble::{Asked, Troubles};
 use crate::reconcile::{Context, Site};
-use crate::store::api::KeyRange;
+use crate::store::api::{KeyRange, StoreError};
 use crate::store::backoff::Backoff;
 use crate::store::committer::{Committer, Outcome, Unit};
 use crate::store::feed::{Feed, FeedSettings, Scope, Update};
@@ -73,6 +74,7 @@ pub(super) struct Leader {
     context: Context,
     site: Site,
     reporter: Reporter,
+    troubles: Troubles,
 }
 
 impl Leader {
@@ -98,6 +100,7 @@ impl Leader {
             context: context.clone(),
             site: site.clone(),
             reporter: Reporter::new(site, Role::Manager, leadership),
+            troubles: leadership.troubles.clone(),
         }
     }
 
@@ -220,14 +223,18 @@ impl Leader {
 
     /// Takes the outcomes of a commit. What was not written is still marked. Answers whether this instance still leads.
     fn take(&mut self, outcomes: Vec<Outcome>) -> bool {
-        let (mut failed, mut lost) = (false, false);
+        let (mut answered, mut lost) = (false, false);
+        let mut failure: Option<(StoreError, usize)> = None;
         self.awaited_since = Instant::now();
         for outcome in outcomes {
             match outcome {
-                Outcome::Committed(revision) => self.awaited = self.awaited.max(revision),
+                Outcome::Committed(revision) => {
+                    answered = true;
+                    self.awaited = self.awaited.max(revision);
+                }
                 Outcome::Lost(_) => {
                     self.counters.lost += 1;
-                    (failed, lost) = (true, true);
+                    (answered, lost) = (true, true);
                 }
                 Outcome::Deposed => {
                     info!(role = %Role::Manager, "another instance leads");
@@ -236,17 +243,16 @@ impl Leader {
                 Outcome::Unknown(error) | Outcome::Refused(error) => {
                     self.counters.unknown += 1;
                     self.last_pass = format!("failed: {error}");
-                    if !failed && (self.backoff.failures() == 0 || self.backoff.is_news()) {
-                        warn!(role = %Role::Manager, %error, "a request failed, trying again");
-                    }
-                    failed = true;
+                    let (_, count) = failure.get_or_insert((error, 0));
+                    *count += 1;
                 }
             }
         }
+        self.troubles.pass(Asked::Work, answered, failure.as_ref().map(|(error, count)| (error, *count)));
         if lost && self.backoff.failures() >= LOST_IN_A_ROW {
             self.list_again();
         }
-        if failed {
+        if lost || failure.is_some() {
             self.retry_at = Some(Instant::now() + self.backoff.next_delay());
         } else {
             self.backoff.reset();
@@ -289,6 +295,7 @@ impl Leader {
             revision: self.view.source_revision(),
             lag,
             brake: brake_text(&self.view).into(),
+            trouble: String::new(),
             last_pass: self.last_pass.clone(),
             findings: self.findings.len() as u64,
             counters,

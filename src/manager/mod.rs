@@ -22,12 +22,10 @@ mod tests;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tracing::{info, warn};
 
-use crate::reconcile::election::campaign;
+use crate::reconcile::election::Election;
+use crate::reconcile::standby::first_contact;
 use crate::reconcile::{Context, Site};
-use crate::store::api::StoreError;
-use crate::store::backoff::Backoff;
 use crate::store::keys::Role;
 
 pub use check::check;
@@ -54,37 +52,18 @@ pub async fn run(site: Site, settings: ManagerSettings, context: Context) -> any
     if !look_first(&site, &context).await? {
         return Ok(());
     }
-    while let Some(mut leadership) = campaign(&site, Role::Manager, settings.leader_ttl, &context).await {
+    let mut election = Election::new(&site, Role::Manager, settings.leader_ttl, &context);
+    while let Some(mut leadership) = election.win().await {
         let mut leader = Leader::new(&site, &context, &leadership);
         leader.lead(&mut leadership, &context).await;
         drop(leader);
-        leadership.resign(&site.store).await;
-        info!(role = %Role::Manager, "leads no longer");
+        election.leave(leadership).await;
     }
     Ok(())
 }
 
 /// Asks the store something, to see whether it lets this process in at all. Answers false at a shutdown.
 async fn look_first(site: &Site, context: &Context) -> anyhow::Result<bool> {
-    let mut backoff = Backoff::reconnect(context.rng("manager-first"));
-    loop {
-        let error = tokio::select! {
-            biased;
-            () = context.shutdown.cancelled() => return Ok(false),
-            seen = site.store.get(site.prefix.checkpoint()) => match seen {
-                Ok(_) => return Ok(true),
-                Err(error @ StoreError::Refused(_)) => return Err(error).context("manager: the first contact failed"),
-                Err(error) => error,
-            },
-        };
-        let delay = backoff.next_delay();
-        if backoff.is_news() {
-            warn!(role = %Role::Manager, %error, "waits for etcd");
-        }
-        tokio::select! {
-            biased;
-            () = context.shutdown.cancelled() => return Ok(false),
-            () = tokio::time::sleep(delay) => {}
-        }
-    }
+    let seen = first_contact(Role::Manager, context, || site.store.get(site.prefix.checkpoint())).await;
+    Ok(seen.context("manager: the first contact failed")?.is_some())
 }

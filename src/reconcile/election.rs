@@ -2,16 +2,20 @@
 //!
 //! Every candidate puts a key of its own on its own lease; the one whose key is oldest leads. Leading is no licence by
 //! itself (an etcd lock never is): every write of a leader compares its key, see [`Fence`].
+//!
+//! A leader that etcd refuses is in the way of one that etcd would let in: it gives its lead up, and rests before it campaigns again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::model::names::Revision;
+use crate::reconcile::trouble::Troubles;
 use crate::reconcile::{Context, Site};
 use crate::store::api::{Compare, Event, Key, KeyValue, LeaseId, Op, OpResult, Store, StoreError, Txn};
-use crate::store::backoff::Backoff;
+use crate::store::backoff::{Backoff, REFUSED_CAP};
 use crate::store::committer::Fence;
 use crate::store::feed::{Feed, FeedSettings, Scope, Update};
 use crate::store::keys::Role;
@@ -24,16 +28,24 @@ pub struct Leadership {
     pub fence: Fence,
     /// The lease the leader key is on.
     pub lease: Lease,
+    /// What the store answers to the leader's requests. The role notes it here.
+    pub troubles: Troubles,
     candidates: Candidates,
+    refused: bool,
 }
 
 impl Leadership {
-    /// Ends when this instance leads no more. Cancel-safe.
+    /// Ends when this instance leads no more: its key or lease is gone, or its requests have been refused for longer than a
+    /// TTL. Cancel-safe.
     pub async fn lost(&mut self) {
         loop {
             tokio::select! {
                 biased;
                 () = self.lease.lost() => return,
+                () = self.troubles.refused_for_long() => {
+                    self.refused = true;
+                    return;
+                }
                 () = self.candidates.changed() => {
                     if self.candidates.created(&self.fence.key) != Some(self.fence.created) {
                         return;
@@ -50,6 +62,56 @@ impl Leadership {
         // Best effort: an etcd that does not answer now forgets us when the lease runs out.
         let _ = store.txn(delete).await;
         let _ = self.lease.revoke(store).await;
+    }
+}
+
+/// How often a candidate that stands by asks whether it is still let in. Its lease lives on if it is not, and the oldest key leads.
+const ADMITTED_EVERY: Duration = Duration::from_secs(30);
+
+/// The elections of one role in this process, one after the other.
+#[derive(Debug)]
+pub struct Election<'a> {
+    site: &'a Site,
+    role: Role,
+    ttl: Duration,
+    context: &'a Context,
+    rest: Backoff,
+    rests_until: Option<Instant>,
+}
+
+impl<'a> Election<'a> {
+    /// Of this role at this site. `ttl` = of the leader's lease.
+    pub fn new(site: &'a Site, role: Role, ttl: Duration, context: &'a Context) -> Self {
+        // From half a TTL: the key of a leader that may not even take it away is gone after one.
+        let rest = Backoff::new(context.rng("election-rest"), ttl, REFUSED_CAP.max(ttl));
+        Election { site, role, ttl, context, rest, rests_until: None }
+    }
+
+    /// Campaigns until it wins (retries for ever), after the rest that a refused leader owes; `None` = told to stop.
+    pub async fn win(&mut self) -> Option<Leadership> {
+        if let Some(until) = self.rests_until.take() {
+            tokio::select! {
+                biased;
+                () = self.context.shutdown.cancelled() => return None,
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+        campaign(self.site, self.role, self.ttl, self.context).await
+    }
+
+    /// Ends a lead, whatever ended it.
+    pub async fn leave(&mut self, leadership: Leadership) {
+        let refused = leadership.refused;
+        let why = leadership.troubles.text();
+        leadership.resign(&self.site.store).await;
+        if refused {
+            let rest = self.rest.next_delay();
+            self.rests_until = Some(Instant::now() + rest);
+            warn!(role = %self.role, reason = why, rest_s = rest.as_secs(), "gave up leadership: etcd refuses its requests");
+        } else {
+            self.rest.reset();
+            info!(role = %self.role, "lost leadership");
+        }
     }
 }
 
@@ -87,6 +149,7 @@ async fn candidacy(site: &Site, role: Role, ttl: Duration, context: &Context) ->
     let created = stand(&site.store, &key, lease.id(), &context.identity).await?;
     let mut candidates = Candidates::open(site, role, context);
     info!(role = %role, "standing by");
+    let mut ask_at = Instant::now() + ADMITTED_EVERY;
     loop {
         tokio::select! {
             biased;
@@ -97,6 +160,12 @@ async fn candidacy(site: &Site, role: Role, ttl: Duration, context: &Context) ->
             }
             () = lease.lost() => return Ok(None),
             () = candidates.changed() => {}
+            () = tokio::time::sleep_until(ask_at) => {
+                ask_at = Instant::now() + ADMITTED_EVERY;
+                if let Err(error @ StoreError::Refused(_)) = site.store.get(key.clone()).await {
+                    return Err(error);
+                }
+            }
         }
         // A view that is older than our own key says nothing about it yet.
         if candidates.revision < created {
@@ -107,7 +176,8 @@ async fn candidacy(site: &Site, role: Role, ttl: Duration, context: &Context) ->
         }
         if candidates.oldest() == Some(created) {
             let fence = Fence { key, created };
-            return Ok(Some(Leadership { fence, lease, candidates }));
+            let troubles = Troubles::new(lease.ttl());
+            return Ok(Some(Leadership { fence, lease, troubles, candidates, refused: false }));
         }
     }
 }

@@ -5,6 +5,8 @@
 pub mod election;
 pub mod pace;
 pub mod report;
+pub mod standby;
+pub mod trouble;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::time::Instant;
-use tracing::debug;
 
 use crate::reconcile::Site;
 use crate::reconcile::election::Leadership;
-use crate::store::api::{LeaseId, Op, StoreError, Txn};
+use crate::reconcile::trouble::{Asked, Troubles};
+use crate::store::api::{LeaseId, Op, StoreError, Txn, TxnResponse};
 use crate::store::backoff::REFUSED_CAP;
 use crate::store::committer::Fence;
 use crate::store::keys::Role;
@@ -30,15 +30,19 @@ pub struct Reporter {
     fence: Fence,
     lease: LeaseId,
     written: Option<(RoleReport, Instant)>,
-    /// The last write was refused: the next one waits as everything that is refused does.
+    troubles: Troubles,
+    /// The last write was refused: the next one waits.
     refused: Arc<AtomicBool>,
+    /// So was a write of the leader key: this lead is about to be given up, and is asked for a little sooner.
+    doomed: Arc<AtomicBool>,
 }
 
 impl Reporter {
     /// For this leadership.
     pub fn new(site: &Site, role: Role, leadership: &Leadership) -> Self {
         let (fence, lease) = (leadership.fence.clone(), leadership.lease.id());
-        Reporter { site: site.clone(), role, fence, lease, written: None, refused: Arc::default() }
+        let (refused, doomed) = (Arc::default(), Arc::default());
+        Reporter { site: site.clone(), role, fence, lease, written: None, troubles: leadership.troubles.clone(), refused, doomed }
     }
 
     /// Whether the brake's word differs from what was written last: people wait for that, it is written at once.
@@ -46,29 +50,48 @@ impl Reporter {
         self.written.as_ref().is_none_or(|(last, _)| last.brake != brake) && !self.waits()
     }
 
-    /// The write of this report; `None` if it is no news. What fails is told again with the next one.
+    /// The write of this report, with what the store answers to the leader; `None` if it is no news. What fails is told again with the next one.
     pub fn write(&mut self, report: RoleReport) -> Option<BoxFuture<'static, ()>> {
+        let report = RoleReport { trouble: self.troubles.text(), ..report };
         let now = Instant::now();
         let is_old_news = |(last, at): &(RoleReport, Instant)| *last == report && now.duration_since(*at) < REFRESH;
         if self.waits() || self.written.as_ref().is_some_and(is_old_news) {
             return None;
         }
         let put = Op::Put { key: self.site.prefix.role(self.role), value: report.encode(), lease: self.lease };
-        let txn = Txn { compares: vec![self.fence.compare()], then: vec![put], otherwise: Vec::new() };
+        // As the candidate put it: who may lead may write this, and whoever watches it sees the same candidate.
+        let lead = Op::Put { key: self.fence.key.clone(), value: report.identity.clone().into(), lease: self.lease };
+        let fenced = |op: Op| Txn { compares: vec![self.fence.compare()], then: vec![op], otherwise: Vec::new() };
+        let (put, lead) = (fenced(put), fenced(lead));
         self.written = Some((report, now));
-        let (store, role, refused) = (self.site.store.clone(), self.role, self.refused.clone());
+        let (store, troubles) = (self.site.store.clone(), self.troubles.clone());
+        let (refused, doomed) = (self.refused.clone(), self.doomed.clone());
         Some(Box::pin(async move {
-            let answer = store.txn(txn).await;
+            let answer = note(&troubles, Asked::Report, store.txn(put).await);
             refused.store(matches!(answer, Err(StoreError::Refused(_))), Ordering::Relaxed);
-            if let Err(error) = answer {
-                debug!(%role, %error, "the role's report was not written");
-            }
+            let may_lead = match answer {
+                Err(StoreError::Refused(_)) => note(&troubles, Asked::Lead, store.txn(lead).await),
+                answer => {
+                    troubles.pass(Asked::Lead, answer.is_ok(), None);
+                    answer
+                }
+            };
+            doomed.store(matches!(may_lead, Err(StoreError::Refused(_))), Ordering::Relaxed);
         }))
     }
 
     fn waits(&self) -> bool {
-        self.refused.load(Ordering::Relaxed) && self.written.as_ref().is_some_and(|(_, at)| at.elapsed() < REFUSED_CAP)
+        let pause = if self.doomed.load(Ordering::Relaxed) { EVERY } else { REFUSED_CAP };
+        self.refused.load(Ordering::Relaxed) && self.written.as_ref().is_some_and(|(_, at)| at.elapsed() < pause)
     }
+}
+
+fn note(troubles: &Troubles, asked: Asked, answer: Result<TxnResponse, StoreError>) -> Result<(), StoreError> {
+    match &answer {
+        Ok(_) => troubles.worked(asked),
+        Err(error) => troubles.failed(asked, error, 1),
+    }
+    answer.map(drop)
 }
 
 /// The end of a future that may not be there; it is taken out then. Cancel-safe.

@@ -1,13 +1,19 @@
 //! What tests of roles need: a role started on paused time, stopped or killed, and conditions with a deadline.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Context, Wall};
+use crate::store::api::{RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse};
+use crate::store::around::Around;
 
 /// A context as a process would have it.
 pub(crate) fn context(identity: &str, seed: u64) -> Context {
@@ -56,5 +62,60 @@ pub(crate) async fn until(what: &str, limit: Duration, mut holds: impl FnMut() -
     while !holds() {
         assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A store that refuses reads and writes when told to, as an etcd whose user was deleted; leases and watches live on.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusing {
+    inner: Store,
+    refuses: Arc<AtomicBool>,
+}
+
+impl Refusing {
+    pub(crate) fn new(inner: &Store) -> Refusing {
+        Refusing { inner: inner.clone(), refuses: Arc::default() }
+    }
+
+    pub(crate) fn store(&self) -> Store {
+        Store::new(Arc::new(self.clone()))
+    }
+
+    pub(crate) fn refuse(&self, refuses: bool) {
+        self.refuses.store(refuses, Relaxed);
+    }
+
+    fn ask(&self) -> Result<(), StoreError> {
+        if self.refuses.load(Relaxed) { Err(StoreError::Refused("permission denied".into())) } else { Ok(()) }
+    }
+}
+
+impl Around for Refusing {
+    fn inner(&self) -> &Store {
+        &self.inner
+    }
+
+    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {
+        async move {
+            self.ask()?;
+            self.inner.range(request).await
+        }
+        .boxed()
+    }
+
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
+        async move {
+            self.ask()?;
+            self.inner.txn(txn).await
+        }
+        .boxed()
+    }
+
+    fn revoke(&self, lease: crate::store::api::LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move {
+            self.ask()?;
+            self.inner.revoke(lease).await
+        }
+        .boxed()
     }
 }

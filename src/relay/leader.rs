@@ -14,6 +14,7 @@ use crate::model::names::Revision;
 use crate::reconcile::election::Leadership;
 use crate::reconcile::pace::Pace;
 use crate::reconcile::report::{self, Reporter};
+use crate::reconcile::trouble::{Asked, Troubles};
 use crate::reconcile::{Context, Site};
 use crate::relay::RelaySettings;
 use crate::relay::cut::{self, Limits, Part};
@@ -91,6 +92,7 @@ pub(super) struct Leader {
     last_pass: String,
     counters: Counters,
     reporter: Reporter,
+    troubles: Troubles,
 }
 
 impl Leader {
@@ -122,6 +124,7 @@ impl Leader {
             last_pass: String::new(),
             counters: Counters::default(),
             reporter: Reporter::new(destination, Role::Relay, leadership),
+            troubles: leadership.troubles.clone(),
             source: source.clone(),
             destination: destination.clone(),
             settings: settings.clone(),
@@ -158,9 +161,13 @@ impl Leader {
                 answered = report::finish(&mut asking) => match answered {
                     Ok(()) => {
                         self.heard = Instant::now();
+                        self.troubles.worked(Asked::Source);
                         asks.reset();
                     }
-                    Err(error) => ask_at = Instant::now() + asks.delay_after(&error),
+                    Err(error) => {
+                        self.troubles.failed(Asked::Source, &error, 1);
+                        ask_at = Instant::now() + asks.delay_after(&error);
+                    }
                 },
                 () = report::sleep_until(*retry_at) => self.retry_at = None,
                 () = report::sleep_until(paced) => {}
@@ -324,7 +331,11 @@ impl Leader {
                     self.retry_at = Some(Instant::now() + RELEASE_EVERY);
                 }
             }
-            Done::Looked(_, Err(error)) | Done::SecondRead(Err(error)) | Done::Released(Err(error)) => {
+            Done::SecondRead(Err(error)) => {
+                self.troubles.failed(Asked::Source, &error, 1);
+                self.retry_later();
+            }
+            Done::Looked(_, Err(error)) | Done::Released(Err(error)) => {
                 self.say(&error);
                 self.retry_later();
             }
@@ -335,6 +346,7 @@ impl Leader {
     fn written(&mut self, part: &Part, response: &TxnResponse) {
         self.await_own(response.header.revision);
         self.backoff.reset();
+        self.troubles.worked(Asked::Work);
         self.counters.parts += 1;
         self.counters.written += part.writes.len() as u64;
         self.counters.cuts += u64::from(part.checkpoint.partial.is_none());
@@ -410,9 +422,7 @@ impl Leader {
 
     fn say(&mut self, error: &StoreError) {
         self.last_pass = format!("failed: {error}");
-        if self.backoff.failures().is_power_of_two() || self.backoff.failures() == 0 {
-            warn!(role = %Role::Relay, %error, "a request failed, trying again");
-        }
+        self.troubles.failed(Asked::Work, error, 1);
     }
 
     fn report(&mut self) -> Option<BoxFuture<'static, ()>> {
@@ -442,6 +452,7 @@ impl Leader {
             revision,
             lag: behind.map_or(0, |_| (revision.0 - stored.0).max(1)),
             brake: self.brake.clone(),
+            trouble: String::new(),
             last_pass: self.last_pass.clone(),
             findings: (self.mirror.foreign().len() + self.mirror.left_out().len()) as u64,
             counters,

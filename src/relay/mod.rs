@@ -16,12 +16,11 @@ mod tests;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tracing::{info, warn};
 
-use crate::reconcile::election::campaign;
+use crate::reconcile::election::Election;
+use crate::reconcile::standby::first_contact;
 use crate::reconcile::{Context, Site};
 use crate::store::api::{KeyValue, RangeRequest, StoreError};
-use crate::store::backoff::Backoff;
 use crate::store::keys::Role;
 use crate::store::wire::{Checkpoint, Stored};
 
@@ -58,43 +57,23 @@ pub async fn run(source: Site, destination: Site, settings: RelaySettings, conte
     if !look_first(&source, &destination, &settings, &context).await? {
         return Ok(());
     }
-    while let Some(mut leadership) = campaign(&destination, Role::Relay, settings.leader_ttl, &context).await {
+    let mut election = Election::new(&destination, Role::Relay, settings.leader_ttl, &context);
+    while let Some(mut leadership) = election.win().await {
         let mut leader = Leader::new(&source, &destination, &settings, &context, &leadership);
         let ended = leader.lead(&mut leadership, &context).await;
         drop(leader);
-        leadership.resign(&destination.store).await;
+        election.leave(leadership).await;
         ended?;
-        info!(role = %Role::Relay, "leads no longer");
     }
     Ok(())
 }
 
 /// Looks at both sides once, for what must stop this relay before it does anything. Answers false at a shutdown.
 async fn look_first(source: &Site, destination: &Site, settings: &RelaySettings, context: &Context) -> anyhow::Result<bool> {
-    let mut backoff = Backoff::reconnect(context.rng("relay-first"));
-    loop {
-        let error = tokio::select! {
-            biased;
-            () = context.shutdown.cancelled() => return Ok(false),
-            seen = both(source, destination) => match seen {
-                Ok((same_cluster, checkpoint)) => {
-                    refuse(source, destination, settings, same_cluster, checkpoint)?;
-                    return Ok(true);
-                }
-                Err(error @ StoreError::Refused(_)) => return Err(error).context("relay: the first contact failed"),
-                Err(error) => error,
-            },
-        };
-        let delay = backoff.next_delay();
-        if backoff.is_news() {
-            warn!(role = %Role::Relay, %error, "waits for etcd");
-        }
-        tokio::select! {
-            biased;
-            () = context.shutdown.cancelled() => return Ok(false),
-            () = tokio::time::sleep(delay) => {}
-        }
-    }
+    let seen = first_contact(Role::Relay, context, || both(source, destination)).await;
+    let Some((same_cluster, checkpoint)) = seen.context("relay: the first contact failed")? else { return Ok(false) };
+    refuse(source, destination, settings, same_cluster, checkpoint)?;
+    Ok(true)
 }
 
 /// Whether both sites are in one cluster, and the stored checkpoint. Reads nothing but what a relay must be able to read.

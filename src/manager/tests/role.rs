@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::manager::ManagerSettings;
 use crate::reconcile::Site;
-use crate::reconcile::testing::{Running, context, until};
+use crate::reconcile::testing::{Refusing, Running, context, until};
 use crate::relay::{self, RelaySettings};
 use crate::store::api::{Store, Txn};
 use crate::store::memory::MemoryEtcd;
@@ -313,4 +313,25 @@ async fn a_member_that_is_only_joining_comes_a_second_later_and_a_ready_one_at_o
     until("the joining one is a member", SOON, || member(&rig, "b")).await;
     assert!(came.elapsed() < Duration::from_millis(1_500), "{:?}", came.elapsed());
     rig.settled().await;
+}
+
+/// Behaviour 75.
+#[tokio::test(start_paused = true)]
+async fn refused_leader_gives_up_and_an_admitted_standby_publishes() {
+    let mut rig = Rig::one();
+    let relay = rig.relay();
+    let gate = Refusing::new(&rig.destination.store());
+    let first = rig.manager_on(gate.store());
+    rig.define("web", Some(r#"{"v":1,"kind":"Group","name":"web","selector":"zone=eu"}"#.into())).await;
+    rig.ready("a", &[("zone", "eu")]).await;
+    let published = |rig: &Rig, count: usize| Rig::read(&rig.destination, "manager/groups/web/members/").kvs.len() == count;
+    until("the first publishes", SOON, || published(&rig, 1)).await;
+    let second = rig.manager();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    gate.refuse(true);
+    rig.ready("b", &[("zone", "eu")]).await;
+    until("the second publishes", SOON, || published(&rig, 2)).await;
+    for role in [relay, first, second] {
+        role.stop().await.unwrap();
+    }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::reconcile::Site;
-use crate::reconcile::testing::{Running, context, until};
+use crate::reconcile::testing::{Refusing, Running, context, until};
+use crate::relay::guard::Refusal;
 use crate::relay::{RelaySettings, run};
 use crate::store::api::Store;
 use crate::store::memory::faults::{FaultPlan, Faults};
@@ -477,4 +478,49 @@ async fn a_write_that_a_restore_of_the_destination_took_back_is_not_waited_for()
     rig.destination.restore(backup);
     rig.put("n000/label", "after").await;
     rig.equal().await;
+}
+
+/// Behaviour 75: by either store.
+#[tokio::test(start_paused = true)]
+async fn refused_leader_gives_up_and_an_admitted_standby_copies() {
+    for by_source in [true, false] {
+        let mut rig = Rig::new();
+        rig.put("a/label", "1").await;
+        let (source, destination) = (rig.source.store(), rig.destination.store());
+        let gate = Refusing::new(if by_source { &source } else { &destination });
+        let first = match by_source {
+            true => rig.start_on(gate.store(), destination),
+            false => rig.start_on(source, gate.store()),
+        };
+        rig.equal().await;
+        until("the first leads", SOON, || rig.report().is_some_and(|report| report.identity == "relay/1")).await;
+        let second = rig.start();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        gate.refuse(true);
+        rig.put("b/label", "1").await;
+        let leads = || rig.report().is_some_and(|report| report.identity == "relay/2");
+        until("the second leads", Duration::from_secs(60), leads).await;
+        rig.equal().await;
+        rig.assert_cuts();
+        first.stop().await.unwrap();
+        second.stop().await.unwrap();
+    }
+}
+
+/// What a newer relay wrote stops this one, also while it leads, and for as long as it is there.
+#[tokio::test(start_paused = true)]
+async fn newer_checkpoint_stops_the_relay_and_is_left_alone() {
+    let mut rig = Rig::new();
+    rig.put("a/label", "1").await;
+    let relay = rig.start();
+    rig.equal().await;
+    rig.meddle(Op::put("/d/manager/checkpoint", r#"{"v":2}"#)).await;
+    rig.put("b/label", "1").await;
+    let error = relay.ended().await.unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(Refusal::Newer(2))), "{error:#}");
+    let error = rig.start().ended().await.unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(Refusal::Newer(2))), "{error:#}");
+    let now = rig.destination.at_revision(rig.destination.revision());
+    assert_eq!(now.get(&"/d/manager/checkpoint".into()).unwrap().value, r#"{"v":2}"#);
+    assert!(!now.contains_key(&"/d/manager/nodes/b/label".into()));
 }

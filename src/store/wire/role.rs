@@ -25,6 +25,9 @@ pub struct RoleReport {
     /// Whether its brake is on, and why; empty = off.
     #[serde(default)]
     pub brake: String,
+    /// What etcd refuses or fails to answer this leader, in words; empty = nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trouble: String,
     /// The last pass, in words: why it ran, what it did, when it ended (RFC 3339), how long it took.
     #[serde(default)]
     pub last_pass: String,
