@@ -71,3 +71,22 @@ fn domain_and_sharing_stay_while_nodes_have_addresses() {
     let text = "kind: Pool\nname: eu\ncidrs: [10.20.0.0/16]\nhold: 20m\n";
     assert_eq!(at.pipe(&["apply", "-f", "-"], text).ok(), "pool eu changed\n");
 }
+
+#[test]
+fn a_pool_that_would_disable_another_is_refused() {
+    let at = At::start();
+    at.pipe(&["apply", "-f", "-"], GOOD).ok();
+    bound_node(&at, "a", "10.20.0.5");
+    let before = at.keys();
+    let other = "kind: Pool\nname: aaa\nsharing: shared\ncidrs: [10.20.0.240/30]\n";
+    for arguments in [&["apply", "-f", "-"][..], &["apply", "-f", "-", "--dry-run"]] {
+        at.pipe(arguments, other)
+            .fails(5, "stdin:4: Pool aaa: cidrs: it overlaps pool eu in domain default (both give 10.20.0.241)");
+    }
+    assert_eq!(at.keys(), before, "nothing is written");
+    // Written by hand it is the one that gives nothing: the pool that nodes use goes on.
+    let stored = at.etcd.etcdctl(&["get", "/enlist/pools/eu", "--print-value-only"]).unwrap();
+    at.put("pools/aaa", &stored.replace("\"eu\"", "\"aaa\"").replace("exclusive", "shared"));
+    let pools = at.run(&["get", "pools", "-o", "json"]).json();
+    assert_eq!((&pools[0]["condition"], &pools[1]["condition"]), (&"conflict".into(), &"ok".into()), "{pools}");
+}

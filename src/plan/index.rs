@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::model::asked::Asked;
-use crate::model::assignment::{Assignment, Terms};
+use crate::model::assignment::{Assignment, Leaving, Terms};
 use crate::model::claim::{Claim, ClaimKey, ClaimState};
 use crate::model::hold::HoldState;
 use crate::model::names::{DomainName, NodeId, PoolName, Revision};
@@ -38,6 +38,10 @@ pub struct Index {
     refused: BTreeMap<IpAddr, BTreeMap<u16, usize>>,
     /// How many answers stand on which terms of a pool: nearly always one kind.
     terms: BTreeMap<PoolName, BTreeMap<(DomainName, Sharing), usize>>,
+    /// How many nodes have something of a pool.
+    users: BTreeMap<PoolName, usize>,
+    /// How many nodes have something of a pool that leaves, and did not acknowledge what they have instead.
+    moving: BTreeMap<PoolName, usize>,
     brake: Brake,
 }
 
@@ -131,6 +135,16 @@ impl Index {
         self.terms.get(pool).into_iter().flat_map(BTreeMap::keys)
     }
 
+    /// How many nodes have something of a pool.
+    pub fn users(&self, pool: &PoolName) -> usize {
+        self.users.get(pool).copied().unwrap_or_default()
+    }
+
+    /// How many nodes have something of a pool that leaves, and did not acknowledge what they have instead.
+    pub fn moving(&self, pool: &PoolName) -> usize {
+        self.moving.get(pool).copied().unwrap_or_default()
+    }
+
     /// What is counted for the brake.
     pub fn brake(&self) -> Brake {
         self.brake
@@ -169,6 +183,10 @@ impl Index {
                 self.refused.remove(&refusal.ip);
             }
         }
+        let pools: BTreeSet<&PoolName> = terms_of(record).map(|terms| &terms.pool).collect();
+        pools.into_iter().for_each(|pool| tally(&mut self.users, pool.clone(), is_more));
+        let left: BTreeSet<&PoolName> = leaving_of(record).map(|leaving| &leaving.terms.pool).collect();
+        left.into_iter().for_each(|pool| tally(&mut self.moving, pool.clone(), is_more));
         for terms in terms_of(record) {
             tally(self.terms.entry(terms.pool.clone()).or_default(), (terms.domain.clone(), terms.sharing), is_more);
             if self.terms.get(&terms.pool).is_some_and(BTreeMap::is_empty) {
@@ -293,6 +311,11 @@ pub(super) fn terms_of(record: &NodeRecord) -> impl Iterator<Item = &Terms> {
     let assignment = record.assignment.as_ref().and_then(|stored| stored.ok());
     let present = assignment.and_then(Assignment::bound).map(|bound| &bound.terms);
     present.into_iter().chain(assignment.into_iter().flat_map(|a| a.leaving.iter().map(|leaving| &leaving.terms)))
+}
+
+/// What a node is leaving.
+fn leaving_of(record: &NodeRecord) -> impl Iterator<Item = &Leaving> {
+    record.assignment.as_ref().and_then(|stored| stored.ok()).into_iter().flat_map(|assignment| &assignment.leaving)
 }
 
 /// The claims that a node's assignment lists. Sorted.

@@ -9,7 +9,7 @@ use crate::model::finding::Finding;
 use crate::model::names::{DomainName, NodeId, PoolName};
 use crate::model::pool::{OnIsolation, OnMismatch, Pool, Sharing, TERM_MAX};
 use crate::plan::index::{Index, terms_of};
-use crate::plan::snapshot::Snapshot;
+use crate::plan::snapshot::{Snapshot, Stored};
 use crate::plan::space::family::{self, Family};
 use crate::plan::space::ranges::Ranges;
 
@@ -57,7 +57,7 @@ impl<'a> Pools<'a> {
             findings: Vec::new(),
         };
         let frozen = frozen(snapshot, index);
-        for (name, stored) in &snapshot.pools {
+        for (name, stored) in by_precedence(snapshot, index) {
             match &stored.value {
                 Ok(pool) => {
                     let spaces = Family::ALL.map(|family| Space::new(pool, family));
@@ -76,6 +76,7 @@ impl<'a> Pools<'a> {
                 }
             }
         }
+        pools.unreadable.sort();
         pools.reserve();
         pools.order = pools.views.keys().copied().collect();
         pools.order.sort_by_key(|name| pools.views.get(name).map(|view| std::cmp::Reverse(view.pool.priority)));
@@ -205,19 +206,29 @@ impl<'a> PoolView<'a> {
         }
     }
 
-    /// Why it cannot stand beside an earlier pool that is in order.
-    fn overlap(&self, earlier: &PoolView<'_>) -> Option<String> {
-        let (pool, other) = (self.pool, earlier.pool);
-        if earlier.fault.is_some()
-            || pool.domain != other.domain
-            || pool.sharing.claims_address() == other.sharing.claims_address()
-        {
+    /// An address that this pool and another one of its domain both give.
+    pub fn common(&self, other: &PoolView<'_>) -> Option<IpAddr> {
+        if self.pool.domain != other.pool.domain {
             return None;
         }
-        let ip = Family::ALL.into_iter().find_map(|family| {
-            let number = self.space(family)?.given.common(&earlier.space(family)?.given)?;
+        Family::ALL.into_iter().find_map(|family| {
+            let number = self.space(family)?.given.common(&other.space(family)?.given)?;
             Some(family.address(number))
-        })?;
+        })
+    }
+
+    /// Whether it and another pool share addresses the same way, so that they may overlap.
+    pub fn is_compatible(&self, other: &PoolView<'_>) -> bool {
+        self.pool.sharing.claims_address() == other.pool.sharing.claims_address()
+    }
+
+    /// Why this pool cannot be used beside one that takes precedence and is in order.
+    fn overlap(&self, first: &PoolView<'_>) -> Option<String> {
+        if first.fault.is_some() || self.is_compatible(first) {
+            return None;
+        }
+        let (pool, other) = (self.pool, first.pool);
+        let ip = self.common(first)?;
         Some(format!(
             "it overlaps pool {} in domain {} (both give {ip}), but shares addresses another way: this one is {}, {} is {}; change one, or exclude the common part in one",
             other.name, pool.domain, pool.sharing, other.name, other.sharing
@@ -243,6 +254,15 @@ impl Space {
         let given = listed.minus(&Ranges::new(without));
         Some(Space { listed, open: given.clone(), given })
     }
+}
+
+/// The pools in the order in which they take precedence where two cannot be used side by side: one that nodes have
+/// something of before one that none has, then the older key. A name says nothing about which of two pools is relied on.
+fn by_precedence<'a>(snapshot: &'a Snapshot, index: &Index) -> Vec<(&'a PoolName, &'a Stored<Pool>)> {
+    let mut pools: Vec<_> = snapshot.pools.iter().collect();
+    // Stable: pools that one request created stay in the order of names.
+    pools.sort_by_key(|(name, stored)| (index.terms_of(name).next().is_none(), stored.create_revision));
+    pools
 }
 
 /// Pools whose domain or sharing was changed by hand while assignments stand on the old one: they give nothing until

@@ -29,6 +29,8 @@ pub struct Taken {
     failed: BTreeSet<(PoolName, Search)>,
     /// For a pool, a family and a count: addresses on which fewer ports are free than that.
     drained: BTreeMap<(PoolName, Family, usize), Bits>,
+    /// For each pool: nodes that this pass moves although they did not ask.
+    moved: BTreeMap<PoolName, usize>,
     nothing: Bits,
     no_ports: PortSet,
 }
@@ -83,6 +85,17 @@ impl Taken {
         self.picked.clear();
         self.failed.clear();
         self.drained.clear();
+        self.moved.clear();
+    }
+
+    /// How many nodes of a pool this pass moves although they did not ask.
+    pub fn moved(&self, pool: &PoolName) -> usize {
+        self.moved.get(pool).copied().unwrap_or_default()
+    }
+
+    /// This pass moves a node of a pool although it did not ask.
+    pub fn count_move(&mut self, pool: &PoolName) {
+        *self.moved.entry(pool.clone()).or_default() += 1;
     }
 
     /// Takes a key in this pass.

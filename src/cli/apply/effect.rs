@@ -10,7 +10,10 @@ use crate::model::fault::Fault;
 use crate::model::group::Group;
 use crate::model::label::Label;
 use crate::model::names::{GroupName, NodeId, Revision};
-use crate::model::pool::Pool;
+use crate::model::pool::{AtOnce, OnMismatch, Pool};
+use crate::plan::change::{Change as PlannedChange, Note};
+use crate::plan::index::Index;
+use crate::plan::pools::{PoolView, Pools};
 use crate::plan::snapshot::{Snapshot, Stored};
 use crate::plan::{Pass, plan};
 use crate::store::keys::{NodePart, ParsedKey};
@@ -42,49 +45,105 @@ fn differ(terms: &Terms, pool: &Pool) -> bool {
     terms.domain != pool.domain || terms.sharing != pool.sharing
 }
 
-/// Writes into each step what it would do.
-pub(super) fn describe(steps: &mut [Step], documents: &[Document], source: &Content, manager: &Content) {
-    let pools = pools_effect(documents, source);
+/// Writes into each step what it would do. Answers a line for each node whose answer would be another one.
+pub(super) fn describe(steps: &mut [Step], documents: &[Document], source: &Content, manager: &Content) -> Vec<String> {
+    let (before, after) = (source.snapshot(), with_documents(&source.snapshot(), documents));
+    let changed = changed_answers(&before, &after);
+    let index = Index::of(&before);
     for (step, document) in steps.iter_mut().zip(documents) {
         if !matches!(step.change, Change::Create | Change::Update) {
             continue;
         }
         step.effect = match document {
-            Document::Pool(_) => pools.clone(),
+            Document::Pool(pool) => pool_effect(pool, changed.len(), &index),
             Document::Group(group) => group_effect(group, manager),
         };
     }
+    changed
 }
 
-/// The planner itself is asked, before and after: nodes whose next answer would be another one.
-fn pools_effect(documents: &[Document], source: &Content) -> String {
+fn pool_effect(pool: &Pool, changed: usize, index: &Index) -> String {
+    let at_once = match pool.on_mismatch {
+        OnMismatch::Move => format!("; at most {} of its moves at a time", pool.move_at_once.of(index.users(&pool.name))),
+        OnMismatch::Keep => String::new(),
+    };
+    match changed {
+        0 => " (no node's answer changes)".into(),
+        1 => format!(" (together: another answer for 1 node{at_once})"),
+        many => format!(" (together: another answer for {many} nodes{at_once})"),
+    }
+}
+
+/// Refuses documents that would put a pool out of order: the document's own, or one that is stored. A pool that is out of
+/// order assigns nothing, so the nodes that rely on it would wait although nobody meant that.
+pub(super) fn refuse_conflicts(steps: &mut [Step], documents: &[Document], source: &Content) {
     let before = source.snapshot();
+    let after = with_documents(&before, documents);
+    let index = Index::of(&before);
+    let (pools_before, pools_after) = (Pools::new(&before, &index), Pools::new(&after, &index));
+    let is_given = |view: &PoolView<'_>| documents.iter().any(|d| matches!(d, Document::Pool(p) if p.name == view.pool.name));
+    let put_out = |view: &&PoolView<'_>| {
+        let was_in_order = pools_before.get(&view.pool.name).is_some_and(|view| view.fault.is_none());
+        view.fault.is_some() && was_in_order && !is_given(view)
+    };
+    for (step, document) in steps.iter_mut().zip(documents) {
+        let Document::Pool(pool) = document else { continue };
+        let Some(view) = pools_after.get(&pool.name) else { continue };
+        if !matches!(step.change, Change::Create | Change::Update) {
+            continue;
+        }
+        let message = view.fault.clone().or_else(|| {
+            let in_the_way = |other: &PoolView<'_>| if other.is_compatible(view) { None } else { other.common(view) };
+            let (other, ip) = pools_after.iter().filter(put_out).find_map(|other| Some((other, in_the_way(other)?)))?;
+            let (name, sharing) = (&other.pool.name, other.pool.sharing);
+            Some(format!(
+                "pool {name} would assign nothing new: both would give {ip} in domain {}, but this one is {}, {name} is {sharing}; \
+                 change one, or exclude the common part in one",
+                pool.domain, pool.sharing
+            ))
+        });
+        if let Some(message) = message {
+            step.change = Change::Refused(Fault { field: "cidrs", message });
+        }
+    }
+}
+
+/// A snapshot as it would be with these pools. New ones are younger than all that are stored.
+fn with_documents(before: &Snapshot, documents: &[Document]) -> Snapshot {
     let mut after = before.clone();
     for document in documents {
         if let Document::Pool(wanted) = document {
-            let name = wanted.name.clone();
-            let seen = after.pools.get(&name).map_or(Revision::NONE, |stored| stored.mod_revision);
-            let stored = Stored { value: Ok(wanted.clone()), create_revision: seen, mod_revision: seen, leased: false };
-            after.pools.insert(name, stored);
+            let create_revision = before.pools.get(&wanted.name).map_or(Revision(i64::MAX), |stored| stored.create_revision);
+            let stored = Stored { value: Ok(wanted.clone()), create_revision, mod_revision: Revision(i64::MAX), leased: false };
+            after.pools.insert(wanted.name.clone(), stored);
         }
     }
-    let changed = difference(&answers(&before), &answers(&after));
-    match changed {
-        0 => " (no node's answer changes)".into(),
-        1 => " (together: another answer for 1 node)".into(),
-        many => format!(" (together: another answer for {many} nodes)"),
+    after
+}
+
+/// The planner itself is asked, before and after: nodes whose next answer would be another one, and which.
+fn changed_answers(before: &Snapshot, after: &Snapshot) -> Vec<String> {
+    let (before, after) = (answers(before), answers(after));
+    let was = |node: &NodeId| before.get(node).map(|(writes, _)| writes);
+    let changed = after.iter().filter(|(node, (writes, _))| was(node) != Some(writes));
+    let lost = before.keys().filter(|node| !after.contains_key(*node));
+    let lines = changed.map(|(node, (_, note))| format!("node {node}: {note}"));
+    lines.chain(lost.map(|node| format!("node {node}: keeps the answer that it has"))).collect()
+}
+
+/// What each node would have after the next pass, if a pool moved all its nodes at once: what is written, and in words.
+fn answers(snapshot: &Snapshot) -> BTreeMap<NodeId, (String, String)> {
+    let mut snapshot = snapshot.clone();
+    for pool in snapshot.pools.values_mut().filter_map(|stored| stored.value.as_mut().ok()) {
+        pool.move_at_once = AtOnce::Percent(100);
     }
-}
-
-/// What each node would have after the next pass.
-fn answers(snapshot: &Snapshot) -> BTreeMap<NodeId, String> {
-    let changes = plan(snapshot, &Pass::default()).changes;
-    changes.into_iter().map(|change| (change.node, format!("{:?}{:?}", change.action, change.writes))).collect()
-}
-
-fn difference(before: &BTreeMap<NodeId, String>, after: &BTreeMap<NodeId, String>) -> usize {
-    let changed = before.iter().filter(|(node, answer)| after.get(*node) != Some(answer)).count();
-    changed + after.keys().filter(|node| !before.contains_key(*node)).count()
+    let changes = plan(&snapshot, &Pass::default()).changes;
+    let words = |note: &Note| if note.to.is_empty() { note.why.clone() } else { format!("{} -> {}", note.from, note.to) };
+    let answer = |change: PlannedChange| {
+        let words = words(&change.note);
+        (change.node, (format!("{:?}{:?}", change.action, change.writes), words))
+    };
+    changes.into_iter().map(answer).collect()
 }
 
 /// How many of the copied labels would match, and how many match now.

@@ -26,7 +26,7 @@ pub struct Args {
     /// File of documents; - reads stdin; may be given several times
     #[arg(short, long = "file", value_name = "FILE", required = true, num_args = 1..)]
     files: Vec<String>,
-    /// Write nothing; say what would change, and for how many nodes
+    /// Write nothing; list what would change, and each node whose answer changes
     #[arg(long)]
     dry_run: bool,
 }
@@ -40,7 +40,7 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
         return Err(Fault::Usage("there is no document in what was given".into()).into());
     }
     let target = Target::open(&loaded, &documents).await?;
-    let steps = target.steps(&documents).await?;
+    let (steps, nodes) = target.steps(&documents).await?;
     refuse(&steps, &documents, &places)?;
     for step in &steps {
         let verb = if args.dry_run { step.would() } else { step.did() };
@@ -48,6 +48,9 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
             target.write(step).await?;
         }
         output::line(format_args!("{} {} {verb}{}", step.kind, step.name, if args.dry_run { step.effect.as_str() } else { "" }))?;
+    }
+    for node in nodes.iter().filter(|_| args.dry_run) {
+        output::line(format_args!("  {node}"))?;
     }
     Ok(Exit::Ok)
 }
@@ -155,7 +158,7 @@ impl Target {
 
     /// Writes documents without talk: for `enlist dev`.
     pub async fn apply(&self, documents: &[Document]) -> anyhow::Result<()> {
-        let steps = self.steps(documents).await?;
+        let (steps, _) = self.steps(documents).await?;
         refuse(&steps, documents, &[])?;
         for step in &steps {
             self.write(step).await?;
@@ -163,7 +166,8 @@ impl Target {
         Ok(())
     }
 
-    async fn steps(&self, documents: &[Document]) -> anyhow::Result<Vec<Step>> {
+    /// What is done about each document, and a line for each node whose answer changes.
+    async fn steps(&self, documents: &[Document]) -> anyhow::Result<(Vec<Step>, Vec<String>)> {
         let source = match &self.source {
             Some(site) => content::read(site, &["claims", "nodes", "pools"]).await?,
             None => Content::empty(Prefix::default()),
@@ -174,8 +178,9 @@ impl Target {
         };
         let step = |document| step(document, &source, &manager);
         let mut steps: Vec<Step> = documents.iter().map(step).collect();
-        effect::describe(&mut steps, documents, &source, &manager);
-        Ok(steps)
+        effect::refuse_conflicts(&mut steps, documents, &source);
+        let nodes = effect::describe(&mut steps, documents, &source, &manager);
+        Ok((steps, nodes))
     }
 
     async fn write(&self, step: &Step) -> anyhow::Result<()> {
@@ -287,5 +292,67 @@ mod tests {
         };
         assert!(matches!(with("shared"), Change::Refused(why) if why.field == "sharing" && why.message.contains("1 node")));
         assert_eq!(with("exclusive"), Change::Update);
+    }
+
+    /// What becomes of documents on a store with pools, in the order in which they are given here.
+    fn changes(stored: &[(&str, &str)], given: &str) -> Vec<Change> {
+        let stored: Vec<(String, String)> = stored
+            .iter()
+            .map(|(key, text)| {
+                let value =
+                    if key.starts_with("pools/") { to_stored(&parse("-", text).unwrap().remove(0)) } else { (*text).into() };
+                ((*key).to_owned(), value)
+            })
+            .collect();
+        let pairs: Vec<(&str, &str)> = stored.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let (source, manager) = (content(&pairs), content(&[]));
+        let documents = parse("-", given).unwrap();
+        let mut steps: Vec<Step> = documents.iter().map(|document| step(document, &source, &manager)).collect();
+        effect::refuse_conflicts(&mut steps, &documents, &source);
+        steps.into_iter().map(|step| step.change).collect()
+    }
+
+    const PROD: (&str, &str) = ("pools/eu", "{kind: Pool, name: eu, cidrs: [10.20.0.0/24]}");
+
+    #[test]
+    fn a_pool_that_conflicts_with_a_stored_one_is_refused() {
+        let in_use = ("nodes/a/assignment", &*assignment("exclusive"));
+        let new = "{kind: Pool, name: aaa, sharing: shared, cidrs: [10.20.0.240/30]}";
+        for stored in [&[PROD][..], &[PROD, in_use]] {
+            let changes = changes(stored, new);
+            assert!(
+                matches!(&changes[..], [Change::Refused(why)] if why.message.contains("it overlaps pool eu") && why.message.contains("10.20.0.241")),
+                "{changes:?}"
+            );
+        }
+        // Two of one kind, another domain, and a common part that is excluded may.
+        for fine in [
+            "{kind: Pool, name: aaa, cidrs: [10.20.0.240/30]}",
+            "{kind: Pool, name: aaa, domain: other, sharing: shared, cidrs: [10.20.0.240/30]}",
+            "{kind: Pool, name: aaa, sharing: shared, cidrs: [10.20.0.0/16], exclude: [10.20.0.0/24]}",
+            "{kind: Pool, name: eu, cidrs: [10.20.0.0/25]}\n---\n{kind: Pool, name: aaa, sharing: shared, cidrs: [10.20.0.240/30]}",
+        ] {
+            assert!(
+                changes(&[PROD, in_use], fine).iter().all(|change| matches!(change, Change::Create | Change::Update)),
+                "{fine}"
+            );
+        }
+        let two = format!("{new}\n---\n{{kind: Pool, name: bbb, cidrs: [10.20.0.0/24]}}");
+        assert!(matches!(&changes(&[], &two)[..], [Change::Create, Change::Refused(_)]), "two that are new conflict");
+    }
+
+    #[test]
+    fn an_edit_that_disables_another_pool_is_refused() {
+        let younger = ("pools/zz", "{kind: Pool, name: zz, sharing: shared, cidrs: [10.21.0.0/30]}");
+        let wider = "{kind: Pool, name: eu, cidrs: [10.20.0.0/15]}";
+        let is_refused = |stored: &[(&str, &str)]| {
+            let changes = changes(stored, wider);
+            matches!(&changes[..], [Change::Refused(why)] if why.message.contains("pool zz would assign nothing new: both would give 10.21.0."))
+        };
+        assert!(is_refused(&[PROD, younger]));
+        // A conflict that is stored already is not the fault of other documents.
+        let stored = [PROD, ("pools/zz", "{kind: Pool, name: zz, sharing: shared, cidrs: [10.20.0.0/30]}")];
+        assert_eq!(changes(&stored, "{kind: Pool, name: eu, cidrs: [10.20.0.0/24], hold: 1h}"), [Change::Update]);
+        assert_eq!(changes(&stored, "{kind: Pool, name: us, cidrs: [10.30.0.0/24]}"), [Change::Create]);
     }
 }

@@ -13,13 +13,13 @@ use crate::model::duration;
 use crate::model::fault::Fault;
 use crate::model::group::Group;
 use crate::model::names::NodeId;
-use crate::model::pool::{Pool, PortRange};
+use crate::model::pool::{AtOnce, Pool, PortRange};
 
 /// The domain of a pool that names none.
 const DOMAIN_DEFAULT: &str = "default";
 
 const KINDS: [&str; 2] = ["Pool", "Group"];
-const POOL_FIELDS: [&str; 15] = [
+const POOL_FIELDS: [&str; 16] = [
     "kind",
     "name",
     "domain",
@@ -33,6 +33,7 @@ const POOL_FIELDS: [&str; 15] = [
     "hold",
     "cooldown",
     "on_mismatch",
+    "move_at_once",
     "on_isolation",
     "v",
 ];
@@ -83,6 +84,7 @@ fn pool(fields: &mut Fields<'_>) -> Option<Pool> {
     let priority = fields.with("priority", priority);
     let reserve = reserve(fields);
     let (hold, cooldown) = (fields.with("hold", term), fields.with("cooldown", term));
+    let move_at_once = fields.with("move_at_once", at_once);
     let (on_mismatch, on_isolation) = (fields.text("on_mismatch"), fields.text("on_isolation"));
 
     let base = Pool::named(name?, domain?);
@@ -97,6 +99,7 @@ fn pool(fields: &mut Fields<'_>) -> Option<Pool> {
         hold: hold.unwrap_or(base.hold),
         cooldown: cooldown.unwrap_or(base.cooldown),
         on_mismatch: on_mismatch.unwrap_or(base.on_mismatch),
+        move_at_once: move_at_once.unwrap_or(base.move_at_once),
         on_isolation: on_isolation.unwrap_or(base.on_isolation),
         ..base
     };
@@ -169,6 +172,13 @@ fn address(text: &str) -> Result<IpAddr, String> {
 fn ports(node: &Node) -> Result<PortRange, String> {
     match &node.value {
         Value::Integer(port) => port.to_string().parse(),
+        _ => parsed(node),
+    }
+}
+
+fn at_once(node: &Node) -> Result<AtOnce, String> {
+    match &node.value {
+        Value::Integer(count) => count.to_string().parse(),
         _ => parsed(node),
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Document, VERSION};
 use crate::model::duration;
 use crate::model::group::Group;
-use crate::model::pool::Pool;
+use crate::model::pool::{AtOnce, Pool};
 
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -37,6 +37,9 @@ struct PoolForm<'d> {
     hold: String,
     cooldown: String,
     on_mismatch: &'static str,
+    /// Absent = the default: a reader that does not know the field freezes a pool that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    move_at_once: Option<AtOnceForm>,
     on_isolation: &'static str,
 }
 
@@ -58,6 +61,13 @@ struct GroupForm<'d> {
 enum OneOrMore {
     One(String),
     More(Vec<String>),
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum AtOnceForm {
+    Count(u32),
+    Percent(String),
 }
 
 /// The document as YAML, without `---`.
@@ -113,6 +123,10 @@ fn pool_form(pool: &Pool, v: Option<u64>) -> PoolForm<'_> {
         hold: duration::print(pool.hold),
         cooldown: duration::print(pool.cooldown),
         on_mismatch: pool.on_mismatch.as_str(),
+        move_at_once: (pool.move_at_once != AtOnce::default()).then(|| match pool.move_at_once {
+            AtOnce::Count(count) => AtOnceForm::Count(count),
+            percent @ AtOnce::Percent(_) => AtOnceForm::Percent(percent.to_string()),
+        }),
         on_isolation: pool.on_isolation.as_str(),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::pool::{OnIsolation, OnMismatch, PortRange, Sharing};
+use crate::model::pool::{AtOnce, OnIsolation, OnMismatch, PortRange, Sharing};
 
 const EVERYTHING: &str = r#"
 # Everything that may be said.
@@ -25,6 +25,7 @@ reserve:
 hold: 10m
 cooldown: 60s
 on_mismatch: move
+move_at_once: 5
 on_isolation: withdraw
 ---
 kind: Group
@@ -67,6 +68,7 @@ fn everything_is_read() {
     expected.hold = Duration::from_secs(600);
     expected.cooldown = Duration::from_secs(60);
     expected.on_mismatch = OnMismatch::Move;
+    expected.move_at_once = AtOnce::Count(5);
     expected.on_isolation = OnIsolation::Withdraw;
     assert_eq!(*pool, expected);
     assert_eq!(group.selector, "role=web,zone in (eu-1,eu-2)".parse().unwrap());
@@ -268,7 +270,7 @@ fn the_stored_form_is_stable() {
             r#""exclude":["10.20.0.0/24","10.20.1.5"],"ports":"30000-32767","sharing":"shared","#,
             r#""selector":"zone in (eu-1,eu-2)","priority":10,"#,
             r#""reserve":{"edge-7":"10.20.9.9","edge-8":["10.20.9.10","fd00:20::10"]},"hold":"10m","cooldown":"1m","#,
-            r#""on_mismatch":"move","on_isolation":"withdraw"}"#
+            r#""on_mismatch":"move","move_at_once":5,"on_isolation":"withdraw"}"#
         )
     );
     for document in &documents {
@@ -318,8 +320,11 @@ fn documents() -> impl Strategy<Value = Document> {
         prop::sample::select(vec![String::new(), "!a".into(), "a".into(), "x in (,1)".into(), "n>007,y!=".into(), long])
     };
     let nets = prop::collection::btree_set(0..200u8, 1..5);
-    let pools = (names(), names(), nets, selectors(), any::<(i32, bool, bool)>(), 30..100_000u64);
-    let pools = pools.prop_map(|(name, domain, nets, selector, (priority, shared, withdraw), seconds)| {
+    let at_once = prop_oneof![(1..=100u8).prop_map(AtOnce::Percent), (1..=u32::MAX).prop_map(AtOnce::Count)];
+    let terms = (30..100_000u64, 0..100_000u64, 1..=u16::MAX, at_once);
+    let pools = (names(), names(), nets, selectors(), any::<(i32, bool, bool, bool)>(), terms);
+    let pools = pools.prop_map(|(name, domain, nets, selector, (priority, shared, withdraw, moves), terms)| {
+        let (hold, cooldown, port, at_once) = terms;
         let mut pool = Pool::named(name.parse().unwrap(), domain.parse().unwrap());
         pool.cidrs = nets.iter().map(|n| format!("10.{n}.0.0/16").parse().unwrap()).collect();
         pool.exclude = nets.iter().map(|n| format!("10.{n}.0.7/32").parse().unwrap()).collect();
@@ -329,7 +334,11 @@ fn documents() -> impl Strategy<Value = Document> {
         pool.priority = priority;
         pool.sharing = if shared { Sharing::Shared } else { Sharing::Exclusive };
         pool.on_isolation = if withdraw { OnIsolation::Withdraw } else { OnIsolation::Keep };
-        pool.hold = Duration::from_secs(seconds);
+        pool.hold = Duration::from_secs(hold);
+        pool.cooldown = Duration::from_secs(cooldown);
+        pool.ports = PortRange { first: port, last: port.saturating_add(7) };
+        pool.on_mismatch = if moves { OnMismatch::Move } else { OnMismatch::Keep };
+        pool.move_at_once = at_once;
         Document::Pool(pool)
     });
     let ports = prop::option::of(prop::sample::select(vec!["http", "on", "0x1f", "a1"]));

@@ -68,6 +68,8 @@ pub struct Pool {
     pub cooldown: Duration,
     /// What happens to an assignment that no longer fits.
     pub on_mismatch: OnMismatch,
+    /// With [`OnMismatch::Move`]: how many of its nodes are moved before the first of them have acknowledged.
+    pub move_at_once: AtOnce,
     /// What a node does that cannot reach etcd.
     pub on_isolation: OnIsolation,
 }
@@ -89,6 +91,7 @@ impl Pool {
             hold: HOLD_DEFAULT,
             cooldown: COOLDOWN_DEFAULT,
             on_mismatch: OnMismatch::default(),
+            move_at_once: AtOnce::default(),
             on_isolation: OnIsolation::default(),
         }
     }
@@ -130,6 +133,60 @@ impl FromStr for PortRange {
         let port = |text: &str| text.trim().parse::<u16>().ok().filter(|_| !text.contains('+')).ok_or_else(fault);
         let (first, last) = (port(first)?, port(last)?);
         if first == 0 || last < first { Err(fault()) } else { Ok(PortRange { first, last }) }
+    }
+}
+
+/// How many of a number of nodes: a share or a count, always at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AtOnce {
+    /// Of a hundred: 1 to 100, rounded down.
+    Percent(u8),
+    /// So many, at least one.
+    Count(u32),
+}
+
+impl AtOnce {
+    /// How many of `nodes`: at least one.
+    pub fn of(self, nodes: usize) -> usize {
+        let most = match self {
+            // 100 of 100 is the whole number, so that this cannot lose a node to rounding.
+            AtOnce::Percent(percent) => nodes.saturating_mul(usize::from(percent)) / 100,
+            AtOnce::Count(count) => usize::try_from(count).unwrap_or(usize::MAX),
+        };
+        most.max(1)
+    }
+}
+
+impl Default for AtOnce {
+    /// A tenth: a mistake in a pool shows in a few nodes first, and a large pool is moved in ten rounds.
+    fn default() -> Self {
+        AtOnce::Percent(10)
+    }
+}
+
+impl fmt::Display for AtOnce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AtOnce::Percent(percent) => write!(f, "{percent}%"),
+            AtOnce::Count(count) => write!(f, "{count}"),
+        }
+    }
+}
+
+impl FromStr for AtOnce {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fault = || format!("{text:?} is neither a percentage from 1% to 100% nor a count from 1, e.g. 10% or 5");
+        // Rust reads "+5" as a number; nobody writes a count so.
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.strip_suffix('%') {
+            Some(percent) if digits(percent) => {
+                percent.parse().ok().filter(|percent| (1..=100).contains(percent)).map(AtOnce::Percent)
+            }
+            None if digits(text) => text.parse().ok().filter(|count| *count > 0).map(AtOnce::Count),
+            _ => None,
+        }
+        .ok_or_else(fault)
     }
 }
 

@@ -37,6 +37,22 @@ fn ports_are_a_range_or_one() {
 }
 
 #[test]
+fn move_at_once_is_a_share_or_a_count() {
+    let check = |text: &str, of_95: Option<usize>| {
+        let read = text.parse::<AtOnce>().ok();
+        assert_eq!(read.map(|at_once| at_once.of(95)), of_95, "{text:?}");
+        assert_eq!(read.map(|at_once| at_once.to_string()), of_95.map(|_| text.to_owned()));
+    };
+    for (text, of_95) in [("10%", 9), ("1%", 1), ("100%", 95), ("5", 5), ("1", 1), ("4294967295", 4_294_967_295)] {
+        check(text, Some(of_95));
+    }
+    for bad in ["", "%", "0", "0%", "101%", "-1", "+1", "1.5%", "10 %", "all", "4294967296"] {
+        check(bad, None);
+    }
+    assert_eq!(AtOnce::default().of(0), 1);
+}
+
+#[test]
 fn words_are_stored_words() {
     for (word, sharing) in [("exclusive", Sharing::Exclusive), ("shared", Sharing::Shared), ("host", Sharing::Host)] {
         assert_eq!(word.parse::<Sharing>().unwrap(), sharing);

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use crate::model::assignment::{Answer, Bound};
+use crate::model::names::PoolName;
 use crate::model::pool::{OnMismatch, Sharing};
 use crate::plan::pools::PoolView;
 
@@ -25,6 +26,22 @@ impl<'w, 'a> Attempt<'w, 'a> {
     pub fn must_move(&self, bound: &Bound) -> bool {
         let Some(view) = self.pool_of(bound) else { return false };
         view.pool.on_mismatch == OnMismatch::Move && !self.fits(view, bound)
+    }
+
+    /// Whether its pool may move it now: of the nodes that were moved at most `move_at_once` have not acknowledged. A node
+    /// that falls silent before it acknowledges keeps its place until its hold is over, so that a mistake which costs nodes
+    /// their connection stops there. One that is under way may be moved again: that may be what mends it.
+    pub fn may_move_now(&self, bound: &Bound) -> bool {
+        let pool = &bound.terms.pool;
+        let Some(view) = self.pool_of(bound) else { return false };
+        let index = self.world.index;
+        let under_way = index.moving(pool) + self.taken.moved(pool);
+        self.is_moving(pool) || under_way < view.pool.move_at_once.of(index.users(pool))
+    }
+
+    /// Whether it has something of a pool that is leaving.
+    pub fn is_moving(&self, pool: &PoolName) -> bool {
+        self.asker.old.is_some_and(|old| old.leaving.iter().any(|leaving| leaving.terms.pool == *pool))
     }
 
     fn fits(&self, view: &PoolView<'_>, bound: &Bound) -> bool {

@@ -74,10 +74,11 @@ fn serve_bound(world: &World<'_>, taken: &mut Taken, asker: &Asker<'_>, (old, bo
     let asked = Asked::of(asker.label, bound.terms.sharing);
     let is_answered = old.asked == asked && old.instance == asker.label.instance;
     let mut attempt = Attempt { world, taken, asker };
-    let must_move = attempt.must_move(bound);
+    let must_move = attempt.must_move(bound) && attempt.may_move_now(bound);
     if is_answered && refused.is_empty() && !must_move {
         return None;
     }
+    let is_moving = attempt.is_moving(&bound.terms.pool);
     let result = if must_move {
         // Where nothing better is to be had, what it has is better than nothing.
         attempt.find().or_else(|refusal| attempt.keep(bound).ok_or(refusal))
@@ -95,6 +96,9 @@ fn serve_bound(world: &World<'_>, taken: &mut Taken, asker: &Asker<'_>, (old, bo
             let next = Bound { terms: pick.terms.clone(), addresses: pick.addresses.clone(), ports: pick.ports.clone() };
             let leaving = bounded(leaving_after(old, Some(&next), &refused), old, !refused.is_empty())?;
             let why = moved_why(&pick, must_move, &refused);
+            if must_move && !is_moving {
+                taken.count_move(&bound.terms.pool);
+            }
             Some(put_bound(world, taken, asker, (next, leaving), (Action::Move, rests_on, why)))
         }
         Err(_) if world.pass.held_only || (is_answered && refused.is_empty()) => None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::model::claim::ClaimKey;
 use crate::model::label::{Label, Want};
 use crate::model::names::NodeId;
-use crate::model::pool::{OnIsolation, OnMismatch, Pool, PortRange, Sharing};
+use crate::model::pool::{AtOnce, OnIsolation, OnMismatch, Pool, PortRange, Sharing};
 use crate::model::ports::Ports;
 use crate::model::selector::Selector;
 use crate::model::variables::Variables;
@@ -31,6 +31,7 @@ pub fn pool(name: &str, cidrs: &[&str]) -> Pool {
         hold: Duration::from_secs(600),
         cooldown: Duration::from_secs(60),
         on_mismatch: OnMismatch::Keep,
+        move_at_once: AtOnce::Percent(100),
         on_isolation: OnIsolation::Keep,
     }
 }

@@ -1,6 +1,7 @@
 //! Pools that change under what they gave.
 
 use crate::model::assignment::Reason;
+use crate::model::names::NodeId;
 use crate::model::pool::{OnMismatch, Pool, Sharing};
 use crate::plan::change::Action;
 use crate::plan::check::check;
@@ -105,10 +106,32 @@ fn pools_of_two_kinds_may_not_overlap_and_the_later_one_says_why() {
     assert_eq!(lab.findings("pool-overlap").len(), 0);
     lab.edit_pool("whole", |pool| pool.domain = "default".parse().unwrap());
     lab.edit_pool("sh", |pool| pool.exclude = vec!["10.0.0.8/29".parse().unwrap()]);
-    // The host pool is earlier by name too: it overlaps now.
-    assert_eq!(lab.findings("pool-overlap")[0].keys, ["pools/whole"]);
+    // Nodes use neither, so the older one counts: the host pool is out of order now, although its name comes first.
+    assert_eq!(lab.findings("pool-overlap")[0].keys, ["pools/own"]);
     lab.edit_pool("own", |pool| pool.exclude = vec!["10.0.0.8/29".parse().unwrap()]);
     assert_eq!(lab.findings("pool-overlap").len(), 0);
+}
+
+#[test]
+fn a_pool_in_use_takes_precedence_then_the_older_one() {
+    let mut lab =
+        Lab::new([shared("old", &["10.9.0.0/30"], "30000-30009"), Pool { priority: 9, ..pool("prod", &["10.1.0.0/24"]) }]);
+    lab.join(label("a"));
+    lab.run();
+    let out_of_order = |lab: &Lab| lab.findings("pool-overlap").iter().map(|f| f.keys.join(",")).collect::<Vec<_>>();
+    // A new pool whose name comes first, and an older one that nobody uses: neither disables the pool in use.
+    lab.put_pool(shared("aaa", &["10.1.0.240/30"], "30000-30009"));
+    lab.edit_pool("old", |pool| pool.cidrs = vec!["10.1.0.128/30".parse().unwrap()]);
+    assert_eq!(out_of_order(&lab), ["pools/aaa", "pools/old"]);
+    lab.join(label("b"));
+    lab.run();
+    assert_eq!(lab.assignment("b").bound().unwrap().terms.pool.as_str(), "prod");
+    // Once no node has anything of it, the oldest counts, and what is between the two others does not matter.
+    for node in ["a", "b"] {
+        lab.leave(node);
+    }
+    lab.run();
+    assert_eq!(out_of_order(&lab), ["pools/prod"]);
 }
 
 #[test]
@@ -181,4 +204,72 @@ fn lengthening_works_at_once_and_shortening_with_the_next_answer() {
     lab.run();
     // What is leaving was given on the older terms.
     assert_eq!(lab.assignment("a").bound().unwrap().terms.hold_s, 5);
+}
+
+/// Many nodes in a pool whose addresses change under them.
+fn fleet_that_must_move(nodes: usize, move_at_once: &str) -> Lab {
+    let mut lab = Lab::new([Pool {
+        on_mismatch: OnMismatch::Move,
+        move_at_once: move_at_once.parse().unwrap(),
+        ..pool("eu", &["10.0.0.0/24"])
+    }]);
+    let names: Vec<String> = (0..nodes).map(|n| format!("node-{n}")).collect();
+    names.iter().for_each(|node| lab.join(label(node)));
+    lab.run();
+    names.iter().for_each(|node| lab.acknowledge(node));
+    lab.edit_pool("eu", |pool| pool.cidrs = vec!["10.1.0.0/24".parse().unwrap()]);
+    lab
+}
+
+fn under_way(lab: &Lab) -> Vec<String> {
+    let is_leaving = |node: &&NodeId| !lab.assignment(node.as_str()).leaving.is_empty();
+    lab.snapshot.nodes.keys().filter(is_leaving).map(ToString::to_string).collect()
+}
+
+#[test]
+fn at_most_move_at_once_moves_are_unacknowledged() {
+    for (move_at_once, most) in [("10%", 2), ("100%", 20), ("1%", 1), ("3", 3), ("99", 20)] {
+        let mut lab = fleet_that_must_move(20, move_at_once);
+        for round in 0..20usize.div_ceil(most) {
+            let moved = lab.run();
+            assert!(moved.iter().all(|(action, _)| matches!(action, Action::Move | Action::Settle)), "{moved:?}");
+            let moving = under_way(&lab);
+            assert_eq!(moving.len(), most.min(20 - round * most), "{move_at_once}, round {round}");
+            // A silent node does not make room: the mistake that cost it its connection would cost the next one theirs.
+            if round == 0 {
+                lab.die(&moving[0]);
+                let more = lab.run();
+                assert!(more.iter().all(|(action, _)| *action != Action::Move), "{more:?}");
+                lab.join(label(&moving[0]));
+            }
+            moving.iter().for_each(|node| lab.acknowledge(node));
+        }
+        lab.run();
+        assert_eq!(under_way(&lab), [] as [&str; 0]);
+        assert!((0..20).all(|n| lab.addresses(&format!("node-{n}")).starts_with("10.1.0.")), "{move_at_once}");
+        assert_eq!(check(&lab.snapshot), []);
+    }
+}
+
+#[test]
+fn a_node_that_is_moved_to_a_wrong_place_is_moved_on() {
+    let mut lab = fleet_that_must_move(5, "1");
+    lab.run();
+    let [node] = &under_way(&lab)[..] else { panic!("one is moved") };
+    // It cannot apply that, and the operator corrects the pool: it goes first, and the others wait for it.
+    lab.edit_pool("eu", |pool| pool.cidrs = vec!["10.2.0.0/24".parse().unwrap()]);
+    assert_eq!(lab.run(), [(Action::Move, id(node))]);
+    assert!(lab.addresses(node).starts_with("10.2.0."));
+    assert_eq!(under_way(&lab), [node.as_str()]);
+}
+
+#[test]
+fn what_a_node_asks_for_does_not_wait_for_the_moves_of_others() {
+    let mut lab = fleet_that_must_move(5, "1");
+    lab.run();
+    let moving = under_way(&lab);
+    let other = (0..5).map(|n| format!("node-{n}")).find(|node| !moving.contains(node)).unwrap();
+    lab.relabel(label_wanting(&other, "10.1.0.77"));
+    assert_eq!(lab.run(), [(Action::Move, id(&other))]);
+    assert_eq!(lab.addresses(&other), "10.1.0.77");
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::model::label::{Holding, Label, Want};
 use crate::model::names::NodeId;
-use crate::model::pool::{OnMismatch, Sharing};
+use crate::model::pool::{AtOnce, OnMismatch, Sharing};
 use crate::model::status::Phase;
 use crate::plan::allocate::asker::address_key;
 use crate::plan::change::{Action, Change, Plan, Write};
@@ -190,7 +190,10 @@ fn edit_pool(lab: &mut Lab, pool: &str, edit: usize) {
                 _ => Sharing::Exclusive,
             };
         }),
-        6 if there => lab.edit_pool(pool, |pool| pool.cooldown = std::time::Duration::ZERO),
+        6 if there => lab.edit_pool(pool, |pool| {
+            pool.cooldown = std::time::Duration::ZERO;
+            pool.move_at_once = AtOnce::Count(1);
+        }),
         _ => {}
     }
 }
