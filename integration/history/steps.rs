@@ -54,6 +54,12 @@ impl Times {
         self.0.push((Instant::now(), revision));
     }
 
+    /// When a revision was first seen; `None` = it was there before anybody looked, or nobody looked since.
+    pub(crate) fn first_seen(&self, revision: Revision) -> Option<Instant> {
+        let at = self.0.partition_point(|(_, seen)| *seen < revision);
+        self.0.get(at).filter(|_| at > 0).map(|(when, _)| *when)
+    }
+
     /// The longest that it can have been from one revision to a later one; `None` = nobody looked.
     pub(crate) fn at_most(&self, from: Revision, to: Revision) -> Option<Duration> {
         let before = self.0.partition_point(|(_, seen)| *seen < from).checked_sub(1)?;

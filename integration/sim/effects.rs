@@ -1,14 +1,53 @@
 //! Every knob of the scripts had an effect: what never happens proves nothing.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use enlist::model::names::NodeId;
+use enlist::store::api::Event;
+use enlist::store::keys::{NodePart, ParsedKey};
 use enlist::store::memory::faults::FaultCounts;
+use tokio::time::Instant;
 
 use super::Ran;
 use super::disaster::Done;
+use super::timeline::Timeline;
+use super::world::World;
+
+/// A node writes its status at most this often within a second, whatever happens. A join is followed by two more writes at most, and
+/// the pauses between joins that do not last grow from 0.2 s; a rival for the id and a person's own writes come on top.
+const STATUSES_MAX: u64 = 16;
+
+/// The most status writes of one node within one second.
+pub(super) fn busiest_second(store: &Timeline) -> u64 {
+    let mut most = 0;
+    for (number, era) in store.eras().iter().enumerate() {
+        let times = store.times(number);
+        let mut lately: BTreeMap<NodeId, VecDeque<Instant>> = BTreeMap::new();
+        for (revision, events) in era {
+            let Some(now) = times.first_seen(*revision) else { continue };
+            for event in events.iter().filter(|event| matches!(event, Event::Put(_))) {
+                let ParsedKey::Node(node, NodePart::Status) = World::prefix().parse(event.key()) else { continue };
+                let written = lately.entry(node).or_default();
+                written.push_back(now);
+                while written.front().is_some_and(|first| now - *first > Duration::from_secs(1)) {
+                    written.pop_front();
+                }
+                most = most.max(written.len() as u64);
+            }
+        }
+    }
+    most
+}
 
 /// Sums over all runs, and how often each must have happened in a hundred runs: a third to a half of what was seen, so that
 /// chance does not fail a run, and a knob that was lost does.
 pub(super) fn assert_enough<'a>(runs: impl Iterator<Item = &'a Ran>, count: u64) {
-    let (counts, done): (Vec<FaultCounts>, Vec<Done>) = runs.map(|ran| (ran.faults, ran.done)).unzip();
+    let runs: Vec<&Ran> = runs.collect();
+    let busiest = runs.iter().map(|ran| ran.busiest).max().unwrap_or_default();
+    eprintln!("{busiest} statuses of one node within a second");
+    assert!((1..=STATUSES_MAX).contains(&busiest), "{busiest} statuses of one node within a second");
+    let (counts, done): (Vec<FaultCounts>, Vec<Done>) = runs.iter().map(|ran| (ran.faults, ran.done)).unzip();
     let total = |of: fn(&FaultCounts) -> u64| counts.iter().map(of).sum::<u64>();
     let all = |of: fn(&Done) -> u64| done.iter().map(of).sum::<u64>();
     let effects = [

@@ -53,6 +53,8 @@ struct Ran {
     history: u64,
     faults: FaultCounts,
     done: Done,
+    /// The most status writes of one node within a second.
+    busiest: u64,
 }
 
 fn run(script: &Script, seed: u64) -> Result<Ran, String> {
@@ -74,7 +76,8 @@ async fn live(script: &Script, seed: u64) -> Result<Ran, String> {
             timeline::tell(&world.destination().eras());
         }
     }
-    let ran = Ran { revisions: 0, history: hasher.finish(), faults: world.faults.counts(), done: world.end_of_story() };
+    let (history, busiest) = (hasher.finish(), effects::busiest_second(&world.source));
+    let ran = Ran { revisions: 0, history, faults: world.faults.counts(), done: world.end_of_story(), busiest };
     world.end().await;
     checked.map(|revisions| Ran { revisions, ..ran })
 }

@@ -164,7 +164,8 @@ impl Actor {
     fn is_in(&mut self, revision: crate::model::names::Revision, label: Arc<Encoded<Label>>, status: Status) {
         let Some(lease) = self.spare_lease.take() else { return };
         self.word = Some(Word::of(&self.me, &status, revision));
-        self.joined = Some(Joined { lease, written: status, status_revision: revision, floor: revision, stale_since: None });
+        let (at, floor) = (Instant::now(), revision);
+        self.joined = Some(Joined { lease, at, written: status, status_revision: revision, floor, stale_since: None });
         if self.label.variables == label.variables {
             self.label = label;
         } else {

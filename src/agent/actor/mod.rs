@@ -43,6 +43,7 @@ use crate::model::status::Phase;
 use crate::model::variables::Variables;
 use crate::reconcile::{Context, Site};
 use crate::store::api::{LeaseId, RangeResponse};
+use crate::store;
 use crate::store::backoff::Nag;
 use crate::store::feed::{Ahead, Feed, FeedSettings, Scope, Update};
 use crate::store::lease::Leases;
@@ -60,6 +61,9 @@ const STORE_PAUSE_FIRST: Duration = Duration::from_millis(200);
 const STORE_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// … or up to this if it refused: passwords are not guessed in a hurry.
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// An agent that loses its registration shortly after it joined waits before the next join: this long, twice as long each time,
+/// up to [`STORE_PAUSE_MAX`]. A store in trouble (a restore under live leases) otherwise gets 100 joins a second from one agent.
+const REJOIN_PAUSE_FIRST: Duration = Duration::from_millis(200);
 
 /// Runs an agent until it is told to stop (`context.shutdown`), its child ends, or it must not go on.
 ///
@@ -167,6 +171,8 @@ struct Actor {
     word: Option<Word>,
     attempt_at: Instant,
     attempt_backoff: Backoff,
+    /// The pause before a join that follows on a registration which did not last.
+    rejoin_backoff: store::backoff::Backoff,
     /// Since when the first join waits for a live holder that does not answer.
     waits_since: Option<Instant>,
     said: String,
@@ -254,6 +260,7 @@ impl Actor {
         let rng = |purpose: &str| context.rng(&format!("agent/{}/{purpose}", me.run));
         let mut actor = Box::new(Actor {
             attempt_backoff: Backoff::new(rng("attempt")),
+            rejoin_backoff: store::backoff::Backoff::new(rng("rejoin"), REJOIN_PAUSE_FIRST, STORE_PAUSE_MAX),
             io_backoff: Backoff::new(rng("io")),
             apply_backoff: Backoff::new(rng("apply")),
             site,
@@ -417,12 +424,22 @@ impl Actor {
         self.leave_store();
     }
 
-    /// It is no longer in the store: the next step tries to join again.
+    /// It is no longer in the store: the agent joins again. At once if its registration lasted for a lease TTL; else after a pause
+    /// that grows, or an agent whose registration is taken away each time would join as fast as the store answers.
     fn leave_store(&mut self) {
+        let mut lasted = true;
         if let Some(joined) = self.joined.take() {
+            lasted = joined.at.elapsed() >= self.settings.lease_ttl;
             self.spare_lease = Some(joined.lease).filter(|lease| lease.is_good());
         }
-        self.attempt_at = Instant::now();
+        if lasted {
+            self.rejoin_backoff.reset();
+        }
+        let is_first = self.rejoin_backoff.failures() == 0;
+        let pause = self.rejoin_backoff.next_delay();
+        // An agent with a short lease may wait for less: what it shares a lease with may be about to end.
+        let pause = if is_first { Duration::ZERO } else { pause.min(self.settings.lease_ttl / 4) };
+        self.attempt_at = Instant::now() + pause;
         self.attempt_backoff.reset();
     }
 

@@ -31,6 +31,8 @@ pub struct AgentState {
 /// This agent's status is in the store, as far as it knows.
 pub(super) struct Joined {
     pub lease: Arc<Lease>,
+    /// When it joined.
+    pub at: Instant,
     /// As it was written last.
     pub written: Status,
     /// Its mod_revision then.

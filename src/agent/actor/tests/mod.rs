@@ -7,6 +7,7 @@ mod forgot;
 mod identity;
 mod isolation;
 mod lease;
+mod rejoin;
 mod stop;
 mod together;
 
