@@ -6,6 +6,7 @@
 #![expect(unreachable_pub, reason = "only `main` is called from outside; within, `pub` is for the sibling commands")]
 
 mod args;
+mod empty;
 mod exit;
 mod output;
 mod site;
@@ -29,7 +30,7 @@ mod run;
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use args::Common;
 use exit::Exit;
@@ -87,7 +88,12 @@ fn parse(arguments: &[OsString]) -> Result<Cli, Exit> {
         output::say(hint);
         return Err(Exit::Usage);
     }
-    Cli::try_parse_from(arguments).map_err(|error| {
+    let mut command = Cli::command();
+    let parsed = command.try_get_matches_from_mut(arguments).and_then(|matches| match empty::find(&command, &matches) {
+        Some(words) => Err(command.error(ErrorKind::InvalidValue, words)),
+        None => Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)),
+    });
+    parsed.map_err(|error| {
         // Help and version go to stdout, the rest to stderr; a reader that went away is nobody to complain to.
         let _ = error.print();
         match error.kind() {

@@ -64,6 +64,9 @@ pub enum ConfigError {
         /// The known one that looks most like it, or what there is.
         hint: String,
     },
+    /// A variable of the environment that is set, and empty.
+    #[error("{0} is empty: unset it, or give it a value")]
+    Empty(String),
     /// A value that is not allowed.
     #[error("setting {key}{}: {reason}", from(.origin.as_deref()))]
     Invalid {
@@ -162,10 +165,19 @@ fn parse_file(path: &Path, text: &str) -> Result<Layer, ConfigError> {
 fn environment_layer(inputs: &Inputs) -> Result<Option<Layer>, ConfigError> {
     let ours: config::Map<String, String> =
         inputs.environment.iter().filter(|(name, _)| name.starts_with("ENLIST__")).map(|(n, v)| (n.clone(), v.clone())).collect();
+    // `$E` that is not set must not lead to the default: another store, for one.
+    if let Some((name, _)) = ours.iter().filter(|(_, value)| says_nothing(value)).min() {
+        return Err(ConfigError::Empty(format!("variable {name}")));
+    }
     let source = Environment::with_prefix("ENLIST").prefix_separator("__").separator("__").source(Some(ours));
     let values = source.collect().map_err(|error| syntax("environment", &error))?;
     let origin = |key: &str| format!("variable ENLIST__{}", key.to_uppercase().replace('.', "__"));
     Ok(Some(Layer { values, origin: Box::new(origin) }))
+}
+
+/// Nothing but spaces and commas.
+fn says_nothing(value: &str) -> bool {
+    value.trim_matches([' ', '\t', '\n', ',']).is_empty()
 }
 
 /// A layer that was collected before.
