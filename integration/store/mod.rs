@@ -2,6 +2,7 @@
 //! a real etcd can show.
 
 mod cases;
+mod clusters;
 mod differential;
 mod endpoints;
 mod feed;

@@ -81,7 +81,11 @@ async fn renewed_certificates_are_used_without_a_restart() {
 
 /// An etcd with authentication: root, and `reader` who may read under `r/` only. Tokens live for two seconds.
 fn with_users(version: EtcdVersion) -> Etcd {
-    let etcd = Etcd::start_with(version, &EtcdOptions { flags: vec!["--auth-token-ttl=2".into()], ..EtcdOptions::default() });
+    with_users_and(version, EtcdOptions { flags: vec!["--auth-token-ttl=2".into()], ..EtcdOptions::default() })
+}
+
+fn with_users_and(version: EtcdVersion, options: EtcdOptions) -> Etcd {
+    let etcd = Etcd::start_with(version, &options);
     for arguments in [
         "user add root:secret",
         "user add reader:word",
@@ -186,6 +190,49 @@ async fn many_calls_with_an_old_token_log_in_once() {
         let more = logins() - before;
         assert!(more <= 3.0, "{more} logins");
     }
+}
+
+/// Users are added and deleted 20 times a second while others write. etcd refuses what is under way then, and it had no effect.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_write_fails_while_users_change() {
+    // The cheapest password hash: the point is not how long a login takes.
+    let flags = vec!["--bcrypt-cost=4".into()];
+    let etcd = with_users_and(EtcdVersion::V3_5, EtcdOptions { flags, ..EtcdOptions::default() });
+    let store = Store::connect(login(&etcd, "root:secret")).await.unwrap();
+    let options = etcd_client::ConnectOptions::new().with_user("root", "secret").with_auto_token_refresh(true);
+    let mut users = etcd_client::Client::connect([etcd.endpoint.clone()], Some(options)).await.unwrap();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let (store, stopped) = (store.clone(), stopped.clone());
+            tokio::spawn(async move {
+                let (mut written, mut failed) = (0, Vec::new());
+                while !*stopped.borrow() {
+                    match store.txn(put(&format!("k{writer}"))).await {
+                        Ok(_) => written += 1,
+                        Err(error) => failed.push(error),
+                    }
+                }
+                (written, failed)
+            })
+        })
+        .collect();
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    let mut changes = 0;
+    while changes < 80 {
+        every.tick().await;
+        let name = format!("u{changes}");
+        // What changes the users is refused for the same reason now and then.
+        changes += i32::from(users.user_add(name, "x", None).await.is_ok());
+    }
+    stop.send_replace(true);
+    let mut all = 0;
+    for writer in writers {
+        let (written, failed) = writer.await.unwrap();
+        assert_eq!(failed, [], "of {written}");
+        all += written;
+    }
+    assert!(all > 400, "only {all} writes");
 }
 
 #[tokio::test]

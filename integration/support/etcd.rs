@@ -320,6 +320,31 @@ impl Etcd {
         assert!(self.wait_ready(), "etcd did not start empty:\n{}", self.log());
     }
 
+    /// Starts it again without any data, as a cluster of its own under its old address: what an operator does by mistake who starts
+    /// a lost member with `--initial-cluster-state new`.
+    pub(crate) fn come_up_alone(&mut self) {
+        self.kill();
+        std::fs::remove_dir_all(self.directory.path().join("data")).unwrap();
+        let flag = |name: &str| self.arguments.iter().find_map(|flag| flag.strip_prefix(name)).unwrap().to_owned();
+        let alone = format!("{}={}", flag("--name="), flag("--initial-advertise-peer-urls="));
+        self.arguments.retain(|flag| !flag.starts_with("--initial-cluster="));
+        self.arguments.push(format!("--initial-cluster={alone}"));
+        self.spawn();
+        assert!(self.wait_ready(), "etcd did not start alone:\n{}", self.log());
+    }
+
+    /// Starts all members again without any data, as one new cluster under the old addresses.
+    pub(crate) fn lose_all_members(members: &mut [Etcd]) {
+        let token = format!("--initial-cluster-token=new-{}", free_port());
+        for member in members.iter_mut() {
+            member.kill();
+            std::fs::remove_dir_all(member.directory.path().join("data")).unwrap();
+            member.arguments.push(token.clone());
+        }
+        members.iter_mut().for_each(Etcd::spawn);
+        assert!(members.iter_mut().all(Etcd::wait_ready), "etcd did not start as a new cluster");
+    }
+
     /// Starts it again without waiting until it serves (a member without its quorum does not).
     pub(crate) fn restart_unready(&mut self) {
         self.kill();

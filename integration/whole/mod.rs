@@ -16,6 +16,7 @@ mod restored;
 mod thread;
 mod together;
 mod two_stores;
+mod wiped;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

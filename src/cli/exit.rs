@@ -64,9 +64,11 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         });
     }
     match cause.downcast_ref::<StoreError>()? {
-        StoreError::Unreachable { .. } | StoreError::Timeout { .. } | StoreError::Broken(_) | StoreError::Refused(_) => {
-            Some(Exit::Store)
-        }
+        StoreError::Unreachable { .. }
+        | StoreError::Timeout { .. }
+        | StoreError::Broken(_)
+        | StoreError::OtherCluster(_)
+        | StoreError::Refused(_) => Some(Exit::Store),
         _ => Some(Exit::Unexpected),
     }
 }

@@ -2,9 +2,10 @@
 
 use tokio_util::sync::CancellationToken;
 
+use super::output;
 use crate::config::resolve::SiteSettings;
 use crate::reconcile::{Context, Site, Wall};
-use crate::store::api::{KeyRange, RangeRequest, Store, StoreError};
+use crate::store::api::{EndpointInfo, KeyRange, RangeRequest, Store, StoreError};
 
 /// A store that answered: for commands.
 ///
@@ -14,6 +15,16 @@ pub async fn connect(settings: SiteSettings) -> anyhow::Result<Site> {
     let site = Site { store: Store::connect(settings.store).await?, prefix: settings.prefix };
     knock(&site, Door::Nodes).await?;
     Ok(site)
+}
+
+/// Warns of endpoints that do not answer, or are members of another cluster. Answers the latter.
+pub async fn look_at_endpoints(site: &Site) -> Vec<EndpointInfo> {
+    let mut endpoints = site.store.endpoints().await;
+    for trouble in endpoints.iter().filter_map(EndpointInfo::trouble) {
+        output::say(format_args!("enlist: warning: {trouble}"));
+    }
+    endpoints.retain(EndpointInfo::is_foreign);
+    endpoints
 }
 
 /// A store that need not be there yet: for roles and agents.

@@ -388,6 +388,37 @@ pub struct MemberInfo {
     pub leader: u64,
 }
 
+/// What an endpoint says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointInfo {
+    /// `host:port`.
+    pub endpoint: String,
+    /// The cluster that it is a member of; `None` = it does not answer.
+    pub cluster_id: Option<u64>,
+    /// The cluster that calls go to.
+    pub used: Option<u64>,
+}
+
+impl EndpointInfo {
+    /// Whether it is a member of another cluster than the one that is used.
+    pub fn is_foreign(&self) -> bool {
+        self.cluster_id.is_some() && self.used.is_some() && self.cluster_id != self.used
+    }
+
+    /// What is wrong with it, if anything is, and what to do.
+    pub fn trouble(&self) -> Option<String> {
+        match (self.cluster_id, self.used) {
+            (None, _) => Some(format!("endpoint {} does not answer", self.endpoint)),
+            (Some(cluster), Some(used)) if cluster != used => Some(format!(
+                "endpoint {} is a member of etcd cluster {cluster:x}, the others of {used:x}; no node and no role uses it: remove it \
+                 from the endpoints, or add the member to its cluster again",
+                self.endpoint
+            )),
+            _ => None,
+        }
+    }
+}
+
 /// What can go wrong. `Display` is one line fit for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -411,6 +442,9 @@ pub enum StoreError {
     /// Authentication, permission or TLS.
     #[error("etcd refused: {0}")]
     Refused(String),
+    /// The endpoints are members of several clusters, or of another one than before.
+    #[error("the etcd cluster is not certain: {0}")]
+    OtherCluster(String),
     /// The revision asked for was compacted.
     #[error("revision is compacted (oldest kept: {0})")]
     Compacted(Revision),
@@ -459,6 +493,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>>;
     /// What the member that answers says of itself.
     fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>>;
+    /// Asks each endpoint which cluster it is of. Empty where there are not several endpoints.
+    fn endpoints(&self) -> BoxFuture<'_, Vec<EndpointInfo>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+    /// The cluster that was used before this process was started. Counts until a cluster is known.
+    fn expect_cluster(&self, _cluster_id: u64) {}
 }
 
 /// A cheap handle on a store: an etcd cluster, or the in-memory model of one.
@@ -480,6 +520,11 @@ impl Store {
     /// A store behind this backend.
     pub fn new(backend: Arc<dyn Backend>) -> Self {
         Store(backend)
+    }
+
+    /// Whether both are handles on the same connections.
+    pub fn is_same(&self, other: &Store) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Reads one key; with the answer's header.
@@ -553,6 +598,17 @@ impl Store {
     /// See [`StoreError`].
     pub async fn member(&self) -> Result<MemberInfo, StoreError> {
         self.0.member().await
+    }
+
+    /// Asks each endpoint which cluster it is of. Empty where there are not several endpoints.
+    pub async fn endpoints(&self) -> Vec<EndpointInfo> {
+        self.0.endpoints().await
+    }
+
+    /// Names the cluster that was used before this process was started. It counts until a cluster is known: an endpoint of this
+    /// cluster is taken before any other.
+    pub fn expect_cluster(&self, cluster_id: u64) {
+        self.0.expect_cluster(cluster_id);
     }
 }
 

@@ -6,8 +6,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::api::{
-    Backend, KeepAlive, LeaseId, MemberInfo, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, Watch,
-    WatchRequest,
+    Backend, EndpointInfo, KeepAlive, LeaseId, MemberInfo, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse,
+    Watch, WatchRequest,
 };
 
 /// A [`Backend`] around another: each call is handed on, but for those that it has something to add to.
@@ -46,6 +46,14 @@ pub trait Around: Send + Sync + fmt::Debug {
     fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
         self.inner().member().boxed()
     }
+    /// See [`Backend::endpoints`].
+    fn endpoints(&self) -> BoxFuture<'_, Vec<EndpointInfo>> {
+        self.inner().endpoints().boxed()
+    }
+    /// See [`Backend::expect_cluster`].
+    fn expect_cluster(&self, cluster_id: u64) {
+        self.inner().expect_cluster(cluster_id);
+    }
 }
 
 impl<T: Around> Backend for T {
@@ -79,5 +87,13 @@ impl<T: Around> Backend for T {
 
     fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
         Around::member(self)
+    }
+
+    fn endpoints(&self) -> BoxFuture<'_, Vec<EndpointInfo>> {
+        Around::endpoints(self)
+    }
+
+    fn expect_cluster(&self, cluster_id: u64) {
+        Around::expect_cluster(self, cluster_id);
     }
 }

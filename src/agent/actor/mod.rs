@@ -311,6 +311,10 @@ impl Actor {
             read_now: false,
             ending: None,
         });
+        // Before the first call: after a restart the node stays with the etcd cluster that it was registered in.
+        if let Some(applied) = &opened.applied {
+            actor.site.store.expect_cluster(applied.cluster_id);
+        }
         actor.recall(opened.applied).await;
         actor.word = actor.host.last_word().await;
         Ok(actor)

@@ -16,6 +16,7 @@ use super::output::{self, Format, Table};
 use super::site;
 use crate::config::Loaded;
 use crate::reconcile::Site;
+use crate::store::api::EndpointInfo;
 use crate::telemetry;
 
 /// Look for what must not be (exit code 3 if there is something); --repair puts it right
@@ -71,6 +72,24 @@ impl Sites {
         };
         Ok(Sites { source, manager })
     }
+
+    /// Endpoints that are members of another etcd cluster. Nothing that is stored can show them.
+    async fn endpoints(&self) -> Vec<Found> {
+        let mut sites = vec![("source", &self.source)];
+        if !self.source.store.is_same(&self.manager.store) {
+            sites.push(("manager", &self.manager));
+        }
+        let mut found = Vec::new();
+        for (store, site) in sites {
+            let endpoints = site::look_at_endpoints(site).await;
+            let of = |endpoint: EndpointInfo| {
+                let message = endpoint.trouble().unwrap_or_default();
+                Found { store, code: "endpoint-of-another-cluster", keys: vec![endpoint.endpoint], message }
+            };
+            found.extend(endpoints.into_iter().map(of));
+        }
+        found
+    }
 }
 
 /// How often and how far apart it looks again at what may be a change under way.
@@ -89,6 +108,8 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
         }
         found = lasting(&sites).await?;
     }
+    found.extend(sites.endpoints().await);
+    found.sort();
     match args.output {
         Format::Json => output::print(&output::json(&found)?)?,
         Format::Yaml => output::print(&output::yaml(&found)?)?,

@@ -131,6 +131,13 @@ pub(super) struct Sites {
     pub(super) manager: Option<Site>,
 }
 
+impl Sites {
+    /// Whether this is the source's store as well.
+    fn is_source(&self, site: &Site) -> bool {
+        self.source.as_ref().is_some_and(|source| source.store.is_same(&site.store))
+    }
+}
+
 /// Shows what is asked for.
 pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     match args.kind {
@@ -152,6 +159,12 @@ async fn show<T: Shown>(common: Common, args: Args) -> anyhow::Result<Exit> {
     telemetry::start(loaded.settings.log.format, common.level(&loaded, false), None);
     let query = Query { name: args.name, selector: args.selector };
     let sites = sites::<T>(&loaded).await?;
+    if args.kind == Kind::Role {
+        // Why a role sees no leader, or a node is silent, may be an endpoint.
+        for site in sites.source.iter().chain(sites.manager.iter().filter(|site| !sites.is_source(site))) {
+            site::look_at_endpoints(site).await;
+        }
+    }
     if args.watch {
         return watch::run::<T>(sites, query, args.output).await;
     }

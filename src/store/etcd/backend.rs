@@ -13,7 +13,8 @@ use super::settings::StoreSettings;
 use super::turns::Kind;
 use super::watch;
 use crate::store::api::{
-    Backend, KeepAlive, LeaseId, MemberInfo, RangeRequest, RangeResponse, StoreError, Txn, TxnResponse, Watch, WatchRequest,
+    Backend, EndpointInfo, KeepAlive, LeaseId, MemberInfo, RangeRequest, RangeResponse, StoreError, Txn, TxnResponse, Watch,
+    WatchRequest,
 };
 
 /// The largest message that is taken. etcd bounds requests at 1.5 MiB and fragments watch responses by it, but what was
@@ -118,5 +119,13 @@ impl Backend for Etcd {
             Ok(MemberInfo { header: convert::header(status.header), version: status.version, leader: status.leader })
         }
         .boxed()
+    }
+
+    fn endpoints(&self) -> BoxFuture<'_, Vec<EndpointInfo>> {
+        async move { self.pool.ring().endpoints().await }.boxed()
+    }
+
+    fn expect_cluster(&self, cluster_id: u64) {
+        self.pool.ring().clusters().expect(cluster_id);
     }
 }

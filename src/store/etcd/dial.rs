@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
@@ -26,10 +27,21 @@ const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// A connection could not be made: nothing was sent.
 #[derive(Debug, Clone)]
 pub(super) struct DialError {
-    /// TLS did not accept the peer, or it us; else the peer was not reached.
-    pub(super) refused: bool,
+    /// What kind of failure it is.
+    pub(super) kind: DialFault,
     /// Why, in a line for people.
     pub(super) reason: String,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DialFault {
+    /// The peer was not reached.
+    Unreached,
+    /// TLS did not accept the peer, or it us.
+    Refused,
+    /// There was one, which broke.
+    Gone,
 }
 
 impl fmt::Display for DialError {
@@ -40,7 +52,8 @@ impl fmt::Display for DialError {
 
 impl std::error::Error for DialError {}
 
-/// A channel to one endpoint that connects at the first call and again after each loss.
+/// A channel to one endpoint that connects at the first call, and only once: what listens there later may be another member, of
+/// another cluster even.
 pub(super) fn channel(
     address: &Address,
     connect: &Arc<dyn Connect>,
@@ -60,17 +73,24 @@ pub(super) fn channel(
         .keep_alive_timeout(settings.keepalive_timeout)
         .keep_alive_while_idle(false);
     let (address, connect, settings) = (address.clone(), connect.clone(), settings.clone());
+    let dialled = Arc::new(AtomicBool::new(false));
     let connector = tower::service_fn(move |_: Uri| {
         let (address, connect, settings) = (address.clone(), connect.clone(), settings.clone());
-        async move { dial(&address, &*connect, &settings).await.map(TokioIo::new) }
+        let is_gone = dialled.swap(true, Ordering::Relaxed);
+        async move {
+            if is_gone {
+                return Err(DialError { kind: DialFault::Gone, reason: "the connection broke".to_owned() });
+            }
+            dial(&address, &*connect, &settings).await.map(TokioIo::new)
+        }
     });
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
 async fn dial(address: &Address, connect: &dyn Connect, settings: &StoreSettings) -> Result<Box<dyn Io>, DialError> {
     let deadline = Instant::now() + settings.dial_timeout;
-    let unreachable = |reason: String| DialError { refused: false, reason };
-    let refused = |reason: String| DialError { refused: true, reason: format!("TLS: {reason}") };
+    let unreachable = |reason: String| DialError { kind: DialFault::Unreached, reason };
+    let refused = |reason: String| DialError { kind: DialFault::Refused, reason: format!("TLS: {reason}") };
     let late = |what: &str| unreachable(format!("no {what} within {} ms", settings.dial_timeout.as_millis()));
     let plain = timeout_at(deadline, connect.connect(&address.host, address.port));
     let plain = plain.await.map_err(|_| late("connection"))?.map_err(|error| unreachable(describe(&error)))?;

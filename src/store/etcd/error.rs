@@ -4,9 +4,12 @@
 use etcd_client::Error;
 use tonic::{Code, Status};
 
-use super::dial::DialError;
+use super::dial::{DialError, DialFault};
 use crate::model::names::Revision;
 use crate::store::api::StoreError;
+
+/// What etcd says of a token that is older than the last change of users and roles.
+const OLD_TOKEN: &str = "revision of auth store is old";
 
 /// A call that failed.
 #[derive(Debug, Clone)]
@@ -19,28 +22,38 @@ pub(super) struct Failure {
     pub(super) endpoint: bool,
     /// The token is to blame: authenticate anew. Such a request had no effect.
     pub(super) token: bool,
+    /// … because users changed while the request was under way: the same token may be good again.
+    pub(super) old: bool,
     /// A member answered that it cannot serve just now: an election is under way.
     pub(super) soon: bool,
+    /// The connection broke before the request was sent: make another.
+    pub(super) gone: bool,
 }
 
 impl Failure {
     /// The request is to blame.
     pub(super) fn request(error: StoreError) -> Self {
-        Failure { error, no_effect: false, endpoint: false, token: false, soon: false }
+        Failure { error, no_effect: false, endpoint: false, token: false, old: false, soon: false, gone: false }
     }
 
     /// The token is to blame.
     pub(super) fn token(reason: String) -> Self {
-        Failure { error: StoreError::Refused(reason), no_effect: true, endpoint: false, token: true, soon: false }
+        let old = reason.contains(OLD_TOKEN);
+        Failure { old, token: true, no_effect: true, ..Failure::request(StoreError::Refused(reason)) }
     }
 
     fn endpoint(error: StoreError, no_effect: bool) -> Self {
-        Failure { error, no_effect, endpoint: true, token: false, soon: false }
+        Failure { error, no_effect, endpoint: true, token: false, old: false, soon: false, gone: false }
     }
 
     /// No answer in time.
     pub(super) fn timeout(milliseconds: u64) -> Self {
         Failure::endpoint(StoreError::Timeout { milliseconds }, false)
+    }
+
+    /// The endpoint may not be used, because of the cluster that it is of.
+    pub(super) fn other_cluster(words: String) -> Self {
+        Failure::endpoint(StoreError::OtherCluster(words), true)
     }
 
     /// No answer in time, but before the request was sent.
@@ -63,9 +76,10 @@ pub(super) fn classify(error: Error, endpoint: &str) -> Failure {
 fn classify_status(status: &Status, endpoint: &str) -> Failure {
     let chain = chain(status);
     if let Some(dial) = chain.iter().find_map(|error| error.downcast_ref::<DialError>()) {
-        return match dial.refused {
-            true => Failure::endpoint(StoreError::Refused(format!("{endpoint}: {}", dial.reason)), true),
-            false => Failure::not_connected(endpoint, &dial.reason),
+        return match dial.kind {
+            DialFault::Refused => Failure::endpoint(StoreError::Refused(format!("{endpoint}: {}", dial.reason)), true),
+            DialFault::Unreached => Failure::not_connected(endpoint, &dial.reason),
+            DialFault::Gone => Failure { gone: true, ..Failure::not_connected(endpoint, &dial.reason) },
         };
     }
     if !chain.is_empty() {
@@ -149,9 +163,7 @@ fn from_server(code: Code, message: &str, endpoint: &str) -> Failure {
 /// A token that ran out, or is older than a change of users and roles; auth that was switched on under a client without one.
 fn is_token_trouble(code: Code, message: &str) -> bool {
     code == Code::Unauthenticated
-        || ["invalid auth token", "revision of auth store is old", "user name is empty"]
-            .iter()
-            .any(|words| message.contains(words))
+        || ["invalid auth token", OLD_TOKEN, "user name is empty"].iter().any(|words| message.contains(words))
 }
 
 fn is_refusal(code: Code, message: &str) -> bool {
@@ -207,7 +219,10 @@ mod tests {
     #[test]
     fn only_what_was_never_proposed_may_be_written_again() {
         assert!(of(Code::Unavailable, "etcdserver: no leader").no_effect);
-        assert!(of(Code::Unauthenticated, "etcdserver: invalid auth token").token);
+        let unknown = of(Code::Unauthenticated, "etcdserver: invalid auth token");
+        assert!(unknown.token && !unknown.old);
+        let old = of(Code::InvalidArgument, "etcdserver: revision of auth store is old");
+        assert!(old.token && old.old && old.no_effect);
         let lost = of(Code::Unavailable, "etcdserver: request timed out");
         assert!(!lost.no_effect && lost.endpoint && lost.error.is_unknown_outcome());
     }

@@ -15,7 +15,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::classify;
-use super::pool::{Pool, SUSPECT_AFTER};
+use super::pool::Pool;
+use super::ring::{SUSPECT_AFTER, Spot};
 use super::turns::Kind;
 use crate::store::api::{KeepAlive, LeaseId, StoreError};
 
@@ -37,7 +38,7 @@ impl std::fmt::Debug for KeepAlives {
 
 struct Stream {
     keeper: LeaseKeeper,
-    endpoint: usize,
+    spot: Spot,
     queue: Queue,
     _reader: AbortOnDropHandle<()>,
 }
@@ -117,14 +118,14 @@ impl KeepAlives {
             let mut client = client.lease_client();
             async move { client.keep_alive(lease.0).await }
         });
-        let ((keeper, answers), endpoint) = call.await?;
+        let ((keeper, answers), spot) = call.await?;
         let queue = Queue::default();
-        let reader = tokio::spawn(read(answers, queue.clone(), self.pool.clone(), endpoint));
-        Ok(Stream { keeper, endpoint, queue, _reader: AbortOnDropHandle::new(reader) })
+        let reader = tokio::spawn(read(answers, queue.clone(), spot.clone()));
+        Ok(Stream { keeper, spot, queue, _reader: AbortOnDropHandle::new(reader) })
     }
 
     /// Sends a request; `None` = there is no such lease.
-    async fn send(&self, lease: LeaseId) -> Result<Option<Sent<'_>>, StoreError> {
+    async fn send(&self, lease: LeaseId) -> Result<Option<Sent>, StoreError> {
         // Invariant: the remainder is below their number.
         let mut slot = self.streams[lease.0.unsigned_abs() as usize % STREAMS].lock().await;
         let stream = match &*slot {
@@ -137,7 +138,7 @@ impl KeepAlives {
             },
         };
         // Held only while it is opened: a thousand that come at once must not have to be woken one after another.
-        let (sender, endpoint, queue) = (stream.keeper.sender.clone(), stream.endpoint, stream.queue.clone());
+        let (sender, spot, queue) = (stream.keeper.sender.clone(), stream.spot.clone(), stream.queue.clone());
         drop(slot);
         let Ok(place) = sender.reserve().await else {
             let error = StoreError::Broken("the keep-alive stream ended".to_owned());
@@ -147,11 +148,11 @@ impl KeepAlives {
         let mut request = blank(&place);
         request.id = lease.0;
         let answer = queue.push(lease, || place.send(request))?;
-        Ok(Some(Sent { answer: Some(answer), endpoint, queue, pool: &self.pool, at: Instant::now() }))
+        Ok(Some(Sent { answer: Some(answer), spot, queue, at: Instant::now() }))
     }
 
     async fn beat(&self, lease: LeaseId) -> Result<i64, StoreError> {
-        let limit = self.pool.settings().command_timeout;
+        let limit = self.pool.ring().settings.command_timeout;
         let milliseconds = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let sent = timeout(limit, self.send(lease)).await.map_err(|_| StoreError::Timeout { milliseconds })?;
         let Some(mut sent) = sent? else { return Ok(0) };
@@ -166,15 +167,14 @@ impl KeepAlives {
 
 /// A request under way. Dropped unanswered, after a while, it is a fault of the endpoint and the end of the stream: who limits a
 /// beat more tightly than the pool does (a lease by its TTL) would else go back to the same dead stream for ever.
-struct Sent<'a> {
+struct Sent {
     answer: Option<oneshot::Receiver<Result<i64, StoreError>>>,
-    endpoint: usize,
+    spot: Spot,
     queue: Queue,
-    pool: &'a Pool,
     at: Instant,
 }
 
-impl Sent<'_> {
+impl Sent {
     async fn answer(&mut self) -> Result<i64, StoreError> {
         let Some(answer) = &mut self.answer else { return Err(out_of_order()) };
         let told = answer.await.unwrap_or_else(|_| Err(StoreError::Broken("the keep-alives ended".to_owned())));
@@ -183,10 +183,10 @@ impl Sent<'_> {
     }
 }
 
-impl Drop for Sent<'_> {
+impl Drop for Sent {
     fn drop(&mut self) {
         if self.answer.is_some() && self.at.elapsed() >= SUSPECT_AFTER {
-            self.pool.bad(self.endpoint);
+            self.spot.bad();
             self.queue.end(StoreError::Broken("etcd does not answer keep-alives".to_owned()));
         }
     }
@@ -198,16 +198,16 @@ fn blank<T: Default>(_: &mpsc::Permit<'_, T>) -> T {
 }
 
 /// Hands answers out, until the stream ends.
-async fn read(mut answers: LeaseKeepAliveStream, queue: Queue, pool: Arc<Pool>, endpoint: usize) {
+async fn read(mut answers: LeaseKeepAliveStream, queue: Queue, spot: Spot) {
     let error = loop {
         match answers.message().await {
-            Ok(Some(answer)) if queue.answer(LeaseId(answer.id()), answer.ttl()) => pool.good(endpoint),
+            Ok(Some(answer)) if queue.answer(LeaseId(answer.id()), answer.ttl()) => spot.good(),
             Ok(Some(_)) => break out_of_order(),
             Ok(None) => break StoreError::Broken("the keep-alive stream ended".to_owned()),
             Err(error) => {
-                let failure = classify(error, &pool.endpoint(endpoint));
+                let failure = classify(error, spot.name());
                 if failure.endpoint {
-                    pool.bad(endpoint);
+                    spot.bad();
                 }
                 break failure.error;
             }

@@ -8,14 +8,19 @@
 //! [`Backend`]: crate::store::api::Backend
 
 mod address;
+mod admit;
 mod backend;
+mod cluster;
 mod connect;
 mod convert;
 mod dial;
 mod error;
 mod keep_alive;
+mod lookout;
 mod pool;
+mod ring;
 mod settings;
+mod slot;
 mod tls;
 mod turns;
 mod version;
@@ -62,7 +67,7 @@ impl Store {
     /// the credentials were not accepted, [`StoreError::Other`] if an endpoint cannot be understood.
     pub async fn connect(settings: StoreSettings) -> Result<Store, StoreError> {
         // The dial time-out of the connection itself is over a little earlier, and says more.
-        let deadline = Instant::now() + settings.dial_timeout + pool::BACK_OFF_MIN * 2;
+        let deadline = Instant::now() + settings.dial_timeout + ring::BACK_OFF_MIN * 2;
         let store = Store::open(settings.clone())?;
         let mut refusal = StoreError::Unreachable {
             endpoints: settings.endpoints.join(","),
@@ -78,10 +83,10 @@ impl Store {
                 Ok(Err(error)) => refusal = unwanted(error, &settings),
                 Err(_) => return Err(refusal),
             }
-            if Instant::now() + pool::BACK_OFF_MIN >= deadline {
+            if Instant::now() + ring::BACK_OFF_MIN >= deadline {
                 return Err(refusal);
             }
-            sleep(pool::BACK_OFF_MIN).await;
+            sleep(ring::BACK_OFF_MIN).await;
         }
     }
 }

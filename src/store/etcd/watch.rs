@@ -17,14 +17,13 @@ use super::backend::DECODED_BYTES_MAX;
 use super::convert;
 use super::error::{Failure, classify, is_watch_refusal};
 use super::pool::Pool;
+use super::ring::Spot;
 use super::turns::Kind;
-use super::version;
 use crate::model::names::Revision;
 use crate::store::api::{Event, Key, StoreError, Watch, WatchMessage, WatchRequest};
 
 struct EtcdWatch {
-    pool: Arc<Pool>,
-    endpoint: usize,
+    spot: Spot,
     requests: WatchRequestSender,
     responses: WatchResponseStream,
     /// What was already received.
@@ -36,11 +35,10 @@ struct EtcdWatch {
 
 /// Opens a watch and waits until the server has taken it on.
 pub(super) async fn open(pool: Arc<Pool>, request: WatchRequest) -> Result<Box<dyn Watch>, StoreError> {
-    let first = pool.first_contact();
-    let create = |client, endpoint| create(client, endpoint, first, request.clone());
+    let create = |client, endpoint| create(client, endpoint, request.clone());
     let opened = if request.beside { pool.call_shared(Kind::Read, create).await? } else { pool.call_alone(create).await? };
-    let (Opened { requests, responses, ready, client }, endpoint) = opened;
-    Ok(Box::new(EtcdWatch { pool, endpoint, requests, responses, ready, ended: false, _client: client }))
+    let (Opened { requests, responses, ready, client }, spot) = opened;
+    Ok(Box::new(EtcdWatch { spot, requests, responses, ready, ended: false, _client: client }))
 }
 
 struct Opened {
@@ -50,10 +48,7 @@ struct Opened {
     client: Arc<Client>,
 }
 
-async fn create(client: Arc<Client>, endpoint: Arc<str>, first: bool, request: WatchRequest) -> Result<Opened, Failure> {
-    if first && let Ok(status) = client.maintenance_client().status().await {
-        version::warn_once(status.version());
-    }
+async fn create(client: Arc<Client>, endpoint: Arc<str>, request: WatchRequest) -> Result<Opened, Failure> {
     let mut options = WatchOptions::new().with_start_revision(request.start.0).with_fragment();
     if let Some(end) = &request.range.end {
         options = options.with_range(convert::bytes(end));
@@ -122,9 +117,9 @@ impl EtcdWatch {
                 Ok(None) => self.ended = true,
                 Err(error) => {
                     self.ended = true;
-                    let failure = classify(error, &self.pool.endpoint(self.endpoint));
+                    let failure = classify(error, self.spot.name());
                     if failure.endpoint {
-                        self.pool.bad(self.endpoint);
+                        self.spot.bad();
                     }
                     return Some(Err(failure.error));
                 }
