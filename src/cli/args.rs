@@ -35,6 +35,9 @@ pub struct Common {
     /// Its password
     #[arg(long, global = true, help_heading = "Store")]
     pub password: Option<String>,
+    /// File with its password, read again at each login
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Store")]
+    pub password_file: Option<String>,
     /// Give up without a first contact after [default: 2s]
     #[arg(long, global = true, value_name = "TIME", help_heading = "Store")]
     pub dial_timeout: Option<String>,
@@ -66,6 +69,9 @@ pub struct Common {
     /// As --password
     #[arg(long, global = true, value_name = "PASSWORD", help_heading = "Manager's store (default: the same)")]
     pub manager_password: Option<String>,
+    /// As --password-file
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Manager's store (default: the same)")]
+    pub manager_password_file: Option<String>,
 
     /// Settings file [default: /etc/enlist/enlist.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE", help_heading = "General")]
@@ -82,7 +88,7 @@ pub struct Common {
 pub type FlagSetting = (&'static str, &'static str, String);
 
 /// Collects the flags that were given.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct FlagSettings(pub Vec<FlagSetting>);
 
 impl FlagSettings {
@@ -112,6 +118,7 @@ impl Common {
         flags.switch("--insecure-skip-tls-verify", "source.insecure_skip_tls_verify", self.insecure_skip_tls_verify, true);
         flags.value("--user", "source.user", self.user.as_deref());
         flags.value("--password", "source.password", self.password.as_deref());
+        flags.value("--password-file", "source.password_file", self.password_file.as_deref());
         flags.value("--dial-timeout", "source.dial_timeout", self.dial_timeout.as_deref());
         flags.value("--command-timeout", "source.command_timeout", self.command_timeout.as_deref());
         flags.value("--manager-endpoints", "manager.endpoints", self.manager_endpoints.as_deref());
@@ -123,6 +130,8 @@ impl Common {
         flags.switch("--manager-insecure-skip-tls-verify", "manager.insecure_skip_tls_verify", skip, true);
         flags.value("--manager-user", "manager.user", self.manager_user.as_deref());
         flags.value("--manager-password", "manager.password", self.manager_password.as_deref());
+        let file = self.manager_password_file.as_deref();
+        flags.value("--manager-password-file", "manager.password_file", file);
         flags
     }
 

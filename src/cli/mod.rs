@@ -9,6 +9,7 @@ mod args;
 mod empty;
 mod exit;
 mod output;
+mod reload;
 mod site;
 mod private;
 mod content;

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::args::{Common, FlagSettings};
 use super::exit::Exit;
+use super::reload::{self, Reloaded};
 use super::site::{self, Door};
 use crate::config::Loaded;
 use crate::reconcile::standby::{self, Admissions, Standing};
@@ -60,13 +61,17 @@ impl Args {
 
 /// Runs until a signal, or until a role ends by itself.
 pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
-    let loaded = common.settings(args.flags())?;
+    let flags = args.flags();
+    let loaded = common.settings(flags.clone())?;
     telemetry::start(loaded.settings.log.format, common.level(&loaded, true), None);
     let shutdown = Shutdown::on_signals().context("failed to listen for signals")?;
     let mut roles = if args.roles.is_empty() { Role::ALL.to_vec() } else { args.roles };
     roles.sort();
     roles.dedup();
     let stores = Stores::open(&loaded)?;
+    let reloaded: Vec<Reloaded> =
+        vec![(stores.source.store.clone(), Loaded::source), (stores.manager.store.clone(), Loaded::manager)];
+    let _reloads = reload::on_hangup(common, flags, reloaded)?;
     let context = site::context(shutdown.orderly.clone());
     tracing::info!(roles = ?roles.iter().map(|role| role.as_str()).collect::<Vec<_>>(), identity = %context.identity, "started");
     let mut tasks = start(&roles, &stores, &loaded, &context)?;

@@ -46,6 +46,7 @@ impl Loaded {
             insecure_skip_tls_verify: section.insecure_skip_tls_verify,
             user: text(&section.user),
             password: text(&section.password),
+            password_file: self.password_file("source", (&section.user, &section.password, &section.password_file))?,
             dial_timeout: self.span("source.dial_timeout", section.dial_timeout)?,
             command_timeout: self.span("source.command_timeout", section.command_timeout)?,
             keepalive_interval: self.span("source.keepalive_interval", section.keepalive_interval)?,
@@ -71,10 +72,10 @@ impl Loaded {
             return Err(self.invalid(missing, "a client certificate and its key are given together"));
         }
         // Name and password belong together, as certificate and key do: never one of ours with one of the source's.
-        if !section.user.is_empty() {
-            (store.user, store.password) = (text(&section.user), text(&section.password));
-        } else if !section.password.is_empty() {
-            store.password = text(&section.password);
+        let user = if section.user.is_empty() { store.user.clone().unwrap_or_default() } else { section.user.clone() };
+        let password_file = self.password_file("manager", (&user, &section.password, &section.password_file))?;
+        if !section.user.is_empty() || !section.password.is_empty() || password_file.is_some() {
+            (store.user, store.password, store.password_file) = (text(&user), text(&section.password), password_file);
         }
         store.cacert = self.file("manager.cacert", &section.cacert)?.or(store.cacert);
         if !section.cert.is_empty() {
@@ -139,6 +140,20 @@ impl Loaded {
             .iter()
             .try_for_each(|endpoint| StoreSettings::check_endpoint(endpoint))
             .map_err(|fault| self.invalid(key, fault))
+    }
+
+    /// The file of a password, which is the only word on it.
+    fn password_file(&self, section: &str, (user, password, file): (&str, &str, &str)) -> Result<Option<PathBuf>, ConfigError> {
+        let key = format!("{section}.password_file");
+        if file.is_empty() {
+            return Ok(None);
+        }
+        if user.is_empty() || user.contains(':') || !password.is_empty() {
+            return Err(
+                self.invalid(&key, format!("a password file goes with {section}.user without a password, and no other password"))
+            );
+        }
+        self.file(&key, file)
     }
 
     /// A file that can be read now. What is in it is the store's to judge, again and again: certificates are renewed.

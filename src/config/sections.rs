@@ -49,6 +49,7 @@ pub struct SourceSection {
     pub insecure_skip_tls_verify: bool,
     pub user: String,
     pub password: String,
+    pub password_file: String,
     pub dial_timeout: Span,
     pub command_timeout: Span,
     pub keepalive_interval: Span,
@@ -67,6 +68,7 @@ impl Default for SourceSection {
             insecure_skip_tls_verify: store.insecure_skip_tls_verify,
             user: String::new(),
             password: String::new(),
+            password_file: String::new(),
             dial_timeout: Span(store.dial_timeout),
             command_timeout: Span(store.command_timeout),
             keepalive_interval: Span(store.keepalive_interval),
@@ -88,6 +90,7 @@ pub struct ManagerSection {
     pub insecure_skip_tls_verify: bool,
     pub user: String,
     pub password: String,
+    pub password_file: String,
 }
 
 /// `[agent]`

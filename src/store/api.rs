@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::model::names::Revision;
+use crate::store::etcd::StoreSettings;
 
 /// A key, as bytes: foreign keys need not be text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -469,6 +470,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the user was let in, and may not do this. What is refused otherwise (a login, a certificate) is not sent to etcd each
+    /// time, so that it may be tried again soon.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, StoreError::Refused(why) if why.contains("permission denied"))
+    }
+
     /// Whether a write that got this answer may have happened all the same.
     pub fn is_unknown_outcome(&self) -> bool {
         matches!(self, StoreError::Timeout { .. } | StoreError::Broken(_) | StoreError::Other(_))
@@ -499,6 +506,10 @@ pub trait Backend: Send + Sync + fmt::Debug {
     }
     /// The cluster that was used before this process was started. Counts until a cluster is known.
     fn expect_cluster(&self, _cluster_id: u64) {}
+    /// Puts other settings into force: endpoints, user, password, certificates. What is under way ends on the former connections.
+    fn reconfigure(&self, _settings: StoreSettings) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// A cheap handle on a store: an etcd cluster, or the in-memory model of one.
@@ -609,6 +620,16 @@ impl Store {
     /// cluster is taken before any other.
     pub fn expect_cluster(&self, cluster_id: u64) {
         self.0.expect_cluster(cluster_id);
+    }
+
+    /// Puts other settings into force on every clone of this handle: endpoints, user, password, certificates and time-outs. Calls
+    /// that are under way end on the former connections; watches break, and their followers resume. The same settings again do
+    /// nothing. A model in memory has no settings, and takes any.
+    ///
+    /// # Errors
+    /// [`StoreError::Other`] if an endpoint cannot be understood: then the former settings stay.
+    pub fn reconfigure(&self, settings: StoreSettings) -> Result<(), StoreError> {
+        self.0.reconfigure(settings)
     }
 }
 

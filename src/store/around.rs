@@ -9,6 +9,7 @@ use super::api::{
     Backend, EndpointInfo, KeepAlive, LeaseId, MemberInfo, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse,
     Watch, WatchRequest,
 };
+use super::etcd::StoreSettings;
 
 /// A [`Backend`] around another: each call is handed on, but for those that it has something to add to.
 pub trait Around: Send + Sync + fmt::Debug {
@@ -54,6 +55,10 @@ pub trait Around: Send + Sync + fmt::Debug {
     fn expect_cluster(&self, cluster_id: u64) {
         self.inner().expect_cluster(cluster_id);
     }
+    /// See [`Backend::reconfigure`].
+    fn reconfigure(&self, settings: StoreSettings) -> Result<(), StoreError> {
+        self.inner().reconfigure(settings)
+    }
 }
 
 impl<T: Around> Backend for T {
@@ -95,5 +100,9 @@ impl<T: Around> Backend for T {
 
     fn expect_cluster(&self, cluster_id: u64) {
         Around::expect_cluster(self, cluster_id);
+    }
+
+    fn reconfigure(&self, settings: StoreSettings) -> Result<(), StoreError> {
+        Around::reconfigure(self, settings)
     }
 }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::store::api::StoreError;
 
-/// The longest delay after a refusal: asking often lets nobody in, and each new login costs etcd a password hash.
+/// The longest delay after a permission was denied: asking often lets nobody in.
 pub const REFUSED_CAP: Duration = Duration::from_secs(30);
 
 /// Delays between attempts.
@@ -39,10 +39,10 @@ impl Backoff {
         self.delay_up_to(self.cap)
     }
 
-    /// The same, up to 30 s if it was a refusal.
+    /// The same, up to 30 s if a permission was denied.
     pub fn delay_after(&mut self, error: &StoreError) -> Duration {
         match error {
-            StoreError::Refused(_) => self.delay_up_to(self.cap.max(REFUSED_CAP)),
+            error if error.is_denied() => self.delay_up_to(self.cap.max(REFUSED_CAP)),
             _ => self.next_delay(),
         }
     }
@@ -137,7 +137,7 @@ mod tests {
         }
         let delay = backoff.next_delay();
         assert!(delay >= Duration::from_millis(2500) && delay <= Duration::from_secs(5));
-        let refused = backoff.delay_after(&StoreError::Refused(String::new()));
+        let refused = backoff.delay_after(&StoreError::Refused("permission denied".into()));
         assert!(refused >= Duration::from_secs(15) && refused <= Duration::from_secs(30), "{refused:?}");
         assert!(backoff.delay_after(&StoreError::Timeout { milliseconds: 1 }) <= Duration::from_secs(5));
         // An outage of hours is told again, ever more rarely.
@@ -149,6 +149,6 @@ mod tests {
         assert_eq!(told, [128, 256, 512, 1024]);
         backoff.reset();
         assert!(backoff.next_delay() <= Duration::from_millis(100));
-        assert!(backoff.delay_after(&StoreError::Refused(String::new())) <= Duration::from_millis(200));
+        assert!(backoff.delay_after(&StoreError::Refused("permission denied".into())) <= Duration::from_millis(200));
     }
 }

@@ -282,7 +282,7 @@ impl Actor {
 }
 
 fn pause_max(error: &StoreError) -> Duration {
-    if matches!(error, StoreError::Refused(_)) { REFUSED_PAUSE_MAX } else { STORE_PAUSE_MAX }
+    if error.is_denied() { REFUSED_PAUSE_MAX } else { STORE_PAUSE_MAX }
 }
 
 /// What a status says beside its phase, if it says anything.

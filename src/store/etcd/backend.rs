@@ -30,7 +30,7 @@ pub(super) struct Etcd {
 
 impl Etcd {
     pub(super) fn new(connect: Arc<dyn Connect>, settings: StoreSettings) -> Result<Self, StoreError> {
-        let pool = Arc::new(Pool::new(connect, settings)?);
+        let pool = Pool::new(connect, settings)?;
         Ok(Etcd { keep_alives: Arc::new(KeepAlives::new(pool.clone())), pool })
     }
 }
@@ -127,5 +127,9 @@ impl Backend for Etcd {
 
     fn expect_cluster(&self, cluster_id: u64) {
         self.pool.ring().clusters().expect(cluster_id);
+    }
+
+    fn reconfigure(&self, settings: StoreSettings) -> Result<(), StoreError> {
+        self.pool.reconfigure(settings)
     }
 }

@@ -129,7 +129,7 @@ impl KeepAlives {
         // Invariant: the remainder is below their number.
         let mut slot = self.streams[lease.0.unsigned_abs() as usize % STREAMS].lock().await;
         let stream = match &*slot {
-            Some(stream) if !stream.queue.is_over() => stream,
+            Some(stream) if !stream.queue.is_over() && !stream.spot.ring.retired.is_cancelled() => stream,
             // In a box: it is rarely opened, and the room that takes would be in every beat.
             _ => match Box::pin(self.open(lease)).await {
                 Ok(stream) => slot.insert(stream),

@@ -15,6 +15,7 @@ mod connect;
 mod convert;
 mod dial;
 mod error;
+mod files;
 mod keep_alive;
 mod lookout;
 mod pool;

@@ -1,14 +1,16 @@
 //! Calls with fail-over, on the endpoints that are in force: the [`ring`](super::ring). Other settings make another ring; calls
 //! that are under way end on the one that they began with.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use etcd_client::Client;
+use tokio::runtime::Handle;
 use tokio::time::timeout_at;
 
 use super::connect::Connect;
 use super::error::{Failure, classify};
+use super::files;
 use super::ring::{Ring, Spot};
 use super::settings::StoreSettings;
 use super::turns::{Kind, Turns};
@@ -17,14 +19,54 @@ use crate::store::api::StoreError;
 /// The endpoints of a cluster.
 #[derive(Debug)]
 pub(super) struct Pool {
+    me: Weak<Pool>,
     connect: Arc<dyn Connect>,
     ring: RwLock<Arc<Ring>>,
+    /// Whether the files of the settings are looked at for changes.
+    watches_files: AtomicBool,
 }
 
 impl Pool {
-    pub(super) fn new(connect: Arc<dyn Connect>, settings: StoreSettings) -> Result<Self, StoreError> {
-        let ring = Ring::new(connect.clone(), settings, None)?;
-        Ok(Pool { connect, ring: RwLock::new(ring) })
+    pub(super) fn new(connect: Arc<dyn Connect>, settings: StoreSettings) -> Result<Arc<Self>, StoreError> {
+        let ring = RwLock::new(Ring::new(connect.clone(), settings, None)?);
+        Ok(Arc::new_cyclic(|me| Pool { me: me.clone(), connect, ring, watches_files: AtomicBool::new(false) }))
+    }
+
+    /// Puts other settings into force. Nothing happens if they are the same.
+    pub(super) fn reconfigure(&self, settings: StoreSettings) -> Result<(), StoreError> {
+        if *self.ring().settings == settings {
+            return Ok(());
+        }
+        self.replace(settings)?;
+        tracing::info!(endpoints = self.ring().names().join(","), "the settings of the store changed; connecting again");
+        Ok(())
+    }
+
+    /// Makes all connections again.
+    pub(super) fn replace(&self, settings: StoreSettings) -> Result<(), StoreError> {
+        // The cluster is the same until its endpoints say otherwise: a wrong list is found out.
+        let known = self.ring().clusters().chosen();
+        let ring = Ring::new(self.connect.clone(), settings, known)?;
+        let former = std::mem::replace(&mut *self.ring.write().unwrap_or_else(PoisonError::into_inner), ring);
+        former.retired.cancel();
+        Ok(())
+    }
+
+    /// The endpoints that are in force, for a call: from the first one on the files of the settings are looked at.
+    fn ring_of_call(&self) -> Arc<Ring> {
+        let ring = self.ring();
+        if !self.watches_files.load(Ordering::Relaxed) && !ring.settings.files().is_empty() {
+            self.watch_files();
+        }
+        ring
+    }
+
+    fn watch_files(&self) {
+        if let Ok(runtime) = Handle::try_current()
+            && !self.watches_files.swap(true, Ordering::Relaxed)
+        {
+            runtime.spawn(files::watch(self.me.clone()));
+        }
     }
 
     /// The endpoints that are in force.
@@ -53,7 +95,7 @@ impl Pool {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let ring = self.ring();
+        let ring = self.ring_of_call();
         let mut turns = Turns::new(&ring, kind);
         loop {
             let turn = turns.next().await?;
@@ -78,7 +120,7 @@ impl Pool {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let ring = self.ring();
+        let ring = self.ring_of_call();
         let mut turns = Turns::new(&ring, Kind::Read);
         loop {
             let turn = turns.next().await?;

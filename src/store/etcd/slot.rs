@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use etcd_client::{Channel, Client, ConnectOptions};
 use tokio::time::Instant;
@@ -15,6 +16,14 @@ use super::ring::{Health, Ring};
 use super::version;
 use crate::store::api::StoreError;
 
+/// How long a login or handshake that was refused is not tried again, at first and later. Meanwhile the refusal is the answer, so
+/// that callers may ask again soon. Other settings and other files make new slots.
+const REFUSED_FIRST: Duration = Duration::from_millis(500);
+/// Each login costs etcd a password hash.
+const LOGIN_REFUSED_MAX: Duration = Duration::from_secs(30);
+/// The certificate may be the server's, which nothing here sees change.
+const TLS_REFUSED_MAX: Duration = Duration::from_secs(4);
+
 /// One endpoint.
 pub(super) struct Slot {
     pub(super) address: Address,
@@ -24,6 +33,16 @@ pub(super) struct Slot {
     client: tokio::sync::Mutex<Option<Numbered>>,
     health: Mutex<Health>,
     trouble: Mutex<Trouble>,
+    refusal: Mutex<Option<Refusal>>,
+}
+
+/// A login or a TLS handshake was refused: another one with the same settings and files would be as well.
+#[derive(Debug, Clone)]
+struct Refusal {
+    failure: Failure,
+    /// It is tried again then.
+    until: Instant,
+    pause: Duration,
 }
 
 /// A shared client and its number, of all that were ever made.
@@ -56,7 +75,24 @@ impl Slot {
             client: tokio::sync::Mutex::default(),
             health: Mutex::default(),
             trouble: Mutex::default(),
+            refusal: Mutex::default(),
         }
+    }
+
+    /// The refusal that still counts, if there is one.
+    fn refused_lately(&self) -> Option<Failure> {
+        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        refusal.as_ref().filter(|refusal| Instant::now() < refusal.until).map(|refusal| refusal.failure.clone())
+    }
+
+    fn note_refusal(&self, failure: &Failure) {
+        if !matches!(failure.error, StoreError::Refused(_)) {
+            return;
+        }
+        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        let longest = if failure.endpoint { TLS_REFUSED_MAX } else { LOGIN_REFUSED_MAX };
+        let pause = refusal.as_ref().map_or(REFUSED_FIRST, |before| (before.pause * 2).min(longest));
+        *refusal = Some(Refusal { failure: failure.clone(), until: Instant::now() + pause, pause });
     }
 
     pub(super) fn health(&self) -> Health {
@@ -132,26 +168,35 @@ impl Ring {
     /// A new client, on a connection whose member is of the cluster that is used.
     pub(super) async fn connect(&self, index: usize) -> Result<Client, Failure> {
         let slot = self.slot(index);
-        let client = self.login(slot).await?;
+        if let Some(failure) = slot.refused_lately() {
+            return Err(failure);
+        }
+        let client = self.login(slot).await.inspect_err(|failure| slot.note_refusal(failure))?;
         match client.maintenance_client().status().await {
             Ok(status) => {
                 version::warn_once(status.version());
                 let cluster = status.header().map_or(0, |header| header.cluster_id());
                 self.admit(index, cluster, &client).await?;
+                *slot.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 Ok(client)
             }
             Err(error) => {
                 let failure = classify(error, &slot.name);
                 let may_not_ask = matches!(failure.error, StoreError::Refused(_)) && !failure.endpoint && !failure.token;
                 // A user that may not ask for the status may be let in elsewhere: nothing is known of its cluster then.
-                if may_not_ask { Ok(client) } else { Err(Failure { no_effect: true, ..failure }) }
+                if may_not_ask {
+                    return Ok(client);
+                }
+                slot.note_refusal(&failure);
+                Err(Failure { no_effect: true, ..failure })
             }
         }
     }
 
     /// A new client. With a user it authenticates, which is a call; without it nothing is sent.
     pub(super) async fn login(&self, slot: &Slot) -> Result<Client, Failure> {
-        let Some((name, password)) = self.settings.credentials() else { return self.anonymous(slot).await };
+        let refused = |reason| Failure::request(StoreError::Refused(reason));
+        let Some((name, password)) = self.settings.credentials().map_err(refused)? else { return self.anonymous(slot).await };
         let options = options().with_user(name, password);
         match Client::from_channel(self.channel(slot)?, Some(options)).await {
             Err(error) if is_auth_off(&error) => self.anonymous(slot).await,

@@ -106,7 +106,15 @@ impl EtcdWatch {
             if self.ended {
                 return None;
             }
-            match self.responses.message().await {
+            let message = tokio::select! {
+                biased;
+                message = self.responses.message() => message,
+                () = self.spot.ring.retired.cancelled() => {
+                    self.ended = true;
+                    return Some(Err(StoreError::Broken("the settings of the store changed".to_owned())));
+                }
+            };
+            match message {
                 Ok(Some(response)) => match translate(response.0) {
                     Ok(messages) => self.ready = messages,
                     Err(error) => {
