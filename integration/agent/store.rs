@@ -50,6 +50,8 @@ async fn an_emptied_and_a_restored_etcd_are_told_what_is_held() {
                 "emptied" => lab.etcd.lose_all(),
                 _ => lab.etcd.restore(&backup),
             }
+            // Who has a single endpoint follows it into another cluster only after a while.
+            until("the store is followed", SOON, || async { lab.store.get("/").await.ok() }).await;
             let held = until(step, SOON, || async { lab.label().await.and_then(|label| label.holding) }).await;
             assert_eq!(held.addresses[0].to_string(), "127.64.0.2", "{version:?} {step}");
             let given = lab.assign("127.64.0.2", 30_001).await;

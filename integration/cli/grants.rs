@@ -125,7 +125,7 @@ fn password(user: &str) -> &str {
 /// Is this refused, and by the store?
 async fn refused(store: &Store, what: Op) -> bool {
     match store.txn(Txn { then: vec![what.clone()], ..Txn::default() }).await {
-        Err(StoreError::Refused(reason)) => reason == "permission denied",
+        Err(error @ StoreError::Refused(_)) => error.is_denied(),
         Err(error) => panic!("{what:?}: {error}"),
         Ok(_) => false,
     }

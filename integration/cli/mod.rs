@@ -7,6 +7,7 @@ mod bench;
 mod dev;
 mod examples;
 mod exit_codes;
+mod faults;
 mod flags;
 mod grants;
 mod leave;

@@ -48,6 +48,8 @@ async fn a_restored_or_emptied_destination_is_complete_again() {
         pair.destination.restore(&backup);
         pair.equal().await;
         pair.destination.lose_all();
+        // Who has a single endpoint follows it into another cluster only after a while.
+        until("the store is followed", LIMIT, || async { pair.to.get("/").await.ok() }).await;
         pair.equal().await;
     }
 }

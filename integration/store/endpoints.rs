@@ -351,3 +351,31 @@ async fn streams_of_keep_alives(endpoint: &str) -> u64 {
     let line = text.lines().find(|line| line.starts_with(counter)).unwrap_or_else(|| panic!("{text}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
+
+/// An operator gives other endpoints to a process that runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_endpoints_are_used_without_a_restart() {
+    let mut members = Etcd::start_cluster(EtcdVersion::V3_5);
+    let store = Store::connect(short(members[0].settings())).await.unwrap();
+    let clone = store.clone();
+    let (lease, _) = store.grant(60).await.unwrap();
+    let mut kept = store.keep_alive(lease).await.unwrap();
+    assert_eq!(kept.beat().await, Ok(60));
+    let mut watch = store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision::NONE, beside: false }).await.unwrap();
+    next(&mut watch).await;
+    // The same settings, or wrong ones, change nothing.
+    store.reconfigure(short(members[0].settings())).unwrap();
+    assert!(store.reconfigure(StoreSettings::endpoints(["nonsense"])).is_err());
+    store.txn(put("a")).await.unwrap();
+    assert!(matches!(next(&mut watch).await, WatchMessage::Events { .. }));
+    clone.reconfigure(short(all(&members[1..]))).unwrap();
+    assert!(matches!(tokio::time::timeout(LIMIT, watch.next()).await, Ok(Some(Err(StoreError::Broken(_))))));
+    tokio::task::block_in_place(|| members[0].kill());
+    wait::until("the others serve", LIMIT, || async { store.txn(put("a")).await.ok() }).await;
+    assert_eq!(kept.beat().await, Ok(60));
+    // Another cluster is not followed at once: it may be a slip.
+    let other = Etcd::start(EtcdVersion::V3_4);
+    store.reconfigure(short(other.settings())).unwrap();
+    assert!(matches!(store.txn(put("a")).await, Err(StoreError::OtherCluster(_))));
+    wait::until("the other cluster is followed", LIMIT, || async { store.txn(put("a")).await.ok() }).await;
+}

@@ -79,6 +79,37 @@ async fn renewed_certificates_are_used_without_a_restart() {
     store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision(1), beside: false }).await.unwrap();
 }
 
+/// A connection that lives never shows its certificate again: without a look at the files a renewal would show only when the old one
+/// has expired.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_replaced_when_certificates_change() {
+    let certs = Certs::generate();
+    let etcd = Etcd::start_with(EtcdVersion::V3_5, &EtcdOptions { tls: Some(certs.clone()), ..EtcdOptions::default() });
+    let store = Store::connect(etcd.settings()).await.unwrap();
+    let mut watch = store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision::NONE, beside: false }).await.unwrap();
+    next(&mut watch).await;
+    let (lease, _) = store.grant(60).await.unwrap();
+    let mut kept = store.keep_alive(lease).await.unwrap();
+    assert_eq!(kept.beat().await, Ok(60));
+    let began = tokio::time::Instant::now();
+    // The same certificate in a new file, as a renewal leaves it; the key a moment later.
+    for file in [certs.client_cert(), certs.client_key()] {
+        let text = std::fs::read(&file).unwrap();
+        std::fs::write(file.with_extension("new"), text).unwrap();
+        std::fs::rename(file.with_extension("new"), file).unwrap();
+    }
+    assert!(tokio::time::timeout(LIMIT, watch.next()).await.expect("the watch goes on").unwrap().is_err());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    store.txn(put("a")).await.unwrap();
+    assert_eq!(kept.beat().await, Ok(60));
+    // Half of a change: the connections stay, and what is under way goes on.
+    let mut watch = store.watch(WatchRequest { range: KeyRange::one("a"), start: Revision::NONE, beside: false }).await.unwrap();
+    next(&mut watch).await;
+    std::fs::write(certs.client_cert(), "no certificate").unwrap();
+    assert!(tokio::time::timeout(Duration::from_secs(5), watch.next()).await.is_err());
+    store.txn(put("a")).await.unwrap();
+}
+
 /// An etcd with authentication: root, and `reader` who may read under `r/` only. Tokens live for two seconds.
 fn with_users(version: EtcdVersion) -> Etcd {
     with_users_and(version, EtcdOptions { flags: vec!["--auth-token-ttl=2".into()], ..EtcdOptions::default() })
@@ -123,9 +154,12 @@ async fn a_wrong_user_is_refused_with_the_reason() {
         let written = root.txn(put("r/a")).await.unwrap().header.revision;
         let reader = Store::connect(login(&etcd, "reader:word")).await.unwrap();
         assert!(reader.get("r/a").await.unwrap().1.is_some());
-        for denied in [reader.txn(put("r/a")).await.err(), reader.get("s").await.err()] {
-            assert_eq!(denied, Some(StoreError::Refused("permission denied".into())));
+        for (denied, what) in [(reader.txn(put("r/a")).await.err(), "write r/a"), (reader.get("s").await.err(), "read s")] {
+            let words = format!("permission denied: user \"reader\" may not {what}");
+            assert_eq!(denied, Some(StoreError::Refused(words)));
         }
+        let watched = reader.watch(WatchRequest { range: KeyRange::one("s"), start: written, beside: false }).await.err();
+        assert!(watched.unwrap().to_string().contains("user \"reader\" may not watch s"));
         let watch = |range| reader.watch(WatchRequest { range, start: written, beside: false });
         assert!(matches!(watch(KeyRange::prefix("s/")).await.err(), Some(StoreError::Refused(_))));
         let mut allowed = watch(KeyRange::prefix("r/")).await.unwrap();
@@ -233,6 +267,29 @@ async fn no_write_fails_while_users_change() {
         all += written;
     }
     assert!(all > 400, "only {all} writes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_password_is_read_from_its_file() {
+    let flags = vec!["--bcrypt-cost=4".into()];
+    let etcd = with_users_and(EtcdVersion::V3_5, EtcdOptions { flags, ..EtcdOptions::default() });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "secret\n").unwrap();
+    let settings = StoreSettings { user: Some("root".into()), password_file: Some(file.clone()), ..etcd.settings() };
+    let store = Store::connect(settings).await.unwrap();
+    store.txn(put("a")).await.unwrap();
+    let options = etcd_client::ConnectOptions::new().with_user("root", "secret");
+    let client = etcd_client::Client::connect([etcd.endpoint.clone()], Some(options)).await.unwrap();
+    client.auth_client().user_change_password("root", "other").await.unwrap();
+    // Until the file has it, calls are refused; then they work within 5 s, however often they were refused before.
+    let refused = wait::until("the old password is refused", LIMIT, || async { store.txn(put("a")).await.err() }).await;
+    assert!(refused.to_string().contains("authentication failed"), "{refused}");
+    for _ in 0..20 {
+        assert!(matches!(store.txn(put("a")).await, Err(StoreError::Refused(_))));
+    }
+    std::fs::write(&file, "other\n").unwrap();
+    wait::until("the new password is used", Duration::from_secs(5), || async { store.txn(put("a")).await.ok() }).await;
 }
 
 #[tokio::test]

@@ -63,14 +63,8 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             Refusal::OtherSource { .. } | Refusal::Newer(_) => Exit::Conflict,
         });
     }
-    match cause.downcast_ref::<StoreError>()? {
-        StoreError::Unreachable { .. }
-        | StoreError::Timeout { .. }
-        | StoreError::Broken(_)
-        | StoreError::OtherCluster(_)
-        | StoreError::Refused(_) => Some(Exit::Store),
-        _ => Some(Exit::Unexpected),
-    }
+    // Whatever etcd answers that no command expects, it refused.
+    cause.downcast_ref::<StoreError>().map(|_| Exit::Store)
 }
 
 /// Whether it is the reader of our output that went away: no fault of ours, and nobody is there to be told.
@@ -108,6 +102,6 @@ mod tests {
         assert_eq!(Exit::of(&anyhow::anyhow!("x").context("y")), Exit::Unexpected);
         assert_eq!(Exit::of(&Fault::Conflict("x".into()).into()), Exit::Conflict);
         assert_eq!(Exit::of(&anyhow::Error::from(Refusal::Newer(2)).context("the relay ended")), Exit::Conflict);
-        assert_eq!(Exit::of(&StoreError::TooLarge.into()), Exit::Unexpected);
+        assert_eq!(Exit::of(&StoreError::NoSpace.into()), Exit::Store);
     }
 }

@@ -8,6 +8,7 @@
 mod args;
 mod empty;
 mod exit;
+mod hints;
 mod output;
 mod reload;
 mod site;
@@ -94,7 +95,10 @@ fn parse(arguments: &[OsString]) -> Result<Cli, Exit> {
         Some(words) => Err(command.error(ErrorKind::InvalidValue, words)),
         None => Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)),
     });
+    let words: Vec<&str> = arguments.iter().map_while(|word| word.to_str()).collect();
     parsed.map_err(|error| {
+        let hint = hints::hint(&error, &command, &words);
+        let error = hint.map_or(error, |hint| command.error(ErrorKind::InvalidSubcommand, hint));
         // Help and version go to stdout, the rest to stderr; a reader that went away is nobody to complain to.
         let _ = error.print();
         match error.kind() {

@@ -53,6 +53,7 @@ impl Loaded {
             keepalive_timeout: self.span("source.keepalive_timeout", section.keepalive_timeout)?,
         };
         let prefix = section.prefix.parse().map_err(|error| self.invalid("source.prefix", error))?;
+        self.certificates("source", &store)?;
         Ok(SiteSettings { store, prefix })
     }
 
@@ -82,6 +83,7 @@ impl Loaded {
             (store.cert, store.key) = (self.file("manager.cert", &section.cert)?, self.file("manager.key", &section.key)?);
         }
         store.insecure_skip_tls_verify |= section.insecure_skip_tls_verify;
+        self.certificates("manager", &store)?;
         if !section.prefix.is_empty() {
             prefix = section.prefix.parse().map_err(|error| self.invalid("manager.prefix", error))?;
         }
@@ -142,6 +144,18 @@ impl Loaded {
             .map_err(|fault| self.invalid(key, fault))
     }
 
+    /// What is in the files of certificates now. They may be others later.
+    fn certificates(&self, section: &str, store: &StoreSettings) -> Result<(), ConfigError> {
+        let Err(fault) = store.check_certificates() else { return Ok(()) };
+        let file = |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| fault.contains(&path.display().to_string()));
+        let key = match (file(&store.cacert), file(&store.key)) {
+            (true, _) => "cacert",
+            (false, true) if !file(&store.cert) => "key",
+            _ => "cert",
+        };
+        Err(self.invalid(&format!("{section}.{key}"), fault))
+    }
+
     /// The file of a password, which is the only word on it.
     fn password_file(&self, section: &str, (user, password, file): (&str, &str, &str)) -> Result<Option<PathBuf>, ConfigError> {
         let key = format!("{section}.password_file");
@@ -156,7 +170,7 @@ impl Loaded {
         self.file(&key, file)
     }
 
-    /// A file that can be read now. What is in it is the store's to judge, again and again: certificates are renewed.
+    /// A file that can be read now.
     fn file(&self, key: &str, text: &str) -> Result<Option<PathBuf>, ConfigError> {
         if text.is_empty() {
             return Ok(None);
@@ -176,18 +190,28 @@ impl Loaded {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use std::sync::LazyLock;
+
     use super::super::span::List;
     use super::*;
 
-    /// A file that is there.
-    const THERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    /// A file with a certificate.
+    static THERE: LazyLock<(tempfile::TempDir, String)> = LazyLock::new(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["h".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let path = folder.path().join("ca.pem");
+        std::fs::write(&path, certificate.pem()).unwrap();
+        let path = path.to_str().unwrap().to_owned();
+        (folder, path)
+    });
 
     fn loaded() -> Loaded {
         let mut loaded = Loaded::default();
         let source = &mut loaded.settings.source;
         source.user = "agent".into();
         source.password = "secret".into();
-        source.cacert = THERE.into();
+        source.cacert = THERE.1.clone();
         loaded
     }
 
@@ -205,7 +229,31 @@ mod tests {
         let store = loaded.manager().unwrap().store;
         assert_eq!((store.user.as_deref(), store.password), (Some("relay"), None));
         assert_eq!(store.endpoints, ["b:2379"]);
-        assert_eq!(store.cacert.unwrap().to_str(), Some(THERE));
+        assert_eq!(store.cacert.unwrap().to_str(), Some(THERE.1.as_str()));
+    }
+
+    #[test]
+    fn a_password_file_goes_with_a_user_and_no_other_password() {
+        let mut loaded = loaded();
+        loaded.settings.source.password_file = THERE.1.clone();
+        let message = loaded.source().unwrap_err().to_string();
+        assert!(message.contains("source.password_file"), "{message}");
+        loaded.settings.source.password.clear();
+        let store = loaded.source().unwrap().store;
+        assert_eq!(store.password_file.as_ref().and_then(|path| path.to_str()), Some(THERE.1.as_str()));
+        // Another user at the manager does not get it either.
+        assert_eq!(loaded.manager().unwrap().store, store);
+        loaded.settings.manager.user = "relay".into();
+        let store = loaded.manager().unwrap().store;
+        assert_eq!((store.user.as_deref(), store.password, store.password_file), (Some("relay"), None, None));
+    }
+
+    #[test]
+    fn a_file_without_a_certificate_is_a_wrong_setting() {
+        let mut loaded = loaded();
+        loaded.settings.source.cacert = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into();
+        let message = loaded.source().unwrap_err().to_string();
+        assert!(message.starts_with("setting source.cacert: ") && message.contains("there is none in it"), "{message}");
     }
 
     #[test]
@@ -214,7 +262,8 @@ mod tests {
         loaded.settings.source.prefix = "enlist/".into();
         loaded.origins.insert("source.prefix".into(), "flag --prefix".into());
         let message = loaded.source().unwrap_err().to_string();
-        assert!(message.starts_with("setting source.prefix (flag --prefix): prefix \"enlist/\" is not valid"), "{message}");
+        let says = "setting source.prefix (flag --prefix): prefix \"enlist/\" is not valid (did you mean /enlist?)";
+        assert!(message.starts_with(says), "{message}");
         loaded = Loaded::default();
         loaded.settings.roles.leader_ttl = Span::default();
         assert!(loaded.relay().is_err());

@@ -18,20 +18,33 @@ pub struct Prefix(String);
 /// Why a prefix was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "prefix {0:?} is not valid: it must begin with '/', not end with '/', and have 2 to 200 printable characters without spaces or '//'"
+    "prefix {given:?} is not valid{}: it must begin with '/', not end with '/', and have 2 to 200 printable characters without \
+     spaces or '//'",
+    .meant.as_ref().map(|meant| format!(" (did you mean {meant}?)")).unwrap_or_default()
 )]
-pub struct PrefixError(String);
+pub struct PrefixError {
+    given: String,
+    /// What is valid, and was probably meant.
+    meant: Option<String>,
+}
 
 impl FromStr for Prefix {
     type Err = PrefixError;
     fn from_str(text: &str) -> Result<Self, PrefixError> {
-        let good = (2..=200).contains(&text.len())
-            && text.starts_with('/')
-            && !text.ends_with('/')
-            && !text.contains("//")
-            && text.bytes().all(|b| b.is_ascii_graphic());
-        if good { Ok(Prefix(text.to_owned())) } else { Err(PrefixError(text.chars().take(80).collect())) }
+        if is_prefix(text) {
+            return Ok(Prefix(text.to_owned()));
+        }
+        let meant = format!("/{}", text.trim_matches('/'));
+        Err(PrefixError { given: text.chars().take(80).collect(), meant: Some(meant).filter(|meant| is_prefix(meant)) })
     }
+}
+
+fn is_prefix(text: &str) -> bool {
+    (2..=200).contains(&text.len())
+        && text.starts_with('/')
+        && !text.ends_with('/')
+        && !text.contains("//")
+        && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 impl Default for Prefix {

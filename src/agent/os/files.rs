@@ -35,8 +35,22 @@ pub fn check(files: &[WriteFile]) -> Result<(), HostError> {
     files.iter().try_for_each(|file| {
         let failed = |error: &dyn std::fmt::Display| template_fault(&file.template, error);
         let text = fs::read_to_string(&file.template).map_err(|error| failed(&error))?;
-        environment().and_then(|environment| environment.template_from_str(&text).map(|_| ())).map_err(|error| failed(&error))
+        let environment = environment().map_err(|error| failed(&error))?;
+        let template = environment.template_from_str(&text).map_err(|error| failed(&error))?;
+        match template.undeclared_variables(false).into_iter().filter(|name| !NAMES.contains(&name.as_str())).min() {
+            Some(name) => Err(failed(&unknown(&name))),
+            None => Ok(()),
+        }
     })
+}
+
+/// What a template may name.
+const NAMES: [&str; 10] = ["addresses", "generation", "id", "ip", "ip4", "ip6", "pool", "port", "ports", "variables"];
+
+fn unknown(name: &str) -> String {
+    let near = NAMES.iter().map(|known| (strsim::jaro_winkler(known, name), known)).max_by(|(a, _), (b, _)| a.total_cmp(b));
+    let hint = near.filter(|(likeness, _)| *likeness > 0.7).map(|(_, near)| format!(", did you mean {near}?"));
+    format!("{name:?} is not defined{} (known are {})", hint.unwrap_or_default(), NAMES.join(", "))
 }
 
 fn template_fault(template: &Path, error: &dyn std::fmt::Display) -> HostError {

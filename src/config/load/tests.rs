@@ -101,3 +101,15 @@ fn a_file_that_is_named_must_exist() {
     let inputs = Inputs { file: Some("/nonexistent/enlist.toml".into()), ..Inputs::default() };
     assert!(matches!(load(&inputs), Err(ConfigError::File { .. })));
 }
+
+#[test]
+fn a_variable_that_is_empty_is_an_error_that_names_it() {
+    for (name, value) in [("ENLIST__SOURCE__ENDPOINTS", ""), ("ENLIST__SOURCE__PREFIX", " "), ("ENLIST__AGENT__PORTS", ",")] {
+        let inputs = Inputs { environment: environment(&[("ENLIST__LOG__LEVEL", "info"), (name, value)]), ..Inputs::default() };
+        let said = load(&inputs).unwrap_err().to_string();
+        assert_eq!(said, format!("variable {name} is empty: unset it, or give it a value"));
+    }
+    // Hooks and children are given such ones; they are no settings.
+    let inputs = Inputs { environment: environment(&[("ENLIST_IP6", "")]), ..Inputs::default() };
+    assert!(load(&inputs).is_ok());
+}

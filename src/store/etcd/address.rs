@@ -11,11 +11,22 @@ pub(super) struct Address {
     pub(super) tls: bool,
 }
 
+/// The text without what stands before an `@`: it may be a password.
+fn without_password(text: &str) -> String {
+    let Some((before, host)) = text.rsplit_once('@') else { return text.to_owned() };
+    let scheme = before.find("://").and_then(|at| before.get(..at + 3)).unwrap_or_default();
+    format!("{scheme}…@{host}")
+}
+
 impl Address {
     /// Reads `host:port`, `http://host:port`, `https://host:port`; `tls` says what no scheme means.
     pub(super) fn parse(text: &str, tls: bool) -> Result<Address, String> {
-        let wrong = |why: &str| format!("endpoint {text:?} {why}: expected host:port, http://host:port or https://host:port");
+        let shown = without_password(text);
+        let wrong = |why: &str| format!("endpoint {shown:?} {why}: expected host:port, http://host:port or https://host:port");
         let trimmed = text.trim();
+        if trimmed.contains('@') {
+            return Err(wrong("carries a user, which is given by --user and --password-file"));
+        }
         let (tls, rest) = match trimmed.split_once("://") {
             Some(("http", rest)) => (false, rest),
             Some(("https", rest)) => (true, rest),
@@ -58,6 +69,10 @@ mod tests {
         check("[::1]:2379", false, "::1", 2379, false);
         for bad in ["", "host", "host:", "host:x", "host:70000", "ftp://h:1", "::1:2379", "[x]:1", "http://u@h:1", ":2379"] {
             assert!(Address::parse(bad, false).is_err(), "{bad}");
+        }
+        for secret in ["http://u:pw@h:1", "u:pw@h:1", "https://u:p@w@h:x"] {
+            let said = Address::parse(secret, false).unwrap_err();
+            assert!(!said.contains("pw") && !said.contains("p@w") && said.contains("--user"), "{said}");
         }
         assert_eq!(Address::parse("https://[fd00::1]:2379", false).unwrap().authority(), "[fd00::1]:2379");
     }

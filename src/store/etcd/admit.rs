@@ -6,7 +6,7 @@ use futures::future::join_all;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::cluster::Choice;
+use super::cluster::{Choice, PATIENCE};
 use super::error::{Failure, classify};
 use super::ring::Ring;
 use crate::store::api::{EndpointInfo, StoreError};
@@ -68,9 +68,12 @@ impl Ring {
             return Ok(());
         }
         slot.set_aside(cluster, chosen);
+        let followed = match self.len() {
+            1 => format!("when its endpoint leads there for {} s", PATIENCE.as_secs()),
+            _ => "when most endpoints are members of it".to_owned(),
+        };
         Err(Failure::other_cluster(format!(
-            "{} is a member of cluster {cluster:x}, and cluster {chosen:x} is in use; it is followed only when most endpoints are \
-             members of it",
+            "{} is a member of cluster {cluster:x}, and cluster {chosen:x} is in use; the other one is followed only {followed}",
             slot.name
         )))
     }

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 
 use super::connect::Connect;
 use super::convert;
+use super::denied;
 use super::keep_alive::{EtcdKeepAlive, KeepAlives};
 use super::pool::Pool;
 use super::settings::StoreSettings;
@@ -33,6 +34,21 @@ impl Etcd {
         let pool = Pool::new(connect, settings)?;
         Ok(Etcd { keep_alives: Arc::new(KeepAlives::new(pool.clone())), pool })
     }
+
+    /// etcd says "permission denied" only: who may not do what is added.
+    fn denied(&self, error: StoreError, what: impl FnOnce() -> String) -> StoreError {
+        if !error.is_denied() {
+            return error;
+        }
+        let ring = self.pool.ring();
+        let settings = &ring.settings;
+        let who = match (settings.user_name(), &settings.cert) {
+            (Some(user), _) => format!("user {user:?}"),
+            (None, Some(_)) => "the user named by the client certificate".to_owned(),
+            (None, None) => "a client without a user".to_owned(),
+        };
+        StoreError::Refused(format!("permission denied: {who} may not {}", what()))
+    }
 }
 
 impl Backend for Etcd {
@@ -43,7 +59,8 @@ impl Backend for Etcd {
                 let (key, options) = (convert::bytes(&request.range.start), convert::get_options(&request));
                 async move { client.get(key, Some(options)).await }
             });
-            Ok(convert::range_response(answer.await?.0.0))
+            let answer = answer.await.map_err(|error| self.denied(error, || denied::of_range(&request.range)))?;
+            Ok(convert::range_response(answer.0.0))
         }
         .boxed()
     }
@@ -56,7 +73,7 @@ impl Backend for Etcd {
                 let txn = convert::txn(&txn);
                 async move { client.txn(txn).await }
             });
-            let response = answer.await?.0.0;
+            let response = answer.await.map_err(|error| self.denied(error, || denied::of_txn(&txn)))?.0.0;
             convert::txn_response(response).ok_or_else(|| StoreError::Other("a transaction's answer is incomplete".to_owned()))
         }
         .boxed()
@@ -82,7 +99,8 @@ impl Backend for Etcd {
                 let mut client = client.lease_client();
                 async move { client.revoke(lease.0).await }
             });
-            answer.await.map(|_| ())
+            let what = || "end a lease with keys that it may not write".to_owned();
+            answer.await.map(|_| ()).map_err(|error| self.denied(error, what))
         }
         .boxed()
     }
@@ -105,7 +123,12 @@ impl Backend for Etcd {
     }
 
     fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>> {
-        watch::open(self.pool.clone(), request).boxed()
+        async move {
+            let range = request.range.clone();
+            let opened = watch::open(self.pool.clone(), request).await;
+            opened.map_err(|error| self.denied(error, || denied::of_watch(&range)))
+        }
+        .boxed()
     }
 
     fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {

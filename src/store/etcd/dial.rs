@@ -24,6 +24,9 @@ use crate::store::api::StoreError;
 /// How much a peer may send of one answer before we have read any of it.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 
+/// What to ask oneself when a server does not answer to TLS.
+const NOT_SPOKEN: &str = "is it spoken there? if not, write http:// and no --cacert, --cert or --key";
+
 /// A connection could not be made: nothing was sent.
 #[derive(Debug, Clone)]
 pub(super) struct DialError {
@@ -103,9 +106,9 @@ async fn dial(address: &Address, connect: &dyn Connect, settings: &StoreSettings
         Ok(Ok(stream)) => Ok(Box::new(stream)),
         // rustls wraps what it did not like as invalid data; everything else is the network's.
         Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Err(refused(describe(&error))),
-        Ok(Err(error)) => Err(unreachable(format!("TLS: {}", describe(&error)))),
-        // A plain etcd says nothing at all to a TLS greeting.
-        Err(_) => Err(late("answer to TLS (is it spoken there?)")),
+        Ok(Err(error)) => Err(unreachable(format!("TLS: {} ({NOT_SPOKEN})", describe(&error)))),
+        // A plain etcd hangs up at a TLS greeting, or says nothing at all.
+        Err(_) => Err(late(&format!("answer to TLS ({NOT_SPOKEN})"))),
     }
 }
 

@@ -104,10 +104,23 @@ fn chain(status: &Status) -> Vec<&(dyn std::error::Error + 'static)> {
 fn transport(mut words: Vec<String>, endpoint: &str) -> Failure {
     words.dedup();
     if let Some(alert) = words.iter().find(|text| text.contains("fatal alert")) {
-        return Failure::endpoint(StoreError::Refused(format!("{endpoint}: TLS: {alert}")), true);
+        let hint = of_alert(alert).map(|hint| format!(" ({hint})")).unwrap_or_default();
+        return Failure::endpoint(StoreError::Refused(format!("{endpoint}: TLS: {alert}{hint}")), true);
     }
     let text = words.pop().unwrap_or_else(|| "transport error".to_owned());
     Failure::endpoint(StoreError::Broken(format!("{endpoint}: {text}")), false)
+}
+
+/// What to do about what a server says of our certificate.
+fn of_alert(alert: &str) -> Option<&'static str> {
+    [
+        ("CertificateRequired", "etcd wants a client certificate: name one by --cert and --key"),
+        ("UnknownCA", "etcd does not know the authority that signed the client certificate"),
+        ("CertificateExpired", "the client certificate has expired"),
+        ("BadCertificate", "etcd does not take the client certificate"),
+    ]
+    .into_iter()
+    .find_map(|(name, hint)| alert.contains(name).then_some(hint))
 }
 
 /// What etcd itself answered.

@@ -13,6 +13,7 @@ mod backend;
 mod cluster;
 mod connect;
 mod convert;
+mod denied;
 mod dial;
 mod error;
 mod files;
@@ -99,6 +100,12 @@ fn unwanted(error: StoreError, settings: &StoreSettings) -> StoreError {
         StoreError::Broken(reason) if settings.wants_tls() && settings.cert.is_none() => {
             let hint = "after the TLS handshake; if etcd wants a client certificate, name one (--cert, --key)";
             StoreError::Refused(format!("{reason} {hint}"))
+        }
+        StoreError::Broken(reason)
+            if !settings.wants_tls() && !settings.endpoints.iter().any(|text| text.contains("https://")) =>
+        {
+            let hint = "at the first request; if etcd speaks TLS, name its authority (--cacert) or write https://";
+            StoreError::Broken(format!("{reason} {hint}"))
         }
         other => other,
     }

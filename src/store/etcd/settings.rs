@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::address::Address;
+use super::tls;
 
 /// How to reach an etcd cluster. Names and meanings are those of etcdctl's flags.
 #[derive(Clone, PartialEq, Eq)]
@@ -67,6 +68,17 @@ impl StoreSettings {
     /// What is wrong with it and what is expected, in words.
     pub fn check_endpoint(text: &str) -> Result<(), String> {
         Address::parse(text, false).map(|_| ())
+    }
+
+    /// Whether the files of certificates and keys can be used as they are now. The error names the file.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn check_certificates(&self) -> Result<(), String> {
+        if self.cacert.is_none() && self.cert.is_none() && self.key.is_none() {
+            return Ok(());
+        }
+        tls::client_config(self).map(|_| ())
     }
 
     /// Whether a setting asks for TLS.

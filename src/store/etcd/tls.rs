@@ -55,7 +55,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let list = CertificateDer::pem_file_iter(path)
         .and_then(|items| items.collect::<Result<Vec<_>, _>>())
         .map_err(|error| wrong(&error))?;
-    if list.is_empty() { Err(wrong(&"there is none in it")) } else { Ok(list) }
+    if list.is_empty() { Err(wrong(&"there is none in it (-----BEGIN CERTIFICATE-----)")) } else { Ok(list) }
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {

@@ -128,7 +128,11 @@ impl<'a> Turns<'a> {
             self.tried.fill(false);
         }
         let again = failure.no_effect || self.kind == Kind::Read;
-        let error = self.ring.name_all(failure.error);
+        let mut error = self.ring.name_all(failure.error);
+        // That other endpoints are dead says less.
+        if let (StoreError::Unreachable { .. }, Some(before @ StoreError::OtherCluster(_))) = (&error, &self.last) {
+            error = before.clone();
+        }
         if !again || self.tried.iter().all(|tried| *tried) || Instant::now() >= self.deadline {
             return Err(error);
         }
