@@ -20,7 +20,9 @@ const POOL: &str = "{kind: Pool, name: bench, cidrs: [10.0.0.0/12], ports: 30000
 
 pub(crate) fn kv(key: Key, value: impl Into<Bytes>, at: i64) -> KeyValue {
     let revision = Revision(at);
-    KeyValue { key, value: value.into(), create_revision: revision, mod_revision: revision, version: 1, lease: LeaseId::NONE }
+    // Agents put their statuses on leases; on none a node counts as silent.
+    let lease = LeaseId(i64::from(key.as_bytes().ends_with(b"/status")));
+    KeyValue { key, value: value.into(), create_revision: revision, mod_revision: revision, version: 1, lease }
 }
 
 pub(crate) fn variables(n: usize) -> Variables {

@@ -193,7 +193,9 @@ async fn ten_thousand_bad_values_cost_only_themselves() {
     .await;
     put(&store, "/enlist/groups/good", r#"{"v":1,"kind":"Group","name":"good","selector":"good=yes"}"#).await;
     put(&store, "/enlist/nodes/good/label", crate::support::roles::label("good", &[("good", "yes")], "")).await;
-    put(&store, "/enlist/nodes/good/status", status("joining")).await;
+    let (key, lease) = ("/enlist/nodes/good/status".into(), store.grant(3600).await.unwrap().0);
+    let then = vec![Op::Put { key, value: status("joining").into(), lease }];
+    store.txn(Txn { then, ..Txn::default() }).await.unwrap();
     let roles = Roles::start(&etcd);
     // A member may be there before its address is.
     let is_member = || async {

@@ -3,19 +3,19 @@
 use enlist::store::api::{Op, Txn};
 use nix::sys::signal::Signal;
 
-use super::{At, Running, bound_node, label, status};
+use super::{At, Running, bound_node, label};
 
 #[test]
 fn what_was_put_by_hand_costs_only_itself() {
     let at = At::start();
     at.pipe(&["apply", "-f", "-"], "{kind: Pool, name: eu, cidrs: [10.20.0.0/24]}").ok();
     bound_node(&at, "good", "10.20.0.1");
-    at.put("nodes/good/status", &status("good", "registered"));
+    at.put_status("good", "registered");
     at.put("pools/bad", r#"{"v":1,"kind":"Pool","name":"bad","cidrs":["10.30.0.0/24"],"selctor":"zone=eu-1"}"#);
     at.put("pools/newer", r#"{"v":2,"new":true}"#);
     at.put("groups/bad", r#"{"v":1,"kind":"Group","name":"bad","selector":"a in ("}"#);
     at.put("nodes/bad/label", "not JSON");
-    at.put("nodes/bad/status", &status("bad", "joining"));
+    at.put_status("bad", "joining");
     at.put("nodes/other/label", &label("somebody-else"));
     at.put("claims/default/10.20.0.7", "?");
     at.put("claims/default/010.020.000.007", "?");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value as Json;
 
-use super::{At, LIMIT, Running, answer, bound_node, label, status, write};
+use super::{At, LIMIT, Running, answer, bound_node, label, write};
 use crate::support::certs::Certs;
 use crate::support::etcd::{Etcd, EtcdOptions, EtcdVersion};
 use crate::support::wait::until_blocking;
@@ -57,10 +57,10 @@ fn after_restore_gives_only_what_is_asked_back() {
     let at = At::start();
     at.pipe(&["apply", "-f", "-"], "{kind: Pool, name: eu, cidrs: [10.20.0.0/24], ports: 30000-30009}").ok();
     at.put("nodes/fresh/label", &label("fresh"));
-    at.put("nodes/fresh/status", &status("fresh", "joining"));
+    at.put_status("fresh", "joining");
     let holding = r#""ports":["main"],"holding":{"generation":4,"addresses":["10.20.0.77"],"ports":{"main":30007}}}"#;
     at.put("nodes/back/label", &label("back").replace(r#""ports":["main"]}"#, holding));
-    at.put("nodes/back/status", &status("back", "joining"));
+    at.put_status("back", "joining");
     let allocator = |flags: &[&str]| {
         let mut command = at.command(&[&["run", "allocator"][..], flags].concat());
         command.env("ENLIST__ALLOCATOR__RESTORE_QUIET", "1h");
@@ -90,7 +90,7 @@ fn an_agents_time_outs_ports_and_file_of_variables() {
 
     // --join-timeout: an id that somebody holds who does not answer. Without it: 30 s, two lease TTLs.
     at.put("nodes/held/label", &label("held"));
-    at.put("nodes/held/status", &status("held", "registered"));
+    at.put_status("held", "registered");
     let begin = Instant::now();
     answer(agent("held", &["--join-timeout", "1s"])).fails(5, "still has it after 1s");
     assert!((Duration::from_secs(1)..Duration::from_secs(25)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
@@ -169,7 +169,7 @@ fn the_managers_store_has_its_own_authority_certificate_user_and_password() {
     apply(&wrong).fails(6, "etcd refused");
 
     bound_node(&at, "a", "10.20.0.1");
-    at.put("nodes/a/status", &status("a", "registered"));
+    at.put_status("a", "registered");
     let roles = Running::start(at.command(&[&["run", "relay", "manager"][..], all.as_flattened()].concat()));
     let members = || answer(at.command(&[&["get", "members", "all", "-o", "name"][..], all.as_flattened()].concat()));
     until_blocking("a member in the secured store", LIMIT, || members().stdout.contains("a").then_some(()));

@@ -111,6 +111,14 @@ impl At {
         self.etcd.etcdctl(&["put", &format!("/enlist/{key}"), value]).unwrap();
     }
 
+    /// A node's status on a lease, as its agent puts it.
+    fn put_status(&self, id: &str, phase: &str) {
+        let granted = self.etcd.etcdctl(&["lease", "grant", "3600"]).unwrap();
+        let lease = granted.split_whitespace().nth(1).unwrap();
+        let key = format!("/enlist/nodes/{id}/status");
+        self.etcd.etcdctl(&["put", "--lease", lease, &key, &status(id, phase)]).unwrap();
+    }
+
     /// Every key, one a line.
     fn keys(&self) -> Vec<String> {
         let text = self.etcd.etcdctl(&["get", "/", "--prefix", "--keys-only"]).unwrap();

@@ -1,6 +1,6 @@
 //! Two stores: nodes at the source, groups at the manager's; and what works when one is away.
 
-use super::{At, bound_node, status};
+use super::{At, bound_node};
 use crate::support::etcd::free_port;
 
 #[test]
@@ -26,7 +26,7 @@ fn groups_live_at_the_managers_store() {
 fn without_the_managers_store_nodes_are_shown_without_groups() {
     let source = At::start();
     bound_node(&source, "a", "10.20.0.1");
-    source.put("nodes/a/status", &status("a", "registered"));
+    source.put_status("a", "registered");
     let away = format!("127.0.0.1:{}", free_port());
     let with = |arguments: &[&str]| source.run(&[arguments, &["--manager-endpoints", &away, "--dial-timeout", "500ms"]].concat());
     let shown = with(&["get", "nodes", "-o", "json"]);

@@ -151,11 +151,10 @@ impl Rules {
             self.cools.insert(key.clone(), at);
         }
         let was = was?;
-        if let (ClaimState::Cooling(cooling), Some(is)) = (&was.state, is)
+        if let (ClaimState::Cooling(_), Some(is)) = (&was.state, is)
             && is.is_bound()
         {
-            let owner = before.nodes.get(&is.node).and_then(|record| record.label.as_ref()?.ok());
-            let same = is.node == was.node && owner.is_some_and(|label| label.instance == cooling.instance);
+            let same = is.node == was.node;
             return (!same && !self.allowed.restored).then(|| format!("cools for {was:?} and went to {is:?}"));
         }
         if is.is_some() || self.allowed.restored {

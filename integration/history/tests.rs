@@ -13,9 +13,10 @@ use crate::support::roles::{bound, label, status};
 type History = Vec<(Revision, Vec<Event>)>;
 
 fn put(key: &str, value: impl Into<String>) -> Event {
+    let lease = LeaseId(i64::from(key.ends_with("/status")));
     let (key, value) = (Key::from(format!("/enlist/{key}")), Bytes::from(value.into()));
     let revision = Revision::NONE;
-    Event::Put(KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1, lease: LeaseId::NONE })
+    Event::Put(KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1, lease })
 }
 
 fn delete(key: &str) -> Event {

@@ -69,6 +69,8 @@ async fn a_reinstalled_host_waits_for_the_hold_of_one_that_may_only_be_cut_off()
     })
     .await;
     fleet.until_said(&new, "--replace").await;
+    fleet.until_said(&new, "after it fell silent, by pool").await;
+    assert_eq!((&theirs["addresses"], &theirs["ports"]), (&given["addresses"], &given["ports"]), "its name, and its address");
     assert!(theirs["generation"].as_i64() > given["generation"].as_i64(), "the first one's was released: {theirs}");
     fleet.sound().await;
     drop(new);

@@ -114,7 +114,9 @@ fn decide(record: &NodeRecord, force: bool) -> Decision {
     match &status.value {
         Err(_) => Decision::Live(None),
         Ok(status) if status.phase == Phase::Left => Decision::Already,
-        Ok(status) if status.phase.is_live() => Decision::Live(Some(status.phase)),
+        // No agent keeps it: the node is as silent as one without a status.
+        Ok(_) if record.is_unleased() && !force => Decision::AskForForce,
+        Ok(status) if record.is_live() => Decision::Live(Some(status.phase)),
         Ok(status) => Decision::Write(Status { phase: Phase::Left, message: String::new(), ..status.clone() }, seen(record)),
     }
 }
@@ -189,6 +191,11 @@ mod tests {
             assert_eq!(decide(&record(Some(live)), true), Decision::Live(Some(live)));
         }
         assert_eq!(decide(&record(Some(Phase::Left)), false), Decision::Already);
+        // A status on a live phase that is on no lease is nobody's: the node is silent.
+        let mut unleased = record(Some(Phase::Registered));
+        unleased.status.as_mut().unwrap().leased = false;
+        assert_eq!(decide(&unleased, false), Decision::AskForForce);
+        assert!(is_written(decide(&unleased, true)));
         assert_eq!(decide(&NodeRecord::default(), true), Decision::Unknown);
     }
 

@@ -145,7 +145,8 @@ impl Copies {
         self.brake.silent -= usize::from(record.is_silent());
         match id.1 {
             NodePart::Label => record.label = kv.map(seen),
-            NodePart::Status => record.status = kv.map(seen),
+            // Copies are on no lease: that one stands behind the source's key is the allocator's to see, which deletes it else.
+            NodePart::Status => record.status = kv.map(seen).map(|status| Seen { leased: true, ..status }),
             NodePart::Assignment => record.assignment = kv.map(seen),
             NodePart::Hold | NodePart::Clock => {}
         }

@@ -47,7 +47,7 @@ pub enum ClaimState {
 /// Given up, and by whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cooling {
-    /// The installation that had it: the same one may have it back.
+    /// The installation that had it, for people. Its node may have it back, whichever installation that is by then.
     pub instance: InstanceId,
     /// When it was given up, RFC 3339, for people.
     pub since: String,

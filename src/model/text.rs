@@ -9,6 +9,15 @@ use std::str::FromStr;
 use serde::de::{Error, Visitor};
 use serde::{Deserializer, Serializer};
 
+/// Text with its control characters escaped.
+pub(crate) fn printable(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { clean.extend(c.escape_debug()) } else { clean.push(c) }
+    }
+    clean
+}
+
 /// Reads a text without a copy of it, and says what its type says is wrong with it.
 pub(crate) struct FromText<T>(PhantomData<T>);
 

@@ -1,17 +1,23 @@
 //! Why a node has what it has, or why it waits: the planner's own steps, told for one node. Changes nothing.
 
+mod holder;
+
 use std::net::IpAddr;
 
-use crate::model::assignment::{Answer, Bound, Reason};
+use crate::model::assignment::{Answer, Assignment, Bound, Reason};
 use crate::model::names::{NodeId, PoolName};
+use crate::model::status::Phase;
+use crate::model::text::printable;
+use crate::model::variables::Variables;
 use crate::plan::Pass;
-use crate::plan::allocate::asker::{Asker, Attempt};
+use crate::plan::allocate::asker::{Asker, Attempt, Standing, address_key};
 use crate::plan::allocate::choose_address::Why;
 use crate::plan::index::Index;
 use crate::plan::pools::PoolView;
-use crate::plan::snapshot::{Snapshot, Stored};
+use crate::plan::snapshot::{NodeRecord, Snapshot, Stored};
 use crate::plan::space::family::{self, Family};
 use crate::plan::taken::Taken;
+use crate::plan::usage::{PoolUsage, pool_usage};
 use crate::plan::world::World;
 
 /// Why a node has what it has, or why it waits.
@@ -75,12 +81,12 @@ pub fn explain(snapshot: &Snapshot, node: &NodeId) -> Option<Explanation> {
         };
         return Some(explanation);
     };
-    let live = if record.is_live() { "" } else { "; it is away: nothing new is given to it before it is back" };
+    let doing = doing(record, asker.old);
     let bound = asker.old.and_then(|old| old.bound());
     explanation.state = match asker.old.map(|old| &old.answer) {
-        Some(Answer::Bound(bound)) => format!("it is bound out of pool {}{live}", bound.terms.pool),
-        Some(Answer::Waiting(waiting)) => format!("it waits: {} ({}){live}", waiting.message, waiting.reason),
-        None => format!("it has no answer yet{live}"),
+        Some(Answer::Bound(bound)) => format!("it is bound out of pool {}{doing}", bound.terms.pool),
+        Some(Answer::Waiting(waiting)) => format!("it waits: {} ({}){doing}", waiting.message, waiting.reason),
+        None => format!("it has no answer yet{doing}"),
     };
     let mut attempt = Attempt { world: &world, taken: &mut taken, asker: &asker };
     for view in attempt.candidates() {
@@ -91,6 +97,26 @@ pub fn explain(snapshot: &Snapshot, node: &NodeId) -> Option<Explanation> {
         explanation.addresses = bound.addresses.iter().map(|ip| (*ip, why(&attempt, bound, ip))).collect();
     }
     Some(explanation)
+}
+
+/// What its agent does with the answer, as far as that is worth a word.
+fn doing(record: &NodeRecord, old: Option<&Assignment>) -> String {
+    if record.is_unleased() {
+        return "; its status is on no lease, so no agent keeps it: nothing new is given to it before it joins".into();
+    }
+    if !record.is_live() {
+        return "; it is away: nothing new is given to it before it is back".into();
+    }
+    let Some(status) = record.status.as_ref().and_then(|status| status.ok()) else { return String::new() };
+    let said = if status.message.is_empty() { String::new() } else { format!(": {}", printable(&status.message)) };
+    let bound = old.filter(|old| old.bound().is_some());
+    match (status.phase, bound) {
+        (Phase::Failed, _) => format!("; its agent failed to apply that and tries again{said}"),
+        (Phase::Draining, _) => "; it is stopping".into(),
+        (Phase::Registered, Some(old)) if old.generation == status.generation => String::new(),
+        (_, Some(_)) => format!("; its agent has not acknowledged that yet{said}"),
+        _ => String::new(),
+    }
 }
 
 fn matching(attempt: &mut Attempt<'_, '_>, view: &PoolView<'_>, bound: Option<&Bound>) -> PoolExplained {
@@ -105,8 +131,26 @@ fn matching(attempt: &mut Attempt<'_, '_>, view: &PoolView<'_>, bound: Option<&B
             explained(Verdict::CouldServe, format!("{order}; it could serve, but what the node has stays while it fits"))
         }
         Ok(_) => explained(Verdict::CouldServe, format!("{order}; it can serve")),
-        Err(refusal) => explained(Verdict::Refused(refusal.reason), format!("{order}; {}", refusal.message)),
+        Err(refusal) => {
+            let mut text = format!("{order}; {}", refusal.message);
+            let wanted: Vec<u16> = attempt.asker.label.want.ports.values().copied().collect();
+            let details = match refusal.reason {
+                Reason::PoolFull => counts(attempt, name),
+                _ => holder::holders(attempt.world, view, &refusal, &wanted),
+            };
+            if !details.is_empty() {
+                text += &format!(" ({details})");
+            }
+            explained(Verdict::Refused(refusal.reason), text)
+        }
     }
+}
+
+/// How full a pool is, in words.
+fn counts(attempt: &Attempt<'_, '_>, pool: &PoolName) -> String {
+    let Some(usage) = pool_usage(attempt.snapshot(), pool) else { return String::new() };
+    let PoolUsage { bound, cooling, reserved, .. } = usage;
+    format!("{bound} bound, {cooling} cooling, {reserved} reserved for others")
 }
 
 /// Pools that are not tried at all.
@@ -122,7 +166,7 @@ fn others(attempt: &Attempt<'_, '_>, bound: Option<&Bound>) -> Vec<PoolExplained
             let (verdict, text) = match (&view.fault, view.pool.selector.matches(variables)) {
                 (None, true) => return None,
                 (Some(fault), true) => (Verdict::Unusable, fault.clone()),
-                (_, false) => (Verdict::NoMatch, format!("its selector does not match: {}", view.pool.selector)),
+                (_, false) => (Verdict::NoMatch, format!("its selector does not match: {}", misses(view, variables))),
             };
             let stays = present == Some(name);
             let text = if stays { format!("the node is in it and stays until it leaves, although {text}") } else { text };
@@ -136,6 +180,16 @@ fn others(attempt: &Attempt<'_, '_>, bound: Option<&Bound>) -> Vec<PoolExplained
     }));
     others.sort_by(|a, b| a.pool.cmp(&b.pool));
     others
+}
+
+/// The requirements that a label does not meet, with the values seen.
+fn misses(view: &PoolView<'_>, variables: &Variables) -> String {
+    let missed = view.pool.selector.terms(variables).into_iter().filter(|term| !term.holds);
+    let said = missed.map(|term| match term.seen {
+        Some(seen) => format!("{} (the node has {seen:?})", term.requirement),
+        None => format!("{} (the node does not have it)", term.requirement),
+    });
+    said.collect::<Vec<_>>().join(", ")
 }
 
 /// Why a certain address. How it was chosen is not stored; it is what the same steps say now.
@@ -155,6 +209,9 @@ fn why(attempt: &Attempt<'_, '_>, bound: &Bound, ip: &IpAddr) -> String {
     if let Some((_, why)) = by_word.into_iter().find(|(is_so, _)| *is_so) {
         return why.as_str().into();
     }
+    if let Some(text) = reservation(attempt, view, ip) {
+        return text;
+    }
     if !attempt.may_have(view, ip) {
         let text = "although its pool would not give it today (on_mismatch decides)";
         return format!("{}, {text}", Why::Kept.as_str());
@@ -167,4 +224,25 @@ fn why(attempt: &Attempt<'_, '_>, bound: &Bound, ip: &IpAddr) -> String {
         }
         None => Why::Kept.as_str().into(),
     }
+}
+
+/// Why the node does not have the address that is reserved for it; `None` = none is.
+fn reservation(attempt: &Attempt<'_, '_>, view: &PoolView<'_>, ip: &IpAddr) -> Option<String> {
+    let world = attempt.world;
+    let reserved = attempt.reserved(view).find(|reserved| reserved.is_ipv4() == ip.is_ipv4())?;
+    let key = address_key(&view.pool.domain, &reserved);
+    let another = world.pools.reserved_for(&view.pool.domain, &reserved).filter(|owner| *owner != attempt.asker.node);
+    let why = if !view.gives(&reserved) {
+        "which its pool does not give".into()
+    } else if let Some(another) = another {
+        format!("and for {another}, which comes first")
+    } else if attempt.standing(view, &key) == Standing::Taken || attempt.whole(view, &reserved) == Standing::Taken {
+        let holder = holder::holder(world, &key).unwrap_or_else(|| "another node has it".into());
+        format!(
+            "but {holder}; the node gets it when it asks for something else once it is free, or as soon as it is free with on_mismatch: move"
+        )
+    } else {
+        "and it is free; the node gets it when it asks for something else, or at once with on_mismatch: move".into()
+    };
+    Some(format!("the node has it already; {reserved} is reserved for it, {why}"))
 }

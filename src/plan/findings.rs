@@ -7,6 +7,10 @@ use crate::plan::allocate::asker::{address_key, port_key};
 use crate::plan::snapshot::{NodeRecord, Snapshot, Stored};
 use crate::plan::world::World;
 
+/// What is said of a live status that no agent keeps.
+const UNLEASED: &str = "it names a live phase, but its key is on no lease: no agent keeps it (it was copied, or put by hand), so the node \
+                        counts as silent; `enlist check --repair`, or an allocator that runs, deletes it";
+
 /// Everything that a pass sees and that only people can put right, in the order of codes and keys.
 pub fn findings(world: &World<'_>) -> Vec<Finding> {
     let faulty = world.index.faulty().iter().filter_map(|node| world.node(node));
@@ -50,6 +54,7 @@ fn unreadable_of<'a>(
             about("status-unreadable", || node_key(node, "status"), record.status.as_ref()),
             about("assignment-unreadable", || node_key(node, "assignment"), record.assignment.as_ref()),
             about("hold-unreadable", || node_key(node, "hold"), record.hold.as_deref()),
+            record.is_unleased().then(|| Finding::about("status-unleased", node_key(node, "status"), UNLEASED)),
             record.clock.as_deref().filter(|clock| !clock.leased).map(|_| {
                 let message = "it is on no lease, so its time never ends: a hold that runs on it keeps what the node has until the node \
                                comes back; nobody but the allocator should put it: delete it (an allocator that runs does so once the \

@@ -28,6 +28,7 @@ pub struct Index {
     /// Absent nodes that wait for the clock of an extended hold, with the hold's revision.
     extended: BTreeSet<(Revision, NodeId)>,
     stale_holds: BTreeSet<NodeId>,
+    unleased: BTreeSet<NodeId>,
     faulty: BTreeSet<NodeId>,
     faulty_claims: BTreeSet<ClaimKey>,
     cooling: BTreeMap<NodeId, BTreeSet<ClaimKey>>,
@@ -100,6 +101,11 @@ impl Index {
         &self.stale_holds
     }
 
+    /// Nodes whose status names a live phase, but is on no lease.
+    pub fn unleased(&self) -> &BTreeSet<NodeId> {
+        &self.unleased
+    }
+
     /// Nodes of which something cannot be read, or whose label breaks a rule.
     pub fn faulty(&self) -> &BTreeSet<NodeId> {
         &self.faulty
@@ -158,6 +164,7 @@ impl Index {
         set(&mut self.absent, node, !is_live && !waits && !record.is_bare() && !is_released(record));
         self.extended.extend(extended_at(record).filter(|_| waits).map(|hold| (hold, node.clone())));
         set(&mut self.stale_holds, node, has_stale_hold(record));
+        set(&mut self.unleased, node, record.is_unleased());
         set(&mut self.faulty, node, is_faulty(record));
         self.count(record, true);
     }
@@ -285,11 +292,11 @@ fn is_released(record: &NodeRecord) -> bool {
 /// last absence goes by itself, unless somebody put it there on no lease.
 pub(super) fn has_stale_hold(record: &NodeRecord) -> bool {
     let is_readably_live = record.status.as_ref().is_some_and(|status| status.ok().is_some()) && record.is_live();
-    is_readably_live && (record.hold.is_some() || is_unleased(record))
+    is_readably_live && (record.hold.is_some() || has_unleased_clock(record))
 }
 
 /// Whether its clock would never end.
-fn is_unleased(record: &NodeRecord) -> bool {
+fn has_unleased_clock(record: &NodeRecord) -> bool {
     record.clock.as_deref().is_some_and(|clock| !clock.leased)
 }
 
@@ -302,7 +309,8 @@ fn is_faulty(record: &NodeRecord) -> bool {
         || unreadable(record.status.as_ref())
         || unreadable(record.assignment.as_ref())
         || unreadable(record.hold.as_deref())
-        || is_unleased(record)
+        || has_unleased_clock(record)
+        || record.is_unleased()
         || breaks_a_rule()
 }
 

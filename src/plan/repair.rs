@@ -1,6 +1,7 @@
 //! Claims that no assignment accounts for, and assignments whose claims are missing: both can only come from a hand or a
 //! restore, because the two are always written together. What can be put right without harm to anybody is; the rest is a
-//! finding.
+//! finding. So is a status on a live phase that is on no lease: the node counts as silent, and once the key is gone every
+//! reader sees that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +32,8 @@ pub struct Repairs {
 pub fn repair(world: &World<'_>) -> Repairs {
     let mut repairs = Repairs::default();
     let index = world.index;
-    let nodes: BTreeSet<&NodeId> = index.missing().keys().chain(index.orphans().keys()).chain(index.stale_holds()).collect();
+    let by_claims = index.missing().keys().chain(index.orphans().keys());
+    let nodes: BTreeSet<&NodeId> = by_claims.chain(index.stale_holds()).chain(index.unleased()).collect();
     let nobody = NodeRecord::default();
     for node in nodes {
         let record = world.snapshot.nodes.get(node).unwrap_or(&nobody);
@@ -49,6 +51,9 @@ pub fn repair(world: &World<'_>) -> Repairs {
         }
         if has_stale_hold(record) {
             repair.stale_hold();
+        }
+        if record.is_unleased() {
+            repair.unleased_status();
         }
         repairs.changes.extend(repair.finish());
     }
@@ -183,6 +188,14 @@ impl<'a> Repair<'a> {
         }
         let note = if record.hold.is_some() { "it is live and had a hold" } else { "the clock of its last hold was on no lease" };
         self.notes.push(note.into());
+    }
+
+    /// Race: an agent may join in the same moment. Its status has another mod_revision.
+    fn unleased_status(&mut self) {
+        let status = Subject::Status(self.node.clone());
+        self.compare(Compare::Modified(status.clone(), modified(self.record.status.as_ref())));
+        self.writes.push(Write::Delete(status));
+        self.notes.push("its status was on no lease: no agent kept it".into());
     }
 
     fn finish(mut self) -> Option<Change> {

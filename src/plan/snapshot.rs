@@ -81,15 +81,21 @@ impl NodeRecord {
         self.is_bare() && self.clock.is_none()
     }
 
-    /// Whether its agent is there: a status on a live phase. An unreadable status counts as live: nothing is taken
+    /// Whether its agent is there: a status on a live phase and on a lease. An unreadable status counts as live: nothing is taken
     /// from a node whose word cannot be understood.
     pub fn is_live(&self) -> bool {
-        self.status.as_ref().is_some_and(|status| status.ok().is_none_or(|s| s.phase.is_live()))
+        !self.is_unleased() && self.status.as_ref().is_some_and(|status| status.ok().is_none_or(|s| s.phase.is_live()))
     }
 
-    /// Whether it has claims by its assignment but stopped answering (no status key).
+    /// Whether its status names a live phase, but is on no lease. No agent writes such a key: somebody copied it or put it by hand,
+    /// and it would never go. It counts as no status at all.
+    pub fn is_unleased(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| !status.leased && status.ok().is_some_and(|s| s.phase.is_live()))
+    }
+
+    /// Whether it has claims by its assignment but stopped answering (no status that counts).
     pub fn is_silent(&self) -> bool {
-        self.status.is_none() && self.has_claims()
+        (self.status.is_none() || self.is_unleased()) && self.has_claims()
     }
 
     /// Whether nothing is stored of the node, but perhaps the clock of an absence that is over.

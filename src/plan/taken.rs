@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use crate::model::assignment::Reason;
 use crate::model::claim::ClaimKey;
 use crate::model::names::{DomainName, PoolName};
 use crate::plan::index::Index;
@@ -26,7 +27,7 @@ pub struct Taken {
     /// Given in this pass.
     picked: BTreeSet<ClaimKey>,
     /// Searches that failed: nothing becomes free within a plan, so they need not be tried again.
-    failed: BTreeSet<(PoolName, Search)>,
+    failed: BTreeMap<(PoolName, Search), Reason>,
     /// For a pool, a family and a count: addresses on which fewer ports are free than that.
     drained: BTreeMap<(PoolName, Family, usize), Bits>,
     /// For each pool: nodes that this pass moves although they did not ask.
@@ -203,15 +204,18 @@ impl Taken {
         self.domains.get(domain).and_then(|domain| domain.ports.get(ip)).unwrap_or(&self.no_ports)
     }
 
-    /// Whether this search failed before in this pass.
-    pub fn has_failed(&self, pool: &PoolName, search: &Search) -> bool {
-        // The set is empty in a healthy fleet; then no key is built.
-        !self.failed.is_empty() && self.failed.contains(&(pool.clone(), search.clone()))
+    /// Why this search failed before in this pass; `None` = it did not.
+    pub fn failed(&self, pool: &PoolName, search: &Search) -> Option<Reason> {
+        // The map is empty in a healthy fleet; then no key is built.
+        if self.failed.is_empty() {
+            return None;
+        }
+        self.failed.get(&(pool.clone(), search.clone())).copied()
     }
 
     /// Remembers that a search failed.
-    pub fn set_failed(&mut self, pool: &PoolName, search: Search) {
-        self.failed.insert((pool.clone(), search));
+    pub fn set_failed(&mut self, pool: &PoolName, search: Search, reason: Reason) {
+        self.failed.insert((pool.clone(), search), reason);
     }
 
     /// Addresses of a pool that are known to have fewer than so many free ports.

@@ -302,7 +302,7 @@ async fn ask(trial: &Trial, holder: Holder) -> Outcome {
     let why = if holder.live {
         format!("id {} has a live status of {who}, which does not answer", me.id)
     } else {
-        format!("id {} is kept for {who}, which is silent and may only be cut off, until its hold is over or it stops", me.id)
+        format!("id {} is kept for {who}, which is silent and may only be cut off, {}", me.id, holder.kept_until())
     };
     Outcome::Wait(holder, why)
 }

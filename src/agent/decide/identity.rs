@@ -8,14 +8,16 @@
 //! | live, its run recorded in this directory with this boot | any | a restart of this agent: take it at once |
 //! | any other | any | somebody else's, for all we know: ask the temporary endpoint in the label |
 //!
-//! What cannot be read counts as somebody else's: nothing is taken on a guess.
+//! A live status that is on no lease counts as none, unless this agent wrote it. What cannot be read counts as somebody else's:
+//! nothing is taken on a guess.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::subtree::{Entry, Subtree};
 use crate::model::assignment::Assignment;
 use crate::model::label::Label;
-use crate::model::names::{BootId, InstanceId, NodeId, Revision, RunId};
+use crate::model::names::{BootId, InstanceId, NodeId, PoolName, Revision, RunId};
 use crate::model::pool::OnIsolation;
 use crate::model::status::Phase;
 
@@ -99,8 +101,21 @@ pub struct Holder {
     pub live: bool,
     /// Its temporary endpoint and who must answer there; `None` = the label is absent or unreadable.
     pub endpoint: Option<(SocketAddr, InstanceId)>,
+    /// What its address is kept by while it is silent: the pool, and the hold in seconds; `None` = it has none.
+    pub hold: Option<(PoolName, u64)>,
     /// Whether it calls itself this very instance: a copy of the disk or directory, for all we know.
     pub same_instance: bool,
+}
+
+impl Holder {
+    /// When somebody else may have the id of a silent holder, in words.
+    pub fn kept_until(&self) -> String {
+        let limit = self.hold.as_ref().map(|(pool, seconds)| {
+            let hold = humantime::format_duration(Duration::from_secs(*seconds));
+            format!(" ({hold} after it fell silent, by pool {pool}; longer while the allocator's brake is on)")
+        });
+        format!("until it stops or its hold is over{}", limit.unwrap_or_default())
+    }
 }
 
 /// The identity table.
@@ -108,17 +123,12 @@ pub fn decide(seen: &Subtree, me: &Me, replace: bool) -> Identity {
     if replace {
         return Identity::Take(Row::Replaced);
     }
-    let away = match seen.status.as_deref() {
-        None => Some(None),
-        Some(Entry { value: Ok(status), .. }) if !status.phase.is_live() => Some(Some(status.phase)),
-        Some(_) => None,
-    };
-    match away {
-        Some(phase) => away_holder(seen, me, phase),
-        None => match seen.status.as_deref().and_then(Entry::ok) {
-            Some(status) if me.ran_here_since_boot(&status.run) => Identity::Take(Row::Restart),
-            _ => Identity::Ask(holder(seen, me, true)),
-        },
+    match seen.status.as_deref() {
+        None => away_holder(seen, me, None),
+        Some(Entry { value: Ok(status), .. }) if !status.phase.is_live() => away_holder(seen, me, Some(status.phase)),
+        Some(Entry { value: Ok(status), .. }) if me.ran_here_since_boot(&status.run) => Identity::Take(Row::Restart),
+        Some(entry) if entry.is_unleased() => away_holder(seen, me, None),
+        Some(_) => Identity::Ask(holder(seen, me, true)),
     }
 }
 
@@ -167,8 +177,16 @@ fn holder(seen: &Subtree, me: &Me, live: bool) -> Holder {
     Holder {
         live,
         endpoint: label.map(|label| (label.temporary, label.instance.clone())),
+        hold: assignment.and_then(hold),
         same_instance: instance == Some(&me.instance),
     }
+}
+
+/// The longest of what it has. The pool's own may be longer by now, but an agent reads no pools.
+fn hold(assignment: &Assignment) -> Option<(PoolName, u64)> {
+    let present = assignment.bound().map(|bound| &bound.terms);
+    let terms = present.into_iter().chain(assignment.leaving.iter().map(|leaving| &leaving.terms));
+    terms.max_by_key(|terms| terms.hold_s).map(|terms| (terms.pool.clone(), terms.hold_s))
 }
 
 /// Whether another run of this instance joined since this one did: it was superseded and must go.
@@ -180,7 +198,9 @@ pub fn superseded(seen: &Subtree, me: &Me, since: Revision) -> bool {
         at > since && *instance == me.instance && *run != me.run && !me.ran_here(run)
     };
     let label = seen.label.as_ref().and_then(|entry| Some((entry.mod_revision, entry.ok()?)));
-    let status = seen.status.as_ref().and_then(|entry| Some((entry.mod_revision, entry.ok()?)));
+    // A run that takes over writes its status on its lease. One on none was copied, or put by hand.
+    let status = seen.status.as_ref().filter(|entry| !entry.is_unleased());
+    let status = status.and_then(|entry| Some((entry.mod_revision, entry.ok()?)));
     label.is_some_and(|(at, label)| other(at, &label.instance, &label.run))
         || status.is_some_and(|(at, status)| other(at, &status.instance, &status.run))
 }
@@ -188,10 +208,14 @@ pub fn superseded(seen: &Subtree, me: &Me, since: Revision) -> bool {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
-    use super::super::fixtures::{bound, change, entry, label, me, status, waiting};
+    use std::sync::Arc;
+
+    use super::super::fixtures::{LEASE, bound, change, entry, label, me, status, waiting};
     use super::*;
     use crate::model::assignment::Answer;
+    use crate::model::status::Status;
     use crate::plan::snapshot::Unreadable;
+    use crate::store::api::LeaseId;
 
     /// instance and run of the label and the status; phase "none" = no status; what is assigned.
     fn subtree(instance: &str, run: &str, phase: &str, assignment: Option<Assignment>) -> Subtree {
@@ -200,13 +224,20 @@ mod tests {
         label.run = run.parse().unwrap();
         Subtree {
             label: Some(entry(label, 5)),
-            status: (phase != "none").then(|| entry(status(instance, run, phase.parse().unwrap()), 6)),
+            status: (phase != "none").then(|| on_its_lease(entry(status(instance, run, phase.parse().unwrap()), 6))),
             assignment: assignment.map(|mut assignment| {
                 assignment.instance = instance.parse().unwrap();
                 entry(assignment, 7)
             }),
             ..Subtree::default()
         }
+    }
+
+    /// As agents write it: on a lease while its phase is a live one.
+    fn on_its_lease(mut entry: Arc<Entry<Status>>) -> Arc<Entry<Status>> {
+        let is_live = entry.ok().unwrap().phase.is_live();
+        Arc::get_mut(&mut entry).unwrap().lease = if is_live { LEASE } else { LeaseId::NONE };
+        entry
     }
 
     fn withdraw(mut assignment: Assignment) -> Assignment {
@@ -270,6 +301,19 @@ mod tests {
     }
 
     #[test]
+    fn how_long_a_silent_holder_keeps_the_id_is_known() {
+        let seen = subtree("other", "run-x", "none", Some(bound(8, "10.0.0.1", &[])));
+        let Identity::Ask(holder) = decide(&seen, &me(), false) else { panic!("taken") };
+        assert_eq!(holder.hold, Some(("eu".parse().unwrap(), 600)));
+        assert_eq!(
+            holder.kept_until(),
+            "until it stops or its hold is over (10m after it fell silent, by pool eu; longer while the allocator's brake is on)"
+        );
+        let unreadable = Holder { hold: None, ..holder };
+        assert_eq!(unreadable.kept_until(), "until it stops or its hold is over");
+    }
+
+    #[test]
     fn a_live_status_is_taken_only_by_a_restart() {
         for phase in ["joining", "registered", "failed", "draining"] {
             for given in [None, Some(bound(8, "10.0.0.1", &[])), Some(withdraw(bound(8, "10.0.0.1", &[])))] {
@@ -280,6 +324,26 @@ mod tests {
                 check(&subtree("other", "run-x", phase, given), "ask live=true same=false");
             }
         }
+    }
+
+    #[test]
+    fn a_live_status_on_no_lease_counts_as_none() {
+        let given = bound(8, "10.0.0.1", &[]);
+        let unleased = |instance: &str, run: &str, given: Option<Assignment>| {
+            let mut seen = subtree(instance, run, "registered", given);
+            change(&mut seen.status).lease = LeaseId::NONE;
+            seen
+        };
+        check(&unleased("other", "run-x", None), "Free");
+        check(&unleased("other", "run-x", Some(given.clone())), "ask live=false same=false");
+        check(&unleased("mine", "run-x", Some(given.clone())), "Mine");
+        check(&unleased("mine", "run-copied", Some(withdraw(given.clone()))), "ask live=false same=true");
+        check(&unleased("mine", "run-0", Some(withdraw(given.clone()))), "Restart");
+        let mut seen = unleased("mine", "run-x", None);
+        change(&mut seen.label).mod_revision = Revision(3);
+        assert!(!superseded(&seen, &me(), Revision(4)));
+        change(&mut seen.status).lease = LEASE;
+        assert!(superseded(&seen, &me(), Revision(4)));
     }
 
     #[test]

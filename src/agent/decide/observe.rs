@@ -90,6 +90,7 @@ pub fn observe(view: &Subtree, known: &Known<'_>) -> Next {
     }
     match view.status.as_deref() {
         None => return Next::Rejoin("the status is gone"),
+        Some(entry) if entry.is_unleased() => return Next::Rejoin("the status is on no lease"),
         Some(Entry { value: Ok(status), .. }) if status.instance != known.me.instance => {
             return Next::TakenBy(status.instance.clone());
         }
@@ -228,6 +229,14 @@ mod tests {
         };
         assert!(matches!(with(&|view| view.status = None), Next::Rejoin(_)));
         assert!(matches!(with(&|view| fixtures::change(&mut view.status).lease = LeaseId(5)), Next::Rejoin(_)));
+        // Nobody's, whoever it names: copied, or put by hand.
+        for (instance, run) in [("mine", "run-1"), ("mine", "run-2"), ("other", "run-2")] {
+            let unleased = |view: &mut Subtree| {
+                view.status = status(instance, run, Phase::Registered);
+                fixtures::change(&mut view.status).lease = LeaseId::NONE;
+            };
+            assert_eq!(with(&unleased), Next::Rejoin("the status is on no lease"), "{instance} {run}");
+        }
         assert!(matches!(with(&|view| view.status = status("mine", "run-1", Phase::Left)), Next::Rejoin(_)));
         assert!(matches!(with(&|view| view.status = status("mine", "run-0", Phase::Registered)), Next::Rejoin(_)));
         assert_eq!(with(&|view| view.status = status("mine", "run-2", Phase::Joining)), Next::Superseded);

@@ -40,6 +40,13 @@ impl<T> Entry<T> {
     }
 }
 
+impl Entry<Status> {
+    /// Whether it names a live phase, but is on no lease: no agent keeps it.
+    pub fn is_unleased(&self) -> bool {
+        self.lease == LeaseId::NONE && self.ok().is_some_and(|status| status.phase.is_live())
+    }
+}
+
 /// The mod_revision of what may be absent.
 pub fn modified<T>(entry: Option<&Entry<T>>) -> Revision {
     entry.map_or(Revision::NONE, |entry| entry.mod_revision)

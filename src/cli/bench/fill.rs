@@ -166,7 +166,9 @@ fn measure(shape: Shape, allocations: usize) -> anyhow::Result<Level> {
 fn join(snapshot: &mut Snapshot, nodes: usize) -> anyhow::Result<()> {
     for n in 0..nodes {
         let node = values(n)?;
-        let record = NodeRecord { label: Some(stored(node.label)), status: Some(stored(node.joining)), ..NodeRecord::default() };
+        // On no lease its status would not count.
+        let status = Stored { leased: true, ..stored(node.joining) };
+        let record = NodeRecord { label: Some(stored(node.label)), status: Some(status), ..NodeRecord::default() };
         snapshot.nodes.insert(node.id, record);
     }
     Ok(())

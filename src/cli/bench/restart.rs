@@ -33,6 +33,8 @@ const MEMORY_BAR: f64 = 300.0;
 const PAGE: i64 = 5_000;
 /// Longer than this is a fault, not a figure.
 const STUCK: Duration = Duration::from_secs(600);
+/// The lease of the nodes' statuses: on none they would not count, and no round takes four hours.
+const LEASE_S: u64 = 4 * 3600;
 /// Room for 16 million nodes.
 const POOL: &str = "{kind: Pool, name: bench, cidrs: [10.0.0.0/8], ports: 30000-32767, hold: 10m, cooldown: 60s}";
 
@@ -121,12 +123,13 @@ async fn be_allocator(ground: &Ground) -> anyhow::Result<String> {
 async fn fill(site: &Site, nodes: usize) -> anyhow::Result<()> {
     let documents = parse("bench", POOL).map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
     apply::Target::on(site.clone(), site.clone()).apply(&documents).await?;
+    let lease = site.store.grant(LEASE_S).await?.0;
     // No name can be refused here: all of them were made by the same few lines.
     let puts = (0..nodes).filter_map(|n| values(n).ok()).flat_map(|node| {
         let key = |part| site.prefix.node(&node.id, part);
         [
             Op::put(key(NodePart::Label), node.label.encode()),
-            Op::put(key(NodePart::Status), node.registered.encode()),
+            Op::Put { key: key(NodePart::Status), value: node.registered.encode(), lease },
             Op::put(key(NodePart::Assignment), node.assignment.encode()),
             Op::put(site.prefix.claim(&node.address), node.claim.encode()),
             Op::put(site.prefix.claim(&node.port), node.claim.encode()),
@@ -140,7 +143,9 @@ async fn fill(site: &Site, nodes: usize) -> anyhow::Result<()> {
 async fn newcomer(site: &Site, n: usize) -> anyhow::Result<Key> {
     let node = values(n)?;
     let key = |part| site.prefix.node(&node.id, part);
-    let then = vec![Op::put(key(NodePart::Label), node.label.encode()), Op::put(key(NodePart::Status), node.joining.encode())];
+    let lease = site.store.grant(LEASE_S).await?.0;
+    let status = Op::Put { key: key(NodePart::Status), value: node.joining.encode(), lease };
+    let then = vec![Op::put(key(NodePart::Label), node.label.encode()), status];
     site.store.txn(Txn { then, ..Txn::default() }).await?;
     Ok(key(NodePart::Assignment))
 }

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use super::DocumentError;
 use super::tree::{Node, Value};
+use crate::model::text::printable;
 
 /// More errors than this are not told: a document so wrong is the wrong document.
 pub(super) const ERRORS_MAX: usize = 100;
@@ -211,15 +212,6 @@ pub(super) fn version(node: &Node) -> Option<Result<u64, ()>> {
         Value::Integer(v) => Some(u64::try_from(v).map_err(|_| ())),
         _ => Some(Err(())),
     }
-}
-
-/// Text with its control characters escaped.
-pub(super) fn printable(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { clean.extend(c.escape_debug()) } else { clean.push(c) }
-    }
-    clean
 }
 
 /// The known word that was probably meant.

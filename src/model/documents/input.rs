@@ -6,8 +6,9 @@
 use serde_saphyr::{MessageFormatter, NonFiniteFloatPolicy, Options, UserMessageFormatter};
 
 use super::BYTES_MAX;
-use super::fields::{FieldError, printable};
+use super::fields::FieldError;
 use super::tree::{Node, Placed, Value};
+use crate::model::text::printable;
 
 /// Definitions are three levels deep; a list of them, and some room.
 const DEPTH_MAX: usize = 16;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use sha2::{Digest, Sha256};
 
 use crate::model::assignment::{Assignment, Reason};
-use crate::model::claim::{ClaimKey, ClaimState};
+use crate::model::claim::ClaimKey;
 use crate::model::label::{Holding, Label};
 use crate::model::names::{DomainName, NodeId, PortName, Revision};
 use crate::model::pool::{OnIsolation, Sharing};
@@ -40,14 +40,22 @@ pub struct Asker<'a> {
 pub struct Refusal {
     /// The code.
     pub reason: Reason,
-    /// A sentence without moving counts.
+    /// A sentence without moving counts, and without the name of a holder: holders change, and each change would be a write for
+    /// every node that waits.
     pub message: String,
+    /// What others have that the asker wanted. For [`explain`](crate::plan::explain), which names them.
+    pub in_the_way: Vec<ClaimKey>,
 }
 
 impl Refusal {
     /// A refusal with its sentence.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, message: message.into(), in_the_way: Vec::new() }
+    }
+
+    /// The same, with what others have.
+    pub fn because_of(self, in_the_way: Vec<ClaimKey>) -> Self {
+        Self { in_the_way, ..self }
     }
 }
 
@@ -164,16 +172,16 @@ impl<'a> Attempt<'_, 'a> {
         }
     }
 
-    /// The mod_revision of a cooling claim that the asker may have: it was his (the same installation), or he holds it
-    /// although the store forgot, and it was given up before he got it.
+    /// The mod_revision of a cooling claim that the asker may have: its node had it (also an earlier installation of it: a host
+    /// that was installed again has the name only once the hold of the former one is over, or that one stopped), or it holds it
+    /// although the store forgot, and it was given up before it got it.
     fn cooling(&self, key: &ClaimKey) -> Option<Revision> {
         let stored = self.world.snapshot.claims.get(key)?;
         let claim = stored.ok()?;
-        let ClaimState::Cooling(cooling) = &claim.state else { return None };
-        if !self.world.pools.gives_back(&claim.pool) {
+        if claim.is_bound() || !self.world.pools.gives_back(&claim.pool) {
             return None;
         }
-        let mine = claim.node == *self.asker.node && cooling.instance == self.asker.label.instance;
+        let mine = claim.node == *self.asker.node;
         let held = self.asker.holding.is_some_and(|holding| {
             holding.generation > stored.mod_revision
                 && holding.addresses.contains(&key.ip)

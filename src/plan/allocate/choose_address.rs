@@ -13,7 +13,7 @@ use crate::plan::space::family::{self, Family};
 use crate::plan::space::ranges::Ranges;
 use crate::plan::taken::Search;
 
-use super::asker::{Attempt, Refusal, Standing};
+use super::asker::{Attempt, Refusal, Standing, address_key};
 use super::choose_ports::{Place, PortRule};
 
 /// What was found.
@@ -121,10 +121,10 @@ impl Attempt<'_, '_> {
             return Ok(*found);
         }
         let search = Search::Address(family);
-        if self.taken.has_failed(&view.pool.name, &search) {
-            return Err(full(view));
+        if self.taken.failed(&view.pool.name, &search).is_some() {
+            return Err(full(view, family));
         }
-        let Some(open) = view.space(family).map(|space| &space.open) else { return Err(full(view)) };
+        let Some(open) = view.space(family).map(|space| &space.open) else { return Err(full(view, family)) };
         let start = self.start(open);
         let found = start.and_then(|start| self.next_address(view, family, start));
         match found {
@@ -133,9 +133,10 @@ impl Attempt<'_, '_> {
             None => {
                 // What only this node's wishes and others' refusals made fail is not true for everybody.
                 if start.is_none_or(|start| self.next_free_address(view, family, start).is_none()) {
-                    self.taken.set_failed(&view.pool.name, search);
+                    self.taken.set_failed(&view.pool.name, search, Reason::PoolFull);
+                    return Err(full(view, family));
                 }
-                Err(full(view))
+                Err(no_room(view))
             }
         }
     }
@@ -173,6 +174,10 @@ impl Attempt<'_, '_> {
         let ip = self.asker.label.temporary.ip();
         if let Some(other) = self.asker.label.want.addresses.iter().find(|wanted| **wanted != ip) {
             let message = format!("pool {} gives each host its own address: {ip}, not {other}", view.pool.name);
+            return Err(Refusal::new(Reason::AddressOutside, message));
+        }
+        if !view.gives(&ip) {
+            let message = format!("the host's own address {ip} is not one that pool {} gives", view.pool.name);
             return Err(Refusal::new(Reason::AddressOutside, message));
         }
         self.check_wanted_address(view, &ip)?;
@@ -249,8 +254,21 @@ pub fn pick(view: &PoolView<'_>, found: Vec<(IpAddr, Why)>, ports: Ports) -> Pic
     Pick { terms: view.terms(), addresses, ports, why }
 }
 
-fn full(view: &PoolView<'_>) -> Refusal {
-    Refusal::new(Reason::PoolFull, format!("pool {} is full", view.pool.name))
+/// A pool of two families may have plenty of the other one.
+fn full(view: &PoolView<'_>, family: Family) -> Refusal {
+    let pool = &view.pool.name;
+    let message = match (view.families().count(), family) {
+        (..2, _) => format!("pool {pool} is full"),
+        (_, Family::V4) => format!("pool {pool} has no free IPv4 address"),
+        (_, Family::V6) => format!("pool {pool} has no free IPv6 address"),
+    };
+    Refusal::new(Reason::PoolFull, message)
+}
+
+fn no_room(view: &PoolView<'_>) -> Refusal {
+    let message =
+        format!("no free address of pool {} has its ports: something else uses them there, as nodes say", view.pool.name);
+    Refusal::new(Reason::PortsFull, message)
 }
 
 fn outside(view: &PoolView<'_>, ip: &IpAddr) -> Refusal {
@@ -259,5 +277,6 @@ fn outside(view: &PoolView<'_>, ip: &IpAddr) -> Refusal {
 
 /// The refusal of an address that is somebody else's.
 pub fn taken(view: &PoolView<'_>, ip: &IpAddr) -> Refusal {
-    Refusal::new(Reason::AddressTaken, format!("address {ip} of pool {} is taken", view.pool.name))
+    let refusal = Refusal::new(Reason::AddressTaken, format!("address {ip} of pool {} is taken", view.pool.name));
+    refusal.because_of(vec![address_key(&view.pool.domain, ip)])
 }

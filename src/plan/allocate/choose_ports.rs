@@ -69,7 +69,7 @@ impl Attempt<'_, '_> {
                 .copied()
                 .find(|port| !numbers.contains(port) && self.is_usable(place, *port))
                 .or_else(|| self.next_free(place, name, &numbers))
-                .ok_or_else(|| ports_full(place))?;
+                .ok_or_else(|| self.ports_full(place))?;
             numbers.insert(port);
             chosen.insert(name.clone(), port);
         }
@@ -116,11 +116,11 @@ impl Attempt<'_, '_> {
     /// The rules of a pool's port range, which are the same on every address.
     ///
     /// # Errors
-    /// `port-taken` when a wanted port is outside of it, `ports-full` when it is smaller than what is asked for.
+    /// `port-outside` when a wanted port is not in it, `ports-full` when it is smaller than what is asked for.
     pub fn check_port_range(&self, view: &PoolView<'_>) -> Result<(), Refusal> {
         let (label, pool) = (self.asker.label, view.pool);
         if let Some((name, port)) = label.want.ports.iter().find(|(_, port)| !pool.ports.contains(**port)) {
-            return Err(Refusal::new(Reason::PortTaken, outside_of_range(name, *port, pool)));
+            return Err(Refusal::new(Reason::PortOutside, outside_of_range(name, *port, pool)));
         }
         if label.ports.len() > usize::try_from(pool.ports.count()).unwrap_or(usize::MAX) {
             let message = format!("{} ports are asked for, pool {} has {}", label.ports.len(), pool.name, pool.ports);
@@ -134,15 +134,19 @@ impl Attempt<'_, '_> {
             return Ok(());
         }
         let pool = place.view.pool;
-        let refused = self.is_refused(place, port);
-        let message = if refused {
+        if !pool.ports.contains(port) {
+            return Err(Refusal::new(Reason::PortOutside, outside_of_range(name, port, pool)));
+        }
+        let message = if self.asker.refuses(pool.sharing, place.addresses, port) {
             format!("port {port} wanted for {name} is used by something else on its host")
-        } else if !pool.ports.contains(port) {
-            outside_of_range(name, port, pool)
+        } else if self.is_refused(place, port) {
+            format!("port {port} wanted for {name} is used by something else there, as another node says that had the address")
         } else {
             format!("port {port} wanted for {name} is taken in pool {}", pool.name)
         };
-        Err(Refusal::new(Reason::PortTaken, message))
+        let keys = place.addresses.iter().map(|ip| port_key(&pool.domain, ip, port));
+        let taken = keys.filter(|key| self.standing(place.view, key) == Standing::Taken).collect();
+        Err(Refusal::new(Reason::PortTaken, message).because_of(taken))
     }
 
     /// Whether the asker's host uses a port for something else, or any live node says so of one of the addresses.
@@ -169,6 +173,18 @@ impl Attempt<'_, '_> {
             PortRule::PoolOrOwn if in_range => standings.all(|standing| standing != Standing::Taken),
             PortRule::PoolOrOwn => is_own,
         }
+    }
+
+    fn ports_full(&self, place: Place<'_>) -> Refusal {
+        let pool = place.view.pool;
+        let on = match place.addresses {
+            [ip] => format!(" on {ip}"),
+            _ => String::new(),
+        };
+        let own = self.asker.refused.iter().any(|refused| pool.ports.contains(refused.port));
+        let refused = own || place.addresses.iter().any(|ip| self.world.has_refusals(ip));
+        let used = if refused { ": what nobody has is used by something else on its host" } else { "" };
+        Refusal::new(Reason::PortsFull, format!("no port of {} is left{on} in pool {}{used}", pool.ports, pool.name))
     }
 
     /// Numbers that only this node may use: those of names that it no longer asks for, then those that cool for it.
@@ -214,13 +230,4 @@ impl Attempt<'_, '_> {
 
 fn outside_of_range(name: &PortName, port: u16, pool: &Pool) -> String {
     format!("port {port} wanted for {name} is outside of {} of pool {}", pool.ports, pool.name)
-}
-
-fn ports_full(place: Place<'_>) -> Refusal {
-    let pool = place.view.pool;
-    let message = match place.addresses {
-        [ip] => format!("no port of {} is left on {ip} in pool {}", pool.ports, pool.name),
-        _ => format!("no port of {} is left in pool {}", pool.ports, pool.name),
-    };
-    Refusal::new(Reason::PortsFull, message)
 }

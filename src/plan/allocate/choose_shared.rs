@@ -28,7 +28,8 @@ impl Attempt<'_, '_> {
     /// One address of each family and all ports.
     ///
     /// # Errors
-    /// `ports-full`, or what is wrong with what is wanted.
+    /// `ports-full` when no address has enough free ports, `port-taken` when one has, but not the wanted ones, or what is wrong with
+    /// what is wanted.
     pub fn pick_shared(&mut self, view: &PoolView<'_>) -> Result<Pick, Refusal> {
         let mut cursors = Vec::new();
         for family in view.families() {
@@ -36,13 +37,14 @@ impl Attempt<'_, '_> {
         }
         let search = self.ports_search();
         // A search that failed for everybody may still find what only this node may have.
-        let may_scan = !self.taken.has_failed(&view.pool.name, &search);
+        let failed = self.taken.failed(&view.pool.name, &search);
+        let may_scan = failed.is_none();
         let mut refusal = None;
         let mut found: Vec<(IpAddr, Why)> = Vec::new();
         for cursor in &mut cursors {
             match self.advance(view, cursor, may_scan) {
                 Some(next) => found.push(next),
-                None => return Err(self.no_address_left(view, search, may_scan, None)),
+                None => return Err(self.no_address_left(view, search, failed, None)),
             }
         }
         // Two families that have free ports each but none in common are tried in so many combinations and no more.
@@ -59,7 +61,7 @@ impl Attempt<'_, '_> {
             let next = cursors.get_mut(at).and_then(|cursor| self.advance(view, cursor, may_scan));
             match (next, found.get_mut(at)) {
                 (Some(next), Some(place)) if combinations > 0 => *place = next,
-                _ => return Err(self.no_address_left(view, search, may_scan, refusal)),
+                _ => return Err(self.no_address_left(view, search, failed, refusal)),
             }
         }
     }
@@ -71,17 +73,36 @@ impl Attempt<'_, '_> {
         Search::Ports(label.ports.len(), wanted)
     }
 
-    fn no_address_left(&mut self, view: &PoolView<'_>, search: Search, scanned: bool, why: Option<Refusal>) -> Refusal {
+    /// `failed`: why the search failed for somebody before, so that this one did not scan. `why`: what the first address said.
+    fn no_address_left(&mut self, view: &PoolView<'_>, search: Search, failed: Option<Reason>, why: Option<Refusal>) -> Refusal {
+        let label = self.asker.label;
+        let reason = match (&why, failed) {
+            (Some(why), None) if why.reason == Reason::PortTaken => Reason::PortTaken,
+            (_, failed) => failed.unwrap_or(Reason::PortsFull),
+        };
         // Only what is true for everybody is remembered: not what this host's own refusals or wishes made fail.
-        if scanned && self.asker.refused.is_empty() && self.asker.label.want.addresses.is_empty() {
-            self.taken.set_failed(&view.pool.name, search);
+        let is_for_all = self.asker.refused.is_empty() && label.want.addresses.is_empty();
+        if failed.is_none() && is_for_all {
+            self.taken.set_failed(&view.pool.name, search, reason);
         }
         match why {
-            Some(why) if why.reason == Reason::PortTaken || !self.asker.label.want.addresses.is_empty() => why,
+            Some(why) if !is_for_all => why,
+            // Not what the first address said: whoever comes next does not look at it, and must be told the same.
+            _ if reason == Reason::PortTaken => Refusal::new(Reason::PortTaken, self.wanted_in_words(view)),
             _ => {
                 let message = format!("no {} on any address of pool {}", self.ports_in_words(), view.pool.name);
                 Refusal::new(Reason::PortsFull, message)
             }
+        }
+    }
+
+    fn wanted_in_words(&self, view: &PoolView<'_>) -> String {
+        let wanted: Vec<String> =
+            self.asker.label.want.ports.iter().map(|(name, port)| format!("{port} wanted for {name}")).collect();
+        let pool = &view.pool.name;
+        match wanted.as_slice() {
+            [one] => format!("port {one} is taken on every address of pool {pool}"),
+            many => format!("no address of pool {pool} has all of its wanted ports free: {}", many.join(", ")),
         }
     }
 

@@ -70,8 +70,8 @@ impl<'w, 'a> Attempt<'w, 'a> {
         if tried.is_empty() {
             return self.no_pool();
         }
-        // An address that is wanted is outside of most pools: what the pool says that has it counts.
-        let telling = |(_, refusal): &&Tried| refusal.reason != Reason::AddressOutside;
+        // What is wanted is outside of most pools: what the pool says that has it counts.
+        let telling = |(_, refusal): &&Tried| !matches!(refusal.reason, Reason::AddressOutside | Reason::PortOutside);
         let first = tried.iter().find(telling).or(tried.first());
         let reason = first.map_or(Reason::PoolFull, |(_, refusal)| refusal.reason);
         let mut said: Vec<&str> = tried.iter().filter(telling).map(|(_, refusal)| refusal.message.as_str()).collect();
@@ -80,7 +80,7 @@ impl<'w, 'a> Attempt<'w, 'a> {
         }
         let more = if said.len() > NAMED_MAX { "; and more pools" } else { "" };
         said.truncate(NAMED_MAX);
-        Refusal { reason, message: format!("{}{more}", said.join("; ")) }
+        Refusal::new(reason, format!("{}{more}", said.join("; ")))
     }
 
     fn no_pool(&self) -> Refusal {
@@ -92,6 +92,9 @@ impl<'w, 'a> Attempt<'w, 'a> {
         // Whether an unreadable pool would match cannot be known: say what is wrong rather than that nothing matches.
         if let Some(name) = self.world.pools.unreadable().first() {
             return Refusal::new(Reason::PoolInvalid, format!("pool {name} cannot be read, and no other matches"));
+        }
+        if self.world.pools.iter().next().is_none() {
+            return Refusal::new(Reason::NoPoolMatches, "there is no pool yet");
         }
         Refusal::new(Reason::NoPoolMatches, "no pool's selector matches the label")
     }

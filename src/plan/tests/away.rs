@@ -90,6 +90,51 @@ fn a_node_whose_word_that_it_left_comes_late_goes_at_once_too() {
     assert!(!lab.snapshot.nodes.contains_key(&id("a")));
 }
 
+/// Copied by `make-mirror`, or put by hand: no agent is behind it.
+#[test]
+fn a_live_status_on_no_lease_is_silence() {
+    for phase in [Phase::Joining, Phase::Registered, Phase::Failed, Phase::Draining] {
+        let mut lab = lab();
+        lab.join(label("waiting"));
+        lab.run();
+        for node in ["a", "waiting"] {
+            lab.status(node, |status| status.phase = phase);
+            lab.edit(node, |record, _| record.status.as_mut().unwrap().leased = false);
+            assert!(!lab.record(node).is_live(), "{phase}");
+        }
+        assert!(lab.record("a").is_silent());
+        let found = lab.findings("status-unleased");
+        assert_eq!(
+            found.iter().map(|finding| finding.keys[0].as_str()).collect::<Vec<_>>(),
+            ["nodes/a/status", "nodes/waiting/status"]
+        );
+        let actions = lab.run();
+        let of_a = actions.iter().filter(|(_, node)| *node == id("a")).map(|(action, _)| *action).collect::<Vec<_>>();
+        assert_eq!(of_a, [Action::Repair, Action::HoldSeen, Action::HoldStart], "{phase}");
+        assert!(lab.record("a").status.is_none() && lab.record("waiting").status.is_none(), "{phase}");
+        assert_eq!(lab.findings("status-unleased"), []);
+        lab.clock_ends("a");
+        lab.run();
+        assert_eq!(lab.claim("10.0.0.1"), Some("cooling a".into()));
+    }
+    // `stopped` is on no lease by design.
+    let mut lab = lab();
+    lab.stop("a");
+    assert_eq!(lab.findings("status-unleased"), []);
+    lab.run();
+    assert!(lab.record("a").status.is_some());
+}
+
+#[test]
+fn an_agent_that_joins_keeps_its_status_from_the_repair() {
+    let mut lab = lab();
+    lab.edit("a", |record, _| record.status.as_mut().unwrap().leased = false);
+    let late = lab.plan();
+    lab.join(label("a"));
+    let (_, lost) = crate::plan::testing::apply::apply(&lab.snapshot, &late);
+    assert_eq!(lost.len(), 1, "{late:#?}");
+}
+
 #[test]
 fn a_waiting_node_that_left_goes_too() {
     let mut lab = lab();
@@ -155,8 +200,9 @@ fn a_cooldown_of_nothing_frees_at_once_and_a_hold_of_nothing_releases_at_once() 
 fn a_cooling_address_goes_to_its_last_owner_alone_and_to_nobody_in_a_withdraw_pool() {
     for (isolation, instance, given) in [
         (OnIsolation::Keep, "instance-a", true),
-        (OnIsolation::Keep, "re-installed", false),
+        (OnIsolation::Keep, "re-installed", true),
         (OnIsolation::Withdraw, "instance-a", false),
+        (OnIsolation::Withdraw, "re-installed", false),
     ] {
         let mut lab = Lab::new([Pool { on_isolation: isolation, ..pool("eu", &["10.0.0.1/32"]) }]);
         lab.join(label("a"));
@@ -173,6 +219,28 @@ fn a_cooling_address_goes_to_its_last_owner_alone_and_to_nobody_in_a_withdraw_po
         assert_eq!(lab.reason("a").is_none(), given, "{isolation} {instance}");
         assert_eq!(check(&lab.snapshot), []);
     }
+}
+
+/// Killed, and its disk is gone: the agent that comes has another instance. It joins once the hold is over.
+#[test]
+fn a_reinstalled_host_gets_its_address_back_after_the_hold() {
+    let mut lab = Lab::new([pool("eu", &["10.0.0.0/24"])]);
+    lab.join(label("a"));
+    lab.run();
+    let (address, port) = (lab.addresses("a"), lab.ports("a"));
+    lab.acknowledge("a");
+    lab.die("a");
+    lab.run();
+    lab.clock_ends("a");
+    lab.run();
+    // Somebody else may ask first.
+    lab.join(label_wanting("b", &address));
+    lab.run();
+    assert!(lab.reason("b").is_some());
+    lab.join(Label { instance: "re-installed".parse().unwrap(), ..label("a") });
+    lab.run();
+    assert_eq!((lab.addresses("a"), lab.ports("a")), (address, port));
+    assert_eq!(check(&lab.snapshot), []);
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn bound_waiting_bound_and_release_bound_each_have_a_new_generation() {
     lab.acknowledge("a");
     assert_eq!(lab.run(), [(Action::Settle, id("a"))]);
     assert_eq!(lab.claim(&address), Some("cooling a".into()));
-    // Its own cooling address is given back to the same installation, and to nobody else.
+    // Its own cooling address is given back to it, and to nobody else.
     lab.relabel(label("a"));
     lab.run();
     assert_eq!(lab.addresses("a"), address);

@@ -6,6 +6,7 @@ mod want;
 mod pools;
 mod change;
 mod compares;
+mod reasons;
 mod refused;
 mod away;
 mod brake;

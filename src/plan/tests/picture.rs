@@ -25,6 +25,8 @@ use crate::plan::world::World;
 enum Harm {
     SpoilLabel,
     SpoilStatus,
+    /// It is copied, or put by hand.
+    UnleaseStatus,
     SpoilAssignment,
     DropAssignment,
     SpoilClaim,
@@ -52,6 +54,7 @@ fn event() -> impl Strategy<Value = Event> {
     let harm = prop::sample::select(vec![
         SpoilLabel,
         SpoilStatus,
+        UnleaseStatus,
         SpoilAssignment,
         DropAssignment,
         SpoilClaim,
@@ -86,6 +89,7 @@ fn harm(lab: &mut Lab, harm: Harm, n: usize) {
     match harm {
         Harm::SpoilLabel => spoil(record.and_then(|record| record.label.as_mut())),
         Harm::SpoilStatus => spoil(record.and_then(|record| record.status.as_mut())),
+        Harm::UnleaseStatus => drop(record.and_then(|record| record.status.as_mut()).map(|status| status.leased = false)),
         Harm::SpoilAssignment => spoil(record.and_then(|record| record.assignment.as_mut())),
         Harm::DropAssignment => drop(record.map(|record| record.assignment = None)),
         Harm::SpoilClaim => spoil(claim.and_then(|key| snapshot.claims.get_mut(&key))),

@@ -60,7 +60,7 @@ fn a_wanted_port_is_given_or_the_node_waits() {
     lab.run();
     assert!(lab.ports("a").ends_with("http=30004"));
     assert_eq!(lab.reason("b"), Some(Reason::PortTaken));
-    assert_eq!(lab.reason("c"), Some(Reason::PortTaken));
+    assert_eq!(lab.reason("c"), Some(Reason::PortOutside));
 }
 
 #[test]
