@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 
-use super::{At, Running, bound_node, label, status};
+use super::{At, Running, bound_node, label};
 
 fn fields(object: &serde_json::Value) -> BTreeSet<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect()
@@ -15,7 +15,7 @@ fn json_has_the_documented_fields() {
     at.pipe(&["apply", "-f", "-"], "{kind: Pool, name: eu, cidrs: [10.20.0.0/24, 'fd00:20::/64']}").ok();
     at.pipe(&["apply", "-f", "-"], "{kind: Group, name: web, selector: zone=eu-1}").ok();
     bound_node(&at, "a", "10.20.0.1");
-    at.put("nodes/a/status", &status("a", "registered"));
+    at.put_status("a", "registered");
     let one = |kind: &str| at.run(&["get", kind, "-o", "json"]).json()[0].clone();
     let node = one("nodes");
     let expected =
@@ -93,7 +93,7 @@ fn formats_and_selectors() {
 fn the_brake_is_shown_without_another_word() {
     let at = At::start();
     let shown = at.run(&["brake"]).ok();
-    assert_eq!(shown.lines().next(), Some("ROLE        BRAKE       WHY"));
+    assert_eq!(shown.lines().next(), Some("ROLE        BRAKE       SINCE   WHY"));
     assert_eq!(shown, at.run(&["brake", "status"]).ok());
     assert_eq!(at.run(&["brake", "-o", "json"]).json().as_array().map(Vec::len), Some(3));
 }
@@ -103,7 +103,7 @@ fn a_description_begins_with_what_one_looks_for() {
     let at = At::start();
     bound_node(&at, "a", "10.20.0.1");
     at.put("nodes/a/label", &label("a").replace(r#""since""#, r#""description":"video cache","since""#));
-    at.put("nodes/a/status", &status("a", "registered"));
+    at.put_status("a", "registered");
     let described = at.run(&["describe", "node", "a"]).ok();
     let lines: Vec<&str> = described.lines().collect();
     for (line, says) in ["node a", "  id: ", "  description: video cache", "  phase: "].iter().enumerate() {
@@ -136,7 +136,7 @@ fn watching_tells_each_change_on_a_line() {
     let line = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
     let first = line(watch.line("\"a\""));
     assert_eq!((&first["type"], &first["object"]["phase"]), (&"ADDED".into(), &"silent".into()));
-    at.put("nodes/a/status", &status("a", "joining"));
+    at.put_status("a", "joining");
     assert_eq!(line(watch.line("joining"))["type"], "MODIFIED");
     at.etcd.etcdctl(&["del", "--prefix", "/enlist/nodes/a/"]).unwrap();
     assert_eq!(line(watch.line("DELETED"))["object"]["id"], "a");
@@ -155,5 +155,6 @@ fn a_reader_that_goes_away_is_no_panic() {
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert_eq!(said, "");
+    // Nothing but the warning that there is no allocator.
+    assert!(said.lines().all(|line| line.starts_with("enlist: warning: no allocator leads")), "{said}");
 }

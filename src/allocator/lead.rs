@@ -203,7 +203,7 @@ impl<'a> Leader<'a> {
         let more = plan.changes.len() > PASS_CHANGES_MAX;
         plan.changes.truncate(PASS_CHANGES_MAX);
         self.say_findings(&plan);
-        self.tally.brake(plan.brake, plan.releases_deferred);
+        self.tally.brake(&plan);
         if plan.changes.is_empty() {
             return Passed { more, ..Passed::default() };
         }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
 
 use crate::model::names::Revision;
-use crate::plan::brake::Brake;
+use crate::plan::brake::{Brake, BrakeState};
+use crate::plan::change::Plan;
 use crate::reconcile::election::Leadership;
-use crate::reconcile::report::{EVERY, Reporter};
+use crate::reconcile::report::{BrakeReport, EVERY, Reporter};
 use crate::reconcile::{Context, Site};
 use crate::store::keys::Role;
 use crate::store::wire::{RoleReport, VERSION};
@@ -19,7 +19,7 @@ pub(super) struct Tally {
     reporter: Reporter,
     context: Context,
     report: RoleReport,
-    braking: bool,
+    brake: BrakeReport,
     /// When the report should be written next.
     pub(super) due: Instant,
 }
@@ -38,11 +38,13 @@ impl Tally {
                 lag: 0,
                 brake: String::new(),
                 trouble: String::new(),
+                brake_state: None,
+                brake_since: String::new(),
                 last_pass: String::new(),
                 findings: 0,
                 counters: Default::default(),
             },
-            braking: false,
+            brake: BrakeReport::default(),
             due: Instant::now(),
         }
     }
@@ -71,22 +73,17 @@ impl Tally {
         self.report.last_pass = format!("{}: {what}, {} ms", self.context.wall.now(), elapsed.as_millis());
     }
 
-    /// What the brake sees; said when it goes on or off, and reported at once then.
-    pub(super) fn brake(&mut self, brake: Brake, deferred: usize) {
-        let on = brake.is_on();
-        self.report.brake = if on {
-            format!("on: {} of {} bound nodes are silent; {deferred} releases wait", brake.silent, brake.bound)
-        } else {
-            String::new()
+    /// What the brake sees and does; reported at once when that changes.
+    pub(super) fn brake(&mut self, plan: &Plan) {
+        let Brake { silent, bound } = plan.brake;
+        let seen = format!("{silent} of {bound} bound nodes are silent");
+        let why = match plan.brake_state {
+            BrakeState::Released => format!("{seen}; those that were silent at the release are released"),
+            _ => format!("{seen}; {} releases wait", plan.releases_deferred),
         };
-        if on != self.braking {
-            self.braking = on;
+        if self.brake.set(Role::Allocator, plan.brake_state, why, || self.context.wall.now()) {
             self.due = Instant::now();
-            if on {
-                warn!(reason = self.report.brake, "the brake is on: nothing is taken away from silent nodes");
-            } else {
-                info!("the brake is off");
-            }
         }
+        self.brake.write_to(&mut self.report);
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 
 use crate::allocator::View;
+use crate::manager;
 use crate::model::documents::{self, StoredError};
 use crate::model::group::Group;
 use crate::model::names::{GroupName, NodeId, Revision};
@@ -14,7 +15,7 @@ use crate::plan::snapshot::{NodeRecord, Snapshot, Stored, Unreadable};
 use crate::reconcile::Site;
 use crate::store::api::{Event, Key, KeyRange, KeyValue, LeaseId, RangeRequest, RangeResponse};
 use crate::store::feed::Update;
-use crate::store::keys::{ParsedKey, Prefix};
+use crate::store::keys::{ParsedKey, Prefix, Role};
 use crate::store::wire;
 
 /// Keys with their values at one revision.
@@ -153,6 +154,24 @@ impl Content {
     pub fn snapshot(&self) -> Snapshot {
         View::of(self.prefix.clone(), self.revision, self.kvs.values())
     }
+}
+
+/// The manager's own view of what was read: `brakes`, `groups` and `manager` must be in it.
+pub fn manager_view(content: &Content) -> manager::view::View {
+    let prefix = &content.prefix;
+    let reset = |kvs: Vec<KeyValue>| {
+        let revision = content.revision;
+        Update::Reset { revision, cluster_id: content.cluster_id, kvs, stepped_back: false }
+    };
+    let below = |folder: &str| {
+        let range = prefix.folder(folder);
+        content.kvs.values().filter(|kv| range.contains(&kv.key)).cloned().collect::<Vec<_>>()
+    };
+    let mut view = manager::view::View::new(prefix.clone());
+    view.apply_groups(reset(below("groups")));
+    view.apply_brake(reset(content.get(&prefix.brake(Role::Manager)).cloned().into_iter().collect()));
+    view.apply_manager(reset(below("manager")));
+    view
 }
 
 /// A key's value with what compares need.

@@ -24,6 +24,7 @@ mod delete;
 mod describe;
 mod dev;
 mod explain;
+mod leads;
 mod get;
 mod leave;
 mod purge;

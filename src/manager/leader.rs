@@ -13,9 +13,10 @@ use crate::manager::diff::{self, GroupChange};
 use crate::manager::view::View;
 use crate::model::finding::Finding;
 use crate::model::names::{NodeId, Revision};
+use crate::plan::brake::BrakeState;
 use crate::reconcile::election::Leadership;
 use crate::reconcile::pace::Pace;
-use crate::reconcile::report::{self, Reporter};
+use crate::reconcile::report::{self, BrakeReport, Reporter};
 use crate::reconcile::trouble::{Asked, Troubles};
 use crate::reconcile::{Context, Site};
 use crate::store::api::{KeyRange, StoreError};
@@ -69,6 +70,7 @@ pub(super) struct Leader {
     pace: Pace,
     backoff: Backoff,
     findings: BTreeSet<Finding>,
+    brake: BrakeReport,
     last_pass: String,
     counters: Counters,
     context: Context,
@@ -95,6 +97,7 @@ impl Leader {
             pace: Pace::new(PACE),
             backoff: Backoff::new(context.rng("manager-backoff"), Duration::from_millis(100), Duration::from_secs(30)),
             findings: BTreeSet::new(),
+            brake: BrakeReport::default(),
             last_pass: String::new(),
             counters: Counters::default(),
             context: context.clone(),
@@ -112,7 +115,8 @@ impl Leader {
         loop {
             self.take_newcomers();
             self.pass();
-            if reporting.is_none() && self.reporter.is_urgent(brake_text(&self.view)) {
+            self.look_at_brake();
+            if reporting.is_none() && self.reporter.is_urgent(&self.brake) {
                 reporting = self.report();
             }
             let newcomer_due = self.newcomers.front().map(|(due, _)| *due);
@@ -288,18 +292,35 @@ impl Leader {
         ]
         .map(|(name, count)| (name.to_owned(), count))
         .into();
-        self.reporter.write(RoleReport {
+        let mut report = RoleReport {
             v: VERSION,
             identity: self.context.identity.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             revision: self.view.source_revision(),
             lag,
-            brake: brake_text(&self.view).into(),
+            brake: String::new(),
             trouble: String::new(),
+            brake_state: None,
+            brake_since: String::new(),
             last_pass: self.last_pass.clone(),
             findings: self.findings.len() as u64,
             counters,
-        })
+        };
+        self.brake.write_to(&mut report);
+        self.reporter.write(report)
+    }
+
+    /// Not before everything was read: the brake of half a view is none.
+    fn look_at_brake(&mut self) {
+        if !self.view.is_ready() {
+            return;
+        }
+        let state = self.view.brake_state();
+        let why = match state {
+            BrakeState::Released => "many nodes fell silent at once; those that were silent at the release are not published",
+            _ => "many nodes fell silent at once: their members stay published",
+        };
+        self.brake.set(Role::Manager, state, why, || self.context.wall.now());
     }
 }
 
@@ -309,10 +330,6 @@ fn open_manager(site: &Site, context: &Context) -> Feed {
 
 fn open(site: &Site, context: &Context, range: KeyRange, purpose: &str) -> Feed {
     Feed::open(site.store.clone(), Scope::one(range), FeedSettings::default(), context.rng(purpose))
-}
-
-fn brake_text(view: &View) -> &'static str {
-    if view.brake().is_on() { "many nodes fell silent at once: their members stay published" } else { "" }
 }
 
 fn log(change: &GroupChange) {

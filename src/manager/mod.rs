@@ -2,7 +2,7 @@
 //!
 //! `view` holds all that is seen: `copies` (the last complete state), `definitions`, `written` (what is stored below
 //! `manager/groups/`) and the `roster` over the `index` (who matches). `state` says what kind of member a node is, `diff`
-//! what is to be written, `check` what is not as it should be: all pure. `leader` is the shell. The manager never reads
+//! what is to be written, `check` what is not as it should be, `explain` why a node is in a group or not: all pure. `leader` is the shell. The manager never reads
 //! `nodes/`: it stands on the copies alone, so it can be in another cluster than the nodes.
 
 pub mod state;
@@ -15,6 +15,7 @@ pub mod written;
 pub mod view;
 pub mod diff;
 pub mod check;
+pub mod explain;
 mod leader;
 #[cfg(test)]
 mod tests;

@@ -77,7 +77,7 @@ pub struct Caution {
 
 impl Caution {
     /// Whether a suspect is to be published.
-    fn publishes(self, written: Option<&WrittenMember>) -> bool {
+    pub(super) fn publishes(self, written: Option<&WrittenMember>) -> bool {
         if !self.brake || self.released == Revision::NONE {
             return self.brake;
         }

@@ -9,16 +9,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::manager::copies::{Copies, Settled};
 use crate::manager::definitions::Definitions;
 use crate::manager::roster::Roster;
-use crate::manager::state::Caution;
+use crate::manager::state::{self, Caution, Standing};
 use crate::manager::written::{Touched, Written};
 use crate::model::finding::Finding;
-use crate::model::group::GroupKey;
+use crate::model::group::{GroupKey, MemberState};
 use crate::model::names::{GroupName, NodeId, Revision};
-use crate::plan::brake::Brake;
+use crate::plan::brake::{Brake, BrakeState};
+use crate::plan::snapshot::NodeRecord;
 use crate::store::feed::Update;
 use crate::store::keys::{Prefix, Role};
 
-/// A definition has at most so many groups: existing ones stay, each new one above it is a finding.
+/// A definition has at most so many groups, because a variable with a value of its own on each node would make as many as there
+/// are nodes. Those of live nodes come first, among them those that exist; each one above is a finding.
 pub const KEYED_GROUPS_MAX: usize = 1_000;
 
 /// What is to be looked at in a group.
@@ -28,6 +30,15 @@ pub enum Marked {
     Nodes(BTreeSet<NodeId>),
     /// Everything.
     All,
+}
+
+/// What a group is needed for, the most needed first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    /// A member is live, or stays published while the brake is on.
+    Live,
+    /// All members are away: nobody is published.
+    Away,
 }
 
 /// All that the manager sees.
@@ -183,7 +194,7 @@ impl View {
         }
     }
 
-    /// Finds out which groups are above their definition's limit. Those that exist stay; new ones are taken in order.
+    /// Finds out which groups are above their definition's limit.
     pub(super) fn refuse(&mut self) {
         let names: BTreeSet<GroupName> = self.marked.keys().map(GroupKey::name).chain(self.refused.keys()).cloned().collect();
         for name in names {
@@ -198,20 +209,30 @@ impl View {
         }
     }
 
+    /// Labels of nodes that are gone stay for weeks: their values are no groups, and count for nothing.
     fn above_limit(&self, name: &GroupName) -> BTreeSet<GroupKey> {
-        let mut count = self.roster.placed_of(name).count();
-        let mut refused = BTreeSet::new();
-        if count > KEYED_GROUPS_MAX {
-            let fresh: Vec<&GroupKey> = self.roster.placed_of(name).filter(|group| self.written.get(group).is_none()).collect();
-            for group in fresh.into_iter().rev() {
-                if count <= KEYED_GROUPS_MAX {
-                    break;
-                }
-                refused.insert(group.clone());
-                count -= 1;
-            }
+        if self.roster.placed_of(name).count() <= KEYED_GROUPS_MAX {
+            return BTreeSet::new();
         }
-        refused
+        let rank = |group| Some((self.need(group)?, self.written.get(group).is_none(), group));
+        let mut ranked: Vec<_> = self.roster.placed_of(name).filter_map(rank).collect();
+        ranked.sort();
+        ranked.into_iter().skip(KEYED_GROUPS_MAX).map(|(_, _, group)| group.clone()).collect()
+    }
+
+    /// How much a group is needed; `None` = it would have no members.
+    fn need(&self, group: &GroupKey) -> Option<Need> {
+        let nodes = self.roster.placed(group).into_iter().flatten();
+        nodes.filter_map(|node| self.need_of(self.copies.nodes().get(node)?)).min()
+    }
+
+    fn need_of(&self, record: &NodeRecord) -> Option<Need> {
+        match state::standing(record) {
+            Standing::Gone => None,
+            Standing::Is(MemberState::Suspect) if self.caution.brake => Some(Need::Live),
+            Standing::Is(MemberState::Suspect | MemberState::Stopped) => Some(Need::Away),
+            Standing::Is(_) | Standing::Unclear => Some(Need::Live),
+        }
     }
 
     /// Whether everything was read whole and the copies were complete once. Before that nothing may be planned.
@@ -239,13 +260,29 @@ impl View {
         self.brake
     }
 
+    /// What the brake does about it.
+    pub fn brake_state(&self) -> BrakeState {
+        // Only while it is on and was released at all are members looked at.
+        let holds_any = self.caution.brake && (self.caution.released == Revision::NONE || self.publishes_any_suspect());
+        BrakeState::of(self.caution.brake, holds_any)
+    }
+
+    fn publishes_any_suspect(&self) -> bool {
+        let silent = self.copies.nodes().iter().filter(|(_, record)| record.is_silent());
+        silent.into_iter().any(|(node, _)| {
+            let written = |group| self.written.get(group).and_then(|written| written.members.get(node));
+            self.roster.places(node).any(|group| self.caution.publishes(written(group)))
+        })
+    }
+
     /// What is wrong with stored things that the manager reads.
     pub fn findings(&self) -> Vec<Finding> {
         let mut findings = self.definitions.findings();
         findings.extend(self.copies.findings());
         for (name, refused) in &self.refused {
             findings.extend(refused.iter().map(|group| {
-                let message = format!("group {group} is not kept: its definition has {KEYED_GROUPS_MAX} groups already");
+                let message =
+                    format!("group {group} is not kept: its definition has {KEYED_GROUPS_MAX} groups of other nodes already");
                 Finding::about("too-many-groups", format!("groups/{name}"), message)
             }));
         }

@@ -1,5 +1,10 @@
 //! The brake: when many nodes fall silent at once, nothing is taken away. Stateless: every leader sees the same.
 
+use serde::{Deserialize, Serialize};
+
+use crate::model::names::Revision;
+use crate::plan::snapshot::{NodeRecord, Snapshot};
+
 /// At least so many silent nodes …
 pub const SILENT_MIN: usize = 3;
 /// … and at least this share of the bound ones, in per cent. (Eureka's self-preservation uses 15 %.)
@@ -30,4 +35,52 @@ impl Brake {
     pub fn is_on(self) -> bool {
         self.silent >= SILENT_MIN && self.silent * 100 >= self.bound * SILENT_PERCENT_MIN
     }
+}
+
+/// What a role's brake does. The words are part of the interface: `roles/<role>`, `get roles`, `enlist brake` and logs use them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BrakeState {
+    /// Nothing is held back.
+    #[default]
+    Off,
+    /// Too much went away at once: what it would lose is held.
+    On,
+    /// Too much is still away, but an operator let go all that was away by then.
+    Released,
+    /// Nobody leads who could say, or a newer enlist has a word that this one does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl BrakeState {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BrakeState::Off => "off",
+            BrakeState::On => "on",
+            BrakeState::Released => "released",
+            BrakeState::Unknown => "unknown",
+        }
+    }
+
+    /// Whether what it sees is too much, and whether it still holds anything.
+    pub fn of(is_on: bool, holds_any: bool) -> BrakeState {
+        match (is_on, holds_any) {
+            (false, _) => BrakeState::Off,
+            (true, true) => BrakeState::On,
+            (true, false) => BrakeState::Released,
+        }
+    }
+}
+
+/// What the allocator's brake does. A release counts for the holds that were there; a node without one fell silent just now.
+pub fn state(snapshot: &Snapshot, brake: Brake) -> BrakeState {
+    let released = snapshot.brake_released;
+    let is_held = |hold: Option<Revision>| hold.is_none_or(|hold| hold > released);
+    let hold = |record: &NodeRecord| record.hold.as_deref().map(|hold| hold.mod_revision);
+    // Only while it is on and was released at all is there more to look at than two numbers.
+    let holds_any = brake.is_on()
+        && (released == Revision::NONE || snapshot.nodes.values().any(|record| record.is_silent() && is_held(hold(record))));
+    BrakeState::of(brake.is_on(), holds_any)
 }

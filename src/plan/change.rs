@@ -10,7 +10,7 @@ use crate::model::claim::{Claim, ClaimKey};
 use crate::model::finding::Finding;
 use crate::model::hold::Hold;
 use crate::model::names::{DomainName, NodeId, Revision};
-use crate::plan::brake::Brake;
+use crate::plan::brake::{Brake, BrakeState};
 
 /// What a pass decided.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Plan {
     pub findings: Vec<Finding>,
     /// Whether mass loss is seen.
     pub brake: Brake,
+    /// What the brake does about it.
+    pub brake_state: BrakeState,
     /// Releases that would be due but wait for the driver's budget (brake on, extended holds over).
     pub releases_deferred: usize,
 }

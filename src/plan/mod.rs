@@ -90,7 +90,8 @@ fn decide(snapshot: &Snapshot, index: &Index, taken: &mut Taken, pass: &Pass) ->
     let mut findings = findings::findings(&world);
     findings.extend(repairs.findings);
     findings.sort();
-    Plan { changes, findings, brake, releases_deferred: away.deferred }
+    let brake_state = brake::state(snapshot, brake);
+    Plan { changes, findings, brake, brake_state, releases_deferred: away.deferred }
 }
 
 /// A label or assignment that says it is another node's counts as one that cannot be read: to go by it would be to act on

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::time::Instant;
+use tracing::{error, info, warn};
 
+use crate::plan::brake::BrakeState;
 use crate::reconcile::Site;
 use crate::reconcile::election::Leadership;
 use crate::reconcile::trouble::{Asked, Troubles};
@@ -45,9 +47,9 @@ impl Reporter {
         Reporter { site: site.clone(), role, fence, lease, written: None, troubles: leadership.troubles.clone(), refused, doomed }
     }
 
-    /// Whether the brake's word differs from what was written last: people wait for that, it is written at once.
-    pub fn is_urgent(&self, brake: &str) -> bool {
-        self.written.as_ref().is_none_or(|(last, _)| last.brake != brake) && !self.waits()
+    /// Whether the brake differs from what was written last: people wait for that, it is written at once.
+    pub fn is_urgent(&self, brake: &BrakeReport) -> bool {
+        self.written.as_ref().is_none_or(|(last, _)| last.brake_state != Some(brake.state)) && !self.waits()
     }
 
     /// The write of this report, with what the store answers to the leader; `None` if it is no news. What fails is told again with the next one.
@@ -92,6 +94,42 @@ fn note(troubles: &Troubles, asked: Asked, answer: Result<TxnResponse, StoreErro
         Err(error) => troubles.failed(asked, error, 1),
     }
     answer.map(drop)
+}
+
+/// What a leader says of its brake, with the time at which it first saw it so.
+#[derive(Debug, Clone, Default)]
+pub struct BrakeReport {
+    /// What it does.
+    pub state: BrakeState,
+    /// Why, in words; empty = off.
+    pub why: String,
+    since: String,
+}
+
+impl BrakeReport {
+    /// Takes what the brake does now; what changed is logged, in the same words for every role. Answers whether it changed.
+    pub fn set(&mut self, role: Role, state: BrakeState, why: impl Into<String>, now: impl FnOnce() -> String) -> bool {
+        self.why = if state == BrakeState::Off { String::new() } else { why.into() };
+        if self.state == state {
+            return false;
+        }
+        (self.state, self.since) = (state, now());
+        match state {
+            // An empty source ends by no clock: a human must act.
+            BrakeState::On if role == Role::Relay => error!(%role, reason = self.why, "brake on"),
+            BrakeState::On => warn!(%role, reason = self.why, "brake on"),
+            BrakeState::Released => info!(%role, reason = self.why, "brake released"),
+            BrakeState::Off | BrakeState::Unknown => info!(%role, "brake off"),
+        }
+        true
+    }
+
+    /// The same in a role's report.
+    pub fn write_to(&self, report: &mut RoleReport) {
+        report.brake.clone_from(&self.why);
+        report.brake_state = Some(self.state);
+        report.brake_since.clone_from(&self.since);
+    }
 }
 
 /// The end of a future that may not be there; it is taken out then. Cancel-safe.

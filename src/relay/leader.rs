@@ -11,9 +11,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, error, info, warn};
 
 use crate::model::names::Revision;
+use crate::plan::brake::BrakeState;
 use crate::reconcile::election::Leadership;
 use crate::reconcile::pace::Pace;
-use crate::reconcile::report::{self, Reporter};
+use crate::reconcile::report::{self, BrakeReport, Reporter};
 use crate::reconcile::trouble::{Asked, Troubles};
 use crate::reconcile::{Context, Site};
 use crate::relay::RelaySettings;
@@ -86,6 +87,7 @@ pub(super) struct Leader {
     released: Revision,
     /// Why nothing is taken away; empty = the brake is off.
     brake: String,
+    brake_report: BrakeReport,
     behind_since: Option<Instant>,
     /// When the source last answered: a view that hears nothing does not know what it lacks.
     heard: Instant,
@@ -119,6 +121,7 @@ impl Leader {
             backoff: Backoff::new(context.rng("relay-backoff"), Duration::from_millis(100), Duration::from_secs(30)),
             released: Revision::NONE,
             brake: String::new(),
+            brake_report: BrakeReport::default(),
             behind_since: None,
             heard: Instant::now(),
             last_pass: String::new(),
@@ -141,7 +144,9 @@ impl Leader {
         let (mut ask_at, mut asks) = (Instant::now(), Backoff::new(context.rng("relay-ask"), report::EVERY, report::EVERY));
         loop {
             self.plan()?;
-            if reporting.is_none() && self.reporter.is_urgent(&self.brake) {
+            let state = BrakeState::of(!self.brake.is_empty(), true);
+            self.brake_report.set(Role::Relay, state, self.brake.as_str(), || self.context.wall.now());
+            if reporting.is_none() && self.reporter.is_urgent(&self.brake_report) {
                 reporting = self.report();
             }
             let paced = self.pace.wait();
@@ -307,7 +312,6 @@ impl Leader {
                 "the source is empty but {} copies are there: --allow-empty or `enlist brake release relay` lets them go",
                 self.mirror.copies()
             );
-            error!(reason = self.brake, "brake on");
         }
         let (store, key) = (self.destination.store.clone(), self.destination.prefix.brake(Role::Relay));
         self.job = Some(Box::pin(async move {
@@ -445,18 +449,22 @@ impl Leader {
         .map(|(name, count)| (name.to_owned(), count))
         .into();
         counters.insert("lag_s".into(), behind.map_or(0, |behind| behind.as_secs()));
-        self.reporter.write(RoleReport {
+        let mut report = RoleReport {
             v: crate::store::wire::VERSION,
             identity: self.context.identity.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             revision,
             lag: behind.map_or(0, |_| (revision.0 - stored.0).max(1)),
-            brake: self.brake.clone(),
+            brake: String::new(),
             trouble: String::new(),
+            brake_state: None,
+            brake_since: String::new(),
             last_pass: self.last_pass.clone(),
             findings: (self.mirror.foreign().len() + self.mirror.left_out().len()) as u64,
             counters,
-        })
+        };
+        self.brake_report.write_to(&mut report);
+        self.reporter.write(report)
     }
 }
 

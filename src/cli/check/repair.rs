@@ -7,19 +7,16 @@
 use anyhow::Context as _;
 
 use super::Sites;
-use crate::cli::content::{self, Content};
+use crate::cli::content;
 use crate::manager::diff::units;
-use crate::manager::view::View;
-use crate::model::names::Revision;
 use crate::plan::Pass;
 use crate::plan::change::{Change, Compare as PlanCompare, Write};
 use crate::plan::index::Index;
 use crate::plan::repair::repair as plan_repair;
 use crate::plan::world::World;
 use crate::reconcile::{Site, Wall};
-use crate::store::api::{Compare, KeyValue, LeaseId, Op, Txn};
-use crate::store::feed::Update;
-use crate::store::keys::{Prefix, Role};
+use crate::store::api::{Compare, LeaseId, Op, Txn};
+use crate::store::keys::Prefix;
 use crate::store::wire::Stored as _;
 
 /// Repairs, and says what was done: one line each.
@@ -84,7 +81,7 @@ async fn operation(site: &Site, write: &Write) -> anyhow::Result<Op> {
 
 async fn members(site: &Site) -> anyhow::Result<Vec<String>> {
     let content = content::read(site, &["brakes", "groups", "manager"]).await?;
-    let mut view = view(&content);
+    let mut view = content::manager_view(&content);
     let mut said = Vec::new();
     for change in view.plan() {
         for unit in units(&change, &site.prefix) {
@@ -95,22 +92,4 @@ async fn members(site: &Site) -> anyhow::Result<Vec<String>> {
     }
     said.dedup();
     Ok(said)
-}
-
-/// The manager's own view of what was read.
-fn view(content: &Content) -> View {
-    let prefix = &content.prefix;
-    let reset = |kvs: Vec<KeyValue>| {
-        let revision: Revision = content.revision;
-        Update::Reset { revision, cluster_id: content.cluster_id, kvs, stepped_back: false }
-    };
-    let below = |folder: &str| {
-        let range = prefix.folder(folder);
-        content.kvs.values().filter(|kv| range.contains(&kv.key)).cloned().collect::<Vec<_>>()
-    };
-    let mut view = View::new(prefix.clone());
-    view.apply_groups(reset(below("groups")));
-    view.apply_brake(reset(content.get(&prefix.brake(Role::Manager)).cloned().into_iter().collect()));
-    view.apply_manager(reset(below("manager")));
-    view
 }

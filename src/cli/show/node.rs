@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{Shown, Stores, age_of, joined, pairs};
 use crate::cli::content::Content;
+use crate::cli::leads;
 use crate::model::assignment::{Answer, Assignment};
 use crate::model::group::GroupKey;
 use crate::model::hold::HoldState;
@@ -44,7 +45,7 @@ pub struct NodeObject {
 }
 
 impl Shown for NodeObject {
-    const SOURCE: &'static [&'static str] = &["nodes"];
+    const SOURCE: &'static [&'static str] = &["leaders/allocator", "nodes", "roles"];
     const MANAGER: &'static [&'static str] = &["manager/groups"];
     const HEADINGS: &'static [&'static str] = &["NODE", "PHASE", "ADDRESSES", "PORTS", "POOL", "GROUPS", "AGE"];
     const WIDE: &'static [&'static str] = &["REASON", "GENERATION", "VARIABLES"];
@@ -58,6 +59,10 @@ impl Shown for NodeObject {
 
     fn name(&self) -> String {
         self.id.clone()
+    }
+
+    fn warning(stores: Stores<'_>) -> Option<String> {
+        leads::no_allocator(stores.source?).map(str::to_owned)
     }
 
     fn cells(&self, now: SystemTime) -> Vec<String> {
@@ -111,6 +116,9 @@ fn phase(record: &NodeRecord) -> (&'static str, String) {
         Err(fault) => return ("failed", format!("its status cannot be read: {fault}")),
     };
     let assignment = record.assignment.as_ref().and_then(|assignment| assignment.ok());
+    if record.is_unleased() {
+        return ("silent", Some(absence(record)).filter(|held| !held.is_empty()).unwrap_or_else(|| "status on no lease".into()));
+    }
     match status.phase {
         Phase::Draining => ("draining", status.message.clone()),
         Phase::Stopped => ("stopped", absence(record)),

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Shown, Stores};
 use crate::cli::content::{Content, decoded};
+use crate::model::text::printable;
+use crate::plan::brake::BrakeState;
 use crate::store::keys::{ParsedKey, Role};
 use crate::store::wire::RoleReport;
 
@@ -25,8 +27,10 @@ pub struct RoleObject {
     pub revision: i64,
     /// How far it is behind, in revisions; null = nobody leads who could say.
     pub lag: Option<i64>,
-    /// Why its brake is on; empty = off.
+    /// Why its brake is on or was released, for people; empty = off.
     pub brake: String,
+    /// The same for programs.
+    pub brake_state: BrakeObject,
     /// The last pass in words.
     pub last_pass: String,
     /// How many findings it has.
@@ -35,9 +39,22 @@ pub struct RoleObject {
     pub counters: BTreeMap<String, u64>,
 }
 
+/// What a role's brake does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BrakeObject {
+    /// off, on, released, or unknown: nobody leads who could say.
+    pub state: String,
+    /// When the leader first saw it so (RFC 3339); empty = unknown.
+    pub since: String,
+    /// Who released it last, e.g. `host-a/4711`; empty = nobody since it is on.
+    pub released_by: String,
+    /// When (RFC 3339); empty = unknown.
+    pub released_at: String,
+}
+
 impl Shown for RoleObject {
-    const SOURCE: &'static [&'static str] = &["leaders/allocator", "roles"];
-    const MANAGER: &'static [&'static str] = &["leaders", "roles"];
+    const SOURCE: &'static [&'static str] = &["brakes", "leaders/allocator", "roles"];
+    const MANAGER: &'static [&'static str] = &["brakes", "leaders", "roles"];
     const HEADINGS: &'static [&'static str] = &["ROLE", "LEADER", "STANDBY", "LAG", "BRAKE", "FINDINGS", "LAST PASS"];
     const WIDE: &'static [&'static str] = &["VERSION", "REVISION", "COUNTERS"];
 
@@ -57,7 +74,7 @@ impl Shown for RoleObject {
             self.leader.clone(),
             self.standby.to_string(),
             self.lag.map(|lag| lag.to_string()).unwrap_or_default(),
-            self.brake.clone(),
+            self.brake_text(),
             self.findings.to_string(),
             self.last_pass.clone(),
         ]
@@ -68,12 +85,59 @@ impl Shown for RoleObject {
     }
 }
 
+impl RoleObject {
+    /// Its brake in words; empty = off, or unknown.
+    fn brake_text(&self) -> String {
+        match self.brake_state.state.as_str() {
+            "off" | "unknown" => String::new(),
+            state => format!("{state}: {}", self.why()),
+        }
+    }
+
+    /// Why its brake is on or was released, and by whom.
+    pub fn why(&self) -> String {
+        let BrakeObject { released_by, released_at, .. } = &self.brake_state;
+        match released_by.is_empty() {
+            true => self.brake.clone(),
+            false => format!("{} (released by {released_by} at {released_at})", self.brake),
+        }
+    }
+}
+
+/// Who released a role's brake, and when.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Release {
+    by: String,
+    since: String,
+}
+
+fn brake_object(role: Role, content: &Content, report: Option<&RoleReport>) -> BrakeObject {
+    let state = match report {
+        None => BrakeState::Unknown,
+        // An older leader says only why.
+        Some(report) => report.brake_state.unwrap_or(BrakeState::of(!report.brake.is_empty(), true)),
+    };
+    // One that is off has nothing to do with an earlier release.
+    let stored = content.get(&content.prefix.brake(role)).filter(|_| matches!(state, BrakeState::On | BrakeState::Released));
+    // Anything may be put there: only that the key is there counts.
+    let release: Option<Release> = stored.map(|kv| serde_json::from_slice(&kv.value).unwrap_or_default());
+    let release = release.unwrap_or_default();
+    BrakeObject {
+        state: state.as_str().into(),
+        since: report.map(|report| report.brake_since.clone()).unwrap_or_default(),
+        released_by: printable(&release.by),
+        released_at: printable(&release.since),
+    }
+}
+
 fn object(role: Role, content: &Content) -> RoleObject {
     let campaigns = content.parsed().filter(|(key, _)| matches!(key, ParsedKey::Leader(of, _) if *of == role)).count();
     let report = content.get(&content.prefix.role(role)).and_then(|kv| decoded::<RoleReport>(kv).ok());
     let leads = usize::from(report.is_some() || campaigns > 0);
     let standby = u64::try_from(campaigns.saturating_sub(leads)).unwrap_or_default();
     let name = role.to_string();
+    let brake_state = brake_object(role, content, report.as_ref());
     match report {
         None => RoleObject {
             role: name,
@@ -83,6 +147,7 @@ fn object(role: Role, content: &Content) -> RoleObject {
             revision: 0,
             lag: None,
             brake: String::new(),
+            brake_state,
             last_pass: String::new(),
             findings: 0,
             counters: BTreeMap::new(),
@@ -95,6 +160,7 @@ fn object(role: Role, content: &Content) -> RoleObject {
             revision: report.revision.0,
             lag: Some(report.lag),
             brake: report.brake,
+            brake_state,
             last_pass: report.last_pass,
             findings: report.findings,
             counters: report.counters,

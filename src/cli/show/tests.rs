@@ -90,6 +90,7 @@ const WORLD: &[(&str, &str)] = &[
         r#"{"v":1,"identity":"host-a/1","version":"0.1.0","revision":40,"brake":"4 of 20 bound nodes are silent","last_pass":"2 changes in 3 ms","findings":1,"counters":{"passes":7}}"#,
     ),
     ("leaders/relay/3", "host-a/1"),
+    ("nodes/k-copied/status-on-no-lease", r#"{"v":1,"instance":"i","boot":"b","run":"r","phase":"registered","generation":7}"#),
     // All that is left of a node that was back, and then deleted by hand: no node.
     ("nodes/j-bare/hold/clock", r#"{"v":1}"#),
 ];
@@ -97,16 +98,11 @@ const WORLD: &[(&str, &str)] = &[
 fn world() -> Content {
     let mut content = Content::empty(Prefix::default());
     for (at, (key, value)) in (1..).zip(WORLD) {
-        let (key, revision) = (Key::from(format!("/enlist/{key}")), Revision(at));
+        // Agents put their statuses on leases.
+        let lease = LeaseId(i64::from(key.ends_with("/status")));
+        let (key, revision) = (Key::from(format!("/enlist/{}", key.trim_end_matches("-on-no-lease"))), Revision(at));
         let value = Bytes::from_static(value.as_bytes());
-        let kv = KeyValue {
-            key: key.clone(),
-            value,
-            create_revision: revision,
-            mod_revision: revision,
-            version: 1,
-            lease: LeaseId::NONE,
-        };
+        let kv = KeyValue { key: key.clone(), value, create_revision: revision, mod_revision: revision, version: 1, lease };
         content.kvs.insert(key, kv);
     }
     content.revision = Revision(WORLD.len() as i64);

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::manager::explain::Membership;
 use crate::manager::view::Marked;
-use crate::model::group::GroupKey;
+use crate::model::group::{GroupKey, MemberState};
 use crate::model::names::NodeId;
 
 #[test]
@@ -346,4 +347,59 @@ fn nobody_is_new_to_a_manager_that_starts() {
     assert!(view.apply_manager(world.reset("manager/")).is_empty());
     let again = world.reset("manager/");
     assert!(view.apply_manager(again).is_empty(), "nor when all is read again");
+}
+
+/// A value for each node, as a variable like the host's name has; `phase` of their statuses, "" = none.
+fn one_value_each(world: &mut World, nodes: std::ops::Range<usize>, phase: &str) {
+    let id = |at: usize| format!("n{at:04}");
+    let copies: Vec<(String, Option<String>)> = nodes
+        .flat_map(|at| {
+            let there = (!phase.is_empty()).then(|| status(phase, 0));
+            [(format!("{}/label", id(at)), Some(label(&id(at), &[("zone", &id(at))]))), (format!("{}/status", id(at)), there)]
+        })
+        .collect();
+    let copies: Vec<(&str, Option<String>)> = copies.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    world.cut(&copies);
+}
+
+#[test]
+fn values_of_nodes_that_are_gone_keep_no_live_node_out() {
+    let membership = |world: &mut World, node: &str| world.view.membership(&"web".parse().unwrap(), &node.parse().unwrap());
+    // Released, or left: only their labels are there, which sort before that of the live one.
+    for gone in ["", "stopped", "left"] {
+        let mut world = World::new();
+        world.define("web", &group("web", "", r#","keyed_by":["zone"]"#));
+        one_value_each(&mut world, 0..1_500, gone);
+        world.run();
+        assert_eq!(world.groups(), Vec::<String>::new(), "{gone}");
+        assert_eq!(world.view.findings(), [], "nobody misses them: {gone}");
+        world.ready("zz", "10.0.0.1", &[("zone", "zz")]);
+        world.run();
+        assert_eq!(world.groups()[0], "web/zone=zz: 1 members, 1 published, ok", "{gone}");
+        assert_eq!(membership(&mut world, "zz"), Membership::Member { state: MemberState::Ready, published: true });
+        assert_eq!(membership(&mut world, "n0003"), Membership::Gone);
+        assert_eq!(world.check(), Vec::<String>::new(), "{gone}");
+    }
+    // Away, but held: what they have is kept for them, and a live node comes first all the same.
+    let mut world = World::new();
+    world.define("web", &group("web", "", r#","keyed_by":["zone"]"#));
+    one_value_each(&mut world, 0..999, "joining");
+    world.ready("stopped", "10.0.0.2", &[("zone", "stopped")]);
+    world.run();
+    world.cut(&[("stopped/status", Some(status("stopped", 5)))]);
+    world.run();
+    assert_eq!(membership(&mut world, "stopped"), Membership::Member { state: MemberState::Stopped, published: false });
+    world.ready("zz", "10.0.0.1", &[("zone", "zz")]);
+    world.run();
+    assert_eq!(membership(&mut world, "zz"), Membership::Member { state: MemberState::Ready, published: true });
+    assert_eq!(membership(&mut world, "stopped"), Membership::AboveLimit);
+    assert_eq!(world.view.findings().len(), 1);
+    // All are live: one that exists stays, and `explain` says so of the one that does not.
+    world.ready("aa", "10.0.0.3", &[("zone", "aa")]);
+    world.run();
+    assert_eq!(membership(&mut world, "aa"), Membership::AboveLimit);
+    assert_eq!(world.view.membership(&"web/zone=zz".parse().unwrap(), &"aa".parse().unwrap()), Membership::NotSelected);
+    assert_eq!(world.check(), ["too-many-groups groups/web", "too-many-groups groups/web"]);
+    world.restart();
+    assert_eq!(world.run(), 0);
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::manager::ManagerSettings;
+use crate::plan::brake::BrakeState;
 use crate::reconcile::Site;
 use crate::reconcile::testing::{Refusing, Running, context, until};
 use crate::relay::{self, RelaySettings};
@@ -189,7 +190,13 @@ async fn a_brake_is_reported_and_ends() {
     until("all are published", SOON, || rig.lines()[0] == "web: 10 members, 10 published, ok").await;
     Rig::write(&rig.destination, Op::put("/enlist/brakes/manager", "{}")).await;
     until("half are published", SOON, || rig.lines()[0] == "web: 10 members, 5 published, ok").await;
-    for node in 0..5 {
+    let state = |rig: &Rig| report(rig).and_then(|report| report.brake_state);
+    until("it says so", SOON, || state(&rig) == Some(BrakeState::Released)).await;
+    assert!(report(&rig).unwrap().brake.ends_with("are not published") && !report(&rig).unwrap().brake_since.is_empty());
+    // One that falls silent now is held: the operator did not speak of it.
+    rig.node("n5/status", None).await;
+    until("it holds again", SOON, || state(&rig) == Some(BrakeState::On)).await;
+    for node in 0..6 {
         rig.node(&format!("n{node}/status"), Some(status("registered", 5))).await;
     }
     until("the brake is off", SOON, || report(&rig).is_some_and(|report| report.brake.is_empty())).await;

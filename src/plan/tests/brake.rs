@@ -1,5 +1,6 @@
 //! Mass loss: nothing is taken away.
 
+use crate::plan::brake::BrakeState;
 use crate::plan::change::Action;
 use crate::plan::index::Index;
 use crate::plan::testing::lab::Lab;
@@ -162,4 +163,28 @@ fn the_operators_release_counts_for_the_holds_that_were_there() {
     lab.run();
     lab.clock_ends("n10");
     assert_eq!(lab.run(), [(Action::HoldExtend, id("n10"))]);
+}
+
+#[test]
+fn what_the_brake_does_is_one_word() {
+    let mut lab = fleet(20);
+    let state = |lab: &Lab| (lab.plan().brake_state, lab.plan().brake_state.as_str());
+    assert_eq!(state(&lab), (BrakeState::Off, "off"));
+    // A release before the loss is no release of it.
+    lab.release_brake();
+    assert_eq!(state(&lab), (BrakeState::Off, "off"));
+    for n in 0..8 {
+        lab.die(&format!("n{n}"));
+    }
+    assert_eq!(state(&lab), (BrakeState::On, "on"));
+    lab.run();
+    assert_eq!(state(&lab), (BrakeState::On, "on"));
+    lab.release_brake();
+    assert_eq!(state(&lab), (BrakeState::Released, "released"));
+    lab.die("n8");
+    assert_eq!(state(&lab), (BrakeState::On, "on"), "one more, of which the operator did not speak");
+    for n in 0..9 {
+        lab.join(label(&format!("n{n}")));
+    }
+    assert_eq!(state(&lab), (BrakeState::Off, "off"));
 }

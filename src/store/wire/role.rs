@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Stored, parse, print, version};
 use crate::model::names::Revision;
+use crate::plan::brake::BrakeState;
 use crate::plan::snapshot::Unreadable;
 
 /// What a role's leader says of itself.
@@ -22,12 +23,18 @@ pub struct RoleReport {
     /// How far it is behind, in revisions (relay and manager; 0 for the allocator).
     #[serde(default)]
     pub lag: i64,
-    /// Whether its brake is on, and why; empty = off.
+    /// Why its brake is on or was released, for people; empty = off.
     #[serde(default)]
     pub brake: String,
     /// What etcd refuses or fails to answer this leader, in words; empty = nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trouble: String,
+    /// What its brake does; absent = an older enlist wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brake_state: Option<BrakeState>,
+    /// When this leader first saw it so, RFC 3339, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub brake_since: String,
     /// The last pass, in words: why it ran, what it did, when it ended (RFC 3339), how long it took.
     #[serde(default)]
     pub last_pass: String,
