@@ -1,4 +1,4 @@
-//! The README's help is the binary's. `UPDATE_README=1 cargo test --test integration readme` writes it anew.
+//! The README's help and its table of grants are the binary's. `UPDATE_README=1 cargo test --test integration readme` writes it anew.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 
 const BEGIN: &str = "<!-- help -->\n";
 const END: &str = "<!-- /help -->";
-const COMMANDS: [&str; 13] =
-    ["dev", "agent", "run", "apply", "get", "describe", "explain", "delete", "leave", "check", "brake", "purge", "bench"];
+const COMMANDS: [&str; 14] = [
+    "dev", "agent", "run", "apply", "get", "describe", "explain", "delete", "leave", "check", "brake", "grants", "purge", "bench",
+];
 
 fn help(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_enlist"))
@@ -58,6 +59,31 @@ fn the_readme_shows_the_help_of_every_command() {
         return;
     }
     assert!(shown == expected, "the README's help is old: UPDATE_README=1 cargo test --test integration readme");
+}
+
+/// What `enlist grants` shows of every user and one node.
+fn grants() -> String {
+    let arguments = ["grants", "allocator", "relay", "manager", "roles", "viewer", "operator", "--node", "edge-7"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_enlist"));
+    let output = command.args(arguments).env_clear().stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    format!("```console\n$ enlist {}\n{}\n```\n", arguments.join(" "), text.trim_end())
+}
+
+#[test]
+fn readme_shows_the_grants_that_the_command_makes() {
+    const BEGIN: &str = "<!-- grants -->\n";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = readme.split_once(BEGIN).unwrap();
+    let (shown, after) = rest.split_once("<!-- /grants -->").unwrap();
+    let expected = grants();
+    if std::env::var_os("UPDATE_README").is_some() {
+        std::fs::write(&path, format!("{before}{BEGIN}{expected}<!-- /grants -->{after}")).unwrap();
+        return;
+    }
+    assert!(shown == expected, "the README's grants are old: UPDATE_README=1 cargo test --test integration readme");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The grants that the README tells an operator to give are enough, and let nothing else through: they are read out of it
-//! and given, word for word, on real etcds with authentication.
+//! `enlist grants` on real etcds with authentication: its grants are enough for each role, viewer, operator and node, and a
+//! plain request beyond them is refused. What a hostile user can do all the same is in `hostile`.
 //!
 //! Needs: etcd.
 
@@ -15,43 +15,38 @@ use crate::support::etcd::{Etcd, EtcdVersion};
 use crate::support::wait::until;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const README: &str = include_str!("../../README.md");
 const OBJECTS: &str = "{kind: Pool, name: eu, cidrs: [127.88.0.0/24], ports: 31000-31099, hold: 2s, cooldown: 2s}\n---\n\
     {kind: Group, name: web, selector: role=web}\n";
-
-/// The commands of the README's block of this name, without `etcdctl`.
-fn commands(block: &str) -> Vec<Vec<String>> {
-    let (_, rest) = README.split_once(&format!("<!-- grants: {block} -->\n")).unwrap();
-    let (block, _) = rest.split_once("<!-- /grants -->").unwrap();
-    let commands = block.lines().filter_map(|line| line.strip_prefix("$ etcdctl "));
-    let commands: Vec<Vec<String>> = commands.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect();
-    assert!(commands.len() > 5, "the README's block lost its commands: {commands:?}");
-    commands
-}
+/// Every user, and two nodes.
+const USERS: [&str; 8] = ["allocator", "relay", "manager", "roles", "viewer", "operator", "--node=edge-7", "--node=edge-8"];
 
 fn run(etcd: &Etcd, arguments: &[impl AsRef<str>]) {
     let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
     if let Err(error) = etcd.etcdctl(&arguments) {
-        // With one cluster some users are there already, and 3.5 makes the role `root` by itself.
+        // etcd 3.5 creates the role `root` itself.
         assert!(error.contains("already exists") && arguments.get(1) == Some(&"add"), "{arguments:?}: {error}");
     }
 }
 
 /// Where nodes register, and the manager's: one etcd or two.
-struct Place {
-    source: Etcd,
+pub(super) struct Place {
+    pub(super) source: Etcd,
     manager: Option<Etcd>,
 }
 
 impl Place {
-    /// Both with the README's users and grants, and authentication switched on.
-    fn start(version: EtcdVersion, two: bool) -> Place {
+    /// Both with enlist's users and grants, and authentication switched on.
+    pub(super) fn start(version: EtcdVersion, two: bool) -> Place {
         let place = Place { source: Etcd::start(version), manager: two.then(|| Etcd::start(version)) };
-        for command in commands("nodes") {
-            run(&place.source, &command);
-        }
-        for command in commands("manager") {
-            run(place.manager(), &command);
+        if two {
+            place.run_the_script();
+        } else {
+            let folder = tempfile::tempdir().unwrap();
+            let users =
+                ["allocator", "relay", "manager", "roles", "viewer", "operator"].map(|user| format!("enlist-{user}:SECRET\n"));
+            let passwords = write(folder.path(), "passwords", &format!("{}edge-7:SECRET\nedge-8:SECRET\n", users.concat()));
+            let applied = place.grants(&["--apply", "--passwords", &passwords], "root").ok();
+            assert!(applied.contains("etcdctl user add edge-7\n") && !applied.contains("SECRET"), "{applied}");
         }
         for etcd in place.etcds() {
             for command in ["user add root:secret", "role add root", "user grant-role root root", "auth enable"] {
@@ -59,6 +54,27 @@ impl Place {
             }
         }
         place
+    }
+
+    /// `enlist grants` for all users.
+    fn grants(&self, flags: &[&str], user: &str) -> super::Answer {
+        let arguments: Vec<&str> = ["grants"].into_iter().chain(USERS).chain(flags.iter().copied()).collect();
+        answer(self.command(user, &arguments))
+    }
+
+    /// What an operator does who reviews the script first.
+    fn run_the_script(&self) {
+        let script = self.grants(&["-o", "script"], "root").ok();
+        let (source, manager) = script.split_once("# the manager's store\n").unwrap();
+        for (etcd, part) in [(&self.source, source), (self.manager(), manager)] {
+            let commands: Vec<&str> = part.lines().filter_map(|line| line.strip_prefix("etcdctl ")).collect();
+            assert!(commands.len() > 10, "{script}");
+            for command in commands {
+                // The command itself asks for the password.
+                let password = if command.starts_with("user add") { ":SECRET" } else { "" };
+                run(etcd, &format!("{command}{password}").split_whitespace().collect::<Vec<_>>());
+            }
+        }
     }
 
     fn manager(&self) -> &Etcd {
@@ -94,7 +110,7 @@ impl Place {
         answer(self.command("enlist-operator", arguments)).ok()
     }
 
-    async fn store(&self, etcd: &Etcd, user: &str) -> Store {
+    pub(super) async fn store(&self, etcd: &Etcd, user: &str) -> Store {
         let settings = enlist::store::etcd::StoreSettings { user: Some(format!("{user}:{}", password(user))), ..etcd.settings() };
         Store::connect(settings).await.unwrap()
     }
@@ -117,7 +133,7 @@ impl Place {
     }
 }
 
-/// The README's passwords.
+/// The passwords of `start`.
 fn password(user: &str) -> &str {
     if user == "root" { "secret" } else { "SECRET" }
 }
@@ -137,10 +153,13 @@ async fn a_life(place: &Place) {
     let objects = write(folder.path(), "objects.yaml", OBJECTS);
     place.ask(&["apply", "-f", &objects]);
     let roles: Vec<Running> = ["allocator", "relay", "manager"].into_iter().map(|role| place.role(role)).collect();
+    let looks = |arguments: &[&str]| answer(place.command("enlist-viewer", arguments));
     let state = folder.path().join("state");
     let agent = place.agent(&state);
     place.until_phase("registered").await;
     place.until_published(true).await;
+    assert!(looks(&["describe", "node", "edge-7"]).ok().contains("edge-7") && looks(&["get", "groups"]).ok().contains("web"));
+    looks(&["delete", "pool", "eu"]).fails(6, "permission denied");
     drop(agent);
     place.until_phase("silent").await;
     let held = |expected: bool| {
@@ -188,6 +207,7 @@ async fn nothing_else(place: &Place) {
         "pools/eu",
         "groups/web",
         "brakes/allocator",
+        "lineage",
         "leaders/allocator/1",
         "roles/allocator",
         "manager/checkpoint",
@@ -242,12 +262,50 @@ fn purged(place: &Place) {
     }
 }
 
+/// All three roles in one process, with the user that is meant for that.
+async fn all_roles_in_one_process(place: &Place) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut roles = Running::start(place.command("enlist-roles", &["run"]));
+    roles.line("started");
+    let mut agent = place.agent(&folder.path().join("state"));
+    place.until_phase("registered").await;
+    place.until_published(true).await;
+    for running in [&mut agent, &mut roles] {
+        running.signal(Signal::SIGTERM);
+        assert_eq!(running.end(), 0, "{:?}", running.said);
+    }
+}
+
+/// What is there is left alone; each difference is one write.
+fn applied_twice_changes_nothing(place: &Place) {
+    let grants = |flags: &[&str]| place.grants(flags, "root");
+    let again = grants(&["--apply"]);
+    assert!(again.stdout.is_empty() && again.stderr.contains("nothing to change"), "{again:?}");
+    let etcd = &place.source;
+    for change in ["role grant-permission enlist-viewer readwrite --prefix=true /", "user revoke-role edge-7 enlist-node-edge-7"]
+    {
+        run(etcd, &["--user=root:secret"].into_iter().chain(change.split(' ')).collect::<Vec<_>>());
+    }
+    let expected = "etcdctl user grant-role edge-7 enlist-node-edge-7\n\
+        etcdctl role revoke-permission enlist-viewer --prefix=true /\n";
+    assert_eq!(grants(&["--diff"]).ok(), expected);
+    assert_eq!(grants(&["--apply"]).ok(), expected);
+    assert_eq!(grants(&["--diff"]).ok(), "");
+    // A user without a password is left out, and said; an etcd that refuses is one exit code.
+    answer(place.command("root", &["grants", "--node", "edge-9", "--apply"]))
+        .fails(3, "not created, for lack of a password: edge-9");
+    answer(place.command("enlist-operator", &["grants", "--apply"])).fails(6, "permission denied");
+    answer(place.command("root", &["grants", "--node", "enlist-relay"])).fails(2, "the name of another etcd user");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_readmes_grants_are_enough_and_nothing_else_is_let_through() {
+async fn grants_are_enough_and_plain_requests_beyond_are_refused() {
     for (version, two) in [(EtcdVersion::V3_4, true), (EtcdVersion::V3_5, false)] {
         let place = Place::start(version, two);
         a_life(&place).await;
         nothing_else(&place).await;
+        applied_twice_changes_nothing(&place);
+        all_roles_in_one_process(&place).await;
         purged(&place);
     }
 }

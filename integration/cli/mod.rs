@@ -10,6 +10,7 @@ mod exit_codes;
 mod faults;
 mod flags;
 mod grants;
+mod hostile;
 mod leave;
 mod logs;
 mod output;

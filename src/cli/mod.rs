@@ -26,6 +26,7 @@ mod dev;
 mod explain;
 mod leads;
 mod get;
+mod grants;
 mod leave;
 mod purge;
 mod run;
@@ -63,6 +64,7 @@ enum Command {
     Leave(leave::Args),
     Check(check::Args),
     Brake(brake::Args),
+    Grants(grants::Args),
     Purge(purge::Args),
     Bench(bench::Args),
     #[command(hide = true)]
@@ -138,6 +140,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Leave(args) => leave::run(common, args).await,
         Command::Check(args) => check::run(common, args).await,
         Command::Brake(args) => brake::run(common, args).await,
+        Command::Grants(args) => grants::run(common, args).await,
         Command::Purge(args) => purge::run(common, args).await,
         Command::Bench(args) => bench::run(common, args).await,
         Command::SampleService(args) => dev::run_service(args).await,

@@ -103,6 +103,11 @@ impl KeyRange {
         KeyRange { start: start.into(), end: Some(end.into()) }
     }
 
+    /// Whether it is every key that begins with its start.
+    pub fn is_prefix(&self) -> bool {
+        self.end.as_ref() == Some(&prefix_end(self.start.as_bytes()))
+    }
+
     /// Whether `key` is in it.
     pub fn contains(&self, key: &Key) -> bool {
         match &self.end {

@@ -11,6 +11,8 @@ pub mod around;
 pub mod etcd;
 pub mod memory;
 pub mod keys;
+pub mod grants;
+pub mod users;
 pub mod wire;
 pub mod backoff;
 pub mod watch;

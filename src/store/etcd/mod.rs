@@ -25,6 +25,7 @@ mod settings;
 mod slot;
 mod tls;
 mod turns;
+mod users;
 mod version;
 mod watch;
 
@@ -34,6 +35,7 @@ use tokio::time::{Instant, sleep};
 
 pub use connect::{Connect, Io, Tcp};
 pub use settings::StoreSettings;
+pub use users::EtcdUsers;
 
 use crate::store::api::{Store, StoreError};
 
@@ -78,7 +80,7 @@ impl Store {
         loop {
             match tokio::time::timeout_at(deadline, store.member()).await {
                 Ok(Ok(member)) => {
-                    version::warn_once(&member.version);
+                    version::warn_once(&member.version, settings.user_name().is_some());
                     return Ok(store);
                 }
                 Ok(Err(error @ StoreError::Refused(_))) => return Err(error),

@@ -174,7 +174,7 @@ impl Ring {
         let client = self.login(slot).await.inspect_err(|failure| slot.note_refusal(failure))?;
         match client.maintenance_client().status().await {
             Ok(status) => {
-                version::warn_once(status.version());
+                version::warn_once(status.version(), self.settings.user_name().is_some());
                 let cluster = status.header().map_or(0, |header| header.cluster_id());
                 self.admit(index, cluster, &client).await?;
                 *slot.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None;
