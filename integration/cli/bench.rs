@@ -7,16 +7,22 @@ use super::{Answer, At, answer, enlist};
 fn bench(words: &[&str]) -> Answer {
     let mut command = enlist();
     command.args(words);
-    answer(command)
+    let answer = answer(command);
+    // The bench's own end of its etcd is no failure of anything.
+    for failure in ["cannot follow etcd", "the lease is lost"] {
+        assert!(!answer.stderr.contains(failure), "{words:?}: {}", answer.stderr);
+    }
+    answer
 }
 
 #[test]
 fn a_small_pipeline_is_measured_against_its_floor_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().to_str().unwrap();
-    for more in [&[][..], &["--own-watch"], &["--rate", "0.25"], &["--together"]] {
+    for more in [&[][..], &["--own-watch"], &["--rate", "0.25"], &["--together"], &["--members", "3"]] {
         let words = ["bench", "pipeline", "--nodes", "40", "--rounds", "1", "-o", "json", "--data-dir", dir];
         let report: Value = bench(&[&words[..], more].concat()).json();
+        assert_eq!(report["members"], if more == ["--members", "3"] { 3 } else { 1 });
         let round = &report["rounds"][0];
         for figure in ["ratio", "floor", "pipeline"] {
             assert!(report[figure].as_f64().is_some_and(|figure| figure > 0.0), "{figure} of {report}");
@@ -48,6 +54,7 @@ fn a_small_pipeline_is_measured_against_its_floor_and_leaves_nothing_behind() {
 #[test]
 fn a_share_that_makes_no_sense_is_refused() {
     bench(&["bench", "pipeline", "--rate", "40"]).fails(2, "--rate must be a share");
+    bench(&["bench", "pipeline", "--members", "3", "--endpoints", "127.0.0.1:1"]).fails(2, "--members is for the private etcd");
 }
 
 /// Runs one small, once, with its etcd's data in a folder of its own, which is empty afterwards.

@@ -1,4 +1,4 @@
-//! A private etcd: a child process on free loopback ports that dies with this process.
+//! A private etcd: a child process on free loopback ports that dies with this process; or several that are one cluster.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -41,8 +41,11 @@ pub struct PrivateEtcd {
 struct Home {
     binary: PathBuf,
     folder: PathBuf,
+    name: String,
     client: u16,
     peer: u16,
+    /// All members: `name=url`, comma separated.
+    cluster: String,
 }
 
 impl PrivateEtcd {
@@ -51,18 +54,28 @@ impl PrivateEtcd {
     /// # Errors
     /// When there is no binary, or it does not come up; its log is named then.
     pub async fn start(binary: Option<&Path>, folder: &Path) -> anyhow::Result<PrivateEtcd> {
+        let mut members = PrivateEtcd::start_members(binary, folder, 1).await?;
+        members.pop().context("no member of etcd was started")
+    }
+
+    /// Starts this many members of one cluster and waits until all of them answer.
+    ///
+    /// # Errors
+    /// As [`PrivateEtcd::start`].
+    pub async fn start_members(binary: Option<&Path>, folder: &Path, members: usize) -> anyhow::Result<Vec<PrivateEtcd>> {
         let binary = binary.map(Path::to_path_buf).or_else(in_path).ok_or_else(|| Fault::NotFound(HOW.into()))?;
         if !binary.is_file() {
             return Err(Fault::NotFound(format!("there is no etcd binary {}", binary.display())).into());
         }
-        std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
-        let log = folder.join("etcd.log");
         for _ in 0..ATTEMPTS {
-            let home = Home { binary: binary.clone(), folder: folder.to_owned(), client: free_port()?, peer: free_port()? };
-            if let Some(etcd) = home.start(&log).await? {
-                return Ok(etcd);
+            let homes = homes(&binary, folder, members)?;
+            // All at once: none of them answers before most of them are there.
+            let started = futures::future::try_join_all(homes.into_iter().map(Home::start)).await?;
+            if let Some(all) = started.into_iter().collect::<Option<Vec<PrivateEtcd>>>() {
+                return Ok(all);
             }
         }
+        let log = folder.join("etcd.log");
         anyhow::bail!("etcd did not come up: see {}{}", log.display(), last_line(&log))
     }
 
@@ -78,7 +91,7 @@ impl PrivateEtcd {
     /// When it does not come up; its log is named then.
     pub async fn start_again(self) -> anyhow::Result<PrivateEtcd> {
         let PrivateEtcd { home, log, .. } = self;
-        let again = home.start(&log).await?;
+        let again = home.start().await?;
         again.with_context(|| format!("etcd did not come up again: see {}{}", log.display(), last_line(&log)))
     }
 
@@ -113,10 +126,28 @@ impl PrivateEtcd {
     }
 }
 
+/// A home for each member: the first one's is the folder itself, as that of a single one.
+fn homes(binary: &Path, folder: &Path, members: usize) -> anyhow::Result<Vec<Home>> {
+    let ports = (0..members).map(|_| Ok((free_port()?, free_port()?))).collect::<anyhow::Result<Vec<_>>>()?;
+    let name = |n: usize| if n == 0 { "dev".to_owned() } else { format!("dev-{n}") };
+    let cluster: Vec<String> = ports.iter().enumerate().map(|(n, (_, peer))| format!("{}={}", name(n), url(*peer))).collect();
+    let home = |(n, (client, peer)): (usize, (u16, u16))| {
+        let folder = if n == 0 { folder.to_owned() } else { folder.join(name(n)) };
+        Home { binary: binary.to_owned(), folder, name: name(n), client, peer, cluster: cluster.join(",") }
+    };
+    Ok(ports.into_iter().enumerate().map(home).collect())
+}
+
+fn url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
 impl Home {
     /// Starts it and waits until it answers; `None` = it ended (its port was taken, say).
-    async fn start(self, log: &Path) -> anyhow::Result<Option<PrivateEtcd>> {
-        let process = spawn(command(&self.binary, &self.folder, log, self.client, self.peer)?).await;
+    async fn start(self) -> anyhow::Result<Option<PrivateEtcd>> {
+        std::fs::create_dir_all(&self.folder).with_context(|| format!("failed to make {}", self.folder.display()))?;
+        let log = self.folder.join("etcd.log");
+        let process = spawn(command(&self, &log)?).await;
         let mut process = process.with_context(|| format!("failed to start {}", self.binary.display()))?;
         let endpoint = format!("127.0.0.1:{}", self.client);
         let settings = StoreSettings { dial_timeout: START_LIMIT, ..StoreSettings::endpoints([endpoint.clone()]) };
@@ -125,19 +156,18 @@ impl Home {
             member = member => member.context("the private etcd does not answer")?,
             _ = process.child.wait() => return Ok(None),
         };
-        Ok(Some(PrivateEtcd { process, home: self, endpoint, version: member.version, log: log.to_owned() }))
+        Ok(Some(PrivateEtcd { process, home: self, endpoint, version: member.version, log }))
     }
 }
 
-fn command(binary: &Path, folder: &Path, log: &Path, client: u16, peer: u16) -> anyhow::Result<Command> {
+fn command(home: &Home, log: &Path) -> anyhow::Result<Command> {
     let log = File::create(log).with_context(|| format!("failed to make {}", log.display()))?;
-    let url = |port: u16| format!("http://127.0.0.1:{port}");
-    let mut command = Command::new(binary);
+    let mut command = Command::new(&home.binary);
     command
-        .args(["--name", "dev", "--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)])
-        .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
-        .args(["--initial-cluster", &format!("dev={}", url(peer)), "--data-dir"])
-        .arg(folder.join("data"))
+        .args(["--name", &home.name, "--listen-client-urls", &url(home.client), "--advertise-client-urls", &url(home.client)])
+        .args(["--listen-peer-urls", &url(home.peer), "--initial-advertise-peer-urls", &url(home.peer)])
+        .args(["--initial-cluster", &home.cluster, "--data-dir"])
+        .arg(home.folder.join("data"))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

@@ -34,7 +34,7 @@ const STUCK: Duration = Duration::from_secs(120);
 /// etcd is killed under registered nodes and comes back: nothing may be written, nothing restarted
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How many nodes
+    /// How many nodes, up to 60,000
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     nodes: u32,
     /// How long etcd is away
@@ -127,6 +127,7 @@ async fn round(place: &mut Place, args: &Args) -> anyhow::Result<Round> {
     let after = Stand::read(&site).await?;
     let written = before.differences(&after, &site);
     let (attempts, restarted) = (counters.counts().txns - sent, children.load(Relaxed) - started);
+    fleet.end().await;
     for role in roles {
         role.stop().await?;
     }

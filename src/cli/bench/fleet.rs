@@ -48,6 +48,8 @@ pub struct Fleet {
     children: Option<Arc<AtomicU64>>,
     leases: Option<Arc<Leases>>,
     tasks: JoinSet<()>,
+    /// No agent does anything more.
+    ended: CancellationToken,
 }
 
 impl Fleet {
@@ -60,6 +62,7 @@ impl Fleet {
             children: None,
             leases: None,
             tasks: JoinSet::new(),
+            ended: CancellationToken::new(),
         }
     }
 
@@ -126,8 +129,22 @@ impl Fleet {
         let host = self.children.clone().map_or_else(|| BareHost::new(n), |started| BareHost::with_child(n, started));
         let leases = self.leases.clone();
         let life = run_untied(site, settings, context, Arc::new(host), leases);
-        self.tasks.spawn(async { drop(life.await) });
+        let ended = self.ended.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = ended.cancelled() => {}
+                life = life => drop(life),
+            }
+        });
         Ok(())
+    }
+
+    /// Ends all of them as they are, and their watch; nothing is written. None of them sees another one's end: an agent that
+    /// goes without a word takes a shared lease along, and the others would report that they lost it.
+    pub async fn end(mut self) {
+        self.ended.cancel();
+        while self.tasks.join_next().await.is_some() {}
     }
 
     /// Whether one of them ended, which none should.

@@ -36,7 +36,7 @@ mod written;
 use std::path::PathBuf;
 
 use super::args::{Common, FlagSettings};
-use super::exit::Exit;
+use super::exit::{Exit, Fault};
 use super::output::{self, Format};
 use crate::config::Loaded;
 use crate::store::keys::Prefix;
@@ -90,8 +90,16 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     let loaded = common.settings(FlagSettings::default())?;
     telemetry::start(loaded.settings.log.format, level(&common, &loaded, &args.what), None);
     let ground = match &common.endpoints {
-        None => Ground::Private { binary: args.etcd.clone(), data_dir: args.data_dir.clone() },
+        None => {
+            let members = if let What::Pipeline(what) = &args.what { what.members() } else { 1 };
+            Ground::Private { binary: args.etcd.clone(), data_dir: args.data_dir.clone(), members }
+        }
         Some(_) => {
+            if let What::Pipeline(what) = &args.what
+                && what.members() > 1
+            {
+                return Err(Fault::Usage("--members is for the private etcd: leave --endpoints or --members out".into()).into());
+            }
             let given = loaded.origins.get("source.prefix").is_some_and(|origin| origin.starts_with("flag "));
             let source = loaded.source()?;
             let prefix = if given { source.prefix } else { PREFIX.parse::<Prefix>()? };

@@ -10,8 +10,8 @@ use crate::model::pool::{OnIsolation, Sharing};
 use crate::model::status::{Phase, Status};
 use crate::model::variables::Variables;
 
-/// The pool of all of them: one address and one port each, room for 65,000.
-pub const POOL: &str = "{kind: Pool, name: bench, cidrs: [10.0.0.0/16], ports: 30000-32767, hold: 10m, cooldown: 60s}";
+/// The pool of all of them: one address and one port each, room for 262,000.
+pub const POOL: &str = "{kind: Pool, name: bench, cidrs: [10.0.0.0/14], ports: 30000-32767, hold: 10m, cooldown: 60s}";
 /// The group that all of them are in.
 pub const GROUP: &str = "{kind: Group, name: all, selector: role=web, port: main}";
 /// The lease of each, as in the floor: renewing it is not what is measured.

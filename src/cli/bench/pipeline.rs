@@ -113,6 +113,7 @@ pub async fn pipeline(place: &Place, nodes: usize, arrival: Arrival, sharing: Sh
     let now = counts();
     let all: [Counts; 4] = std::array::from_fn(|at| now[at].since(&counts_before[at]));
     let [agents, allocator, relay, manager] = all;
+    fleet.end().await;
     for role in roles.running {
         role.stop().await?;
     }

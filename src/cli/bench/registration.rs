@@ -11,13 +11,17 @@ use super::progress::Bar;
 use super::steady::steady;
 use crate::cli::exit::Fault;
 use crate::cli::output::{self, Format, Table};
+use crate::reconcile::Site;
 
 /// Nodes that join until every one is registered and a published member of its group
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How many nodes
-    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    /// How many nodes, up to 200,000
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     nodes: u32,
+    /// Members of the private etcd, all on this machine: 1, 3 or 5
+    #[arg(long, value_name = "N", default_value = "1", value_parser = ["1", "3", "5"])]
+    members: String,
     /// One watch for each node, as a real fleet has it, in place of one for all
     #[arg(long)]
     own_watch: bool,
@@ -30,6 +34,11 @@ pub struct Args {
 }
 
 impl Args {
+    /// How many members the private etcd has.
+    pub fn members(&self) -> usize {
+        self.members.parse().unwrap_or(1)
+    }
+
     fn sharing(&self) -> Sharing {
         match (self.own_watch, self.together) {
             (true, _) => Sharing::Nothing,
@@ -43,6 +52,7 @@ impl Args {
 #[derive(Debug, Serialize)]
 struct Report {
     etcd: String,
+    members: usize,
     nodes: usize,
     own_watch: bool,
     together: bool,
@@ -77,16 +87,14 @@ pub async fn run(ground: &Ground, args: &Args, rounds: usize, format: Format) ->
     for _ in 0..rounds {
         let place = ground.place().await?;
         etcd = place.version().to_owned();
-        let site = place.site()?;
-        let single_put = single_put(&site).await?;
-        let floor = floor(&site.store, &site.prefix, nodes, &Bar::new("floor", nodes * 5)).await?;
+        let (single_put, floor) = alone(place.site()?, nodes).await?;
         place.clear().await?;
         let rate = args.rate.map(|share| share * floor.whole);
         let blind = match rate {
             Some(rate) => {
                 let place = ground.place().await?;
-                let site = place.site()?;
-                let blind = steady(Writes { store: site.store, prefix: site.prefix }, nodes, rate).await;
+                let Site { store, prefix } = place.site()?;
+                let blind = steady(Writes { store, prefix }, nodes, rate).await;
                 place.clear().await?;
                 Some(blind?)
             }
@@ -101,6 +109,7 @@ pub async fn run(ground: &Ground, args: &Args, rounds: usize, format: Format) ->
     let middle = |figure: fn(&Round) -> f64| median(done.iter().map(figure).collect());
     let report = Report {
         etcd,
+        members: args.members(),
         nodes,
         own_watch: args.own_watch,
         together: args.together,
@@ -111,6 +120,12 @@ pub async fn run(ground: &Ground, args: &Args, rounds: usize, format: Format) ->
         rounds: done,
     };
     if format == Format::Json { output::json(&report) } else { Ok(text(&report)) }
+}
+
+/// What etcd does without enlist.
+async fn alone(site: Site, nodes: usize) -> anyhow::Result<(Latency, Floor)> {
+    let single_put = single_put(&site).await?;
+    Ok((single_put, floor(&site.store, &site.prefix, nodes, &Bar::new("floor", nodes * 5)).await?))
 }
 
 fn text(report: &Report) -> String {
@@ -144,7 +159,8 @@ fn text(report: &Report) -> String {
         "OUR-CPU-S",
     ];
     let table = Table { headings, rows: rows.collect() }.render();
-    let Report { etcd, nodes, ratio, floor, pipeline, .. } = report;
+    let Report { etcd, members, nodes, ratio, floor, pipeline, .. } = report;
+    let members = if *members > 1 { format!(", {members} members") } else { String::new() };
     let watch = match (report.own_watch, report.together) {
         (true, _) => "a watch each",
         (_, true) => "one watch for all, a lease for a hundred, writes in batches",
@@ -158,7 +174,7 @@ fn text(report: &Report) -> String {
     };
     let to_assigned = p99(&|round| round.pipeline.to_assigned.p99_ms);
     let mut text = format!(
-        "{table}\n{nodes} nodes, {watch}, etcd {etcd}. Latencies are p50/p99 from the label; transactions and bytes are for one \
+        "{table}\n{nodes} nodes, {watch}, etcd {etcd}{members}. Latencies are p50/p99 from the label; transactions and bytes are for one \
          registration,\nprocessor seconds for 1,000.\nregistrations/s: {pipeline:.0}, floor {floor:.0}, ratio {ratio:.2}\nlabel to \
          assignment p99 {to_assigned}\n"
     );

@@ -97,7 +97,7 @@ pub async fn run(ground: &Ground, args: &Args, rounds: usize, format: Format) ->
         done.push(Round { read_s: read.as_secs_f64(), restart_s: restart.as_secs_f64(), ratio, memory_bytes, beyond_raw });
         bar.add(1);
     }
-    drop(bar);
+    drop((bar, site));
     let etcd = place.version().to_owned();
     place.clear().await?;
     let middle = |figure: fn(&Round) -> f64| median(done.iter().map(figure).collect());

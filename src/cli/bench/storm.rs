@@ -46,7 +46,7 @@ const QUIET: Duration = Duration::from_secs(3);
 /// Very many agents that lost their leases come back at the same moment
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How many agents
+    /// How many agents, up to 60,000
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(4..=60_000))]
     nodes: u32,
     /// Their leases, in seconds
