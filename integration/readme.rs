@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 const BEGIN: &str = "<!-- help -->\n";
 const END: &str = "<!-- /help -->";
-const COMMANDS: [&str; 14] = [
-    "dev", "agent", "run", "apply", "get", "describe", "explain", "delete", "leave", "check", "brake", "grants", "purge", "bench",
+const COMMANDS: [&str; 15] = [
+    "dev", "agent", "run", "apply", "diff", "get", "describe", "explain", "delete", "leave", "check", "brake", "grants", "purge", "bench",
 ];
 
 fn help(arguments: &[&str]) -> String {

@@ -255,7 +255,8 @@ fn purged(place: &Place) {
     for etcd in place.etcds() {
         run(etcd, &["--user=root:secret", "put", "/enlist-of-another", "x"]);
     }
-    place.ask(&["purge", "--yes"]);
+    // Roles that were killed lead until their leases end.
+    place.ask(&["purge", "--yes", "--force"]);
     for etcd in place.etcds() {
         let left = etcd.etcdctl(&["--user=root:secret", "get", "", "--from-key", "--keys-only"]).unwrap();
         assert_eq!(left.trim(), "/enlist-of-another");

@@ -4,6 +4,7 @@ mod apply;
 mod away;
 mod bad_input;
 mod bench;
+mod delete;
 mod dev;
 mod examples;
 mod exit_codes;

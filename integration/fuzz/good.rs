@@ -67,14 +67,14 @@ pub(crate) const MANAGED: [&str; 4] = [
 
 /// What operators write.
 pub(crate) const DOCUMENTS: [&str; 4] = [
-    "kind: Pool\nname: eu\ndomain: default # same address may exist once per domain\ncidrs: [10.20.0.0/16, \"fd00:20::/64\"]\nexclude: [10.20.0.0/24, 10.20.1.5]\nports: 30000-32767\nsharing: exclusive\nselector: zone=eu-1\npriority: 10\nreserve: {edge-7: 10.20.9.9}\nhold: 10m\ncooldown: 60s\non_mismatch: keep\non_isolation: keep\n---\nkind: Group\nname: web\nselector: role=web,zone in (eu-1,eu-2)\nkeyed_by: [zone]\nport: http\n",
+    "kind: Pool\nname: eu\ndomain: default # same address may exist once per domain\ncidrs: [10.20.0.0/16, \"fd00:20::/64\"]\nexclude: [10.20.0.0/24, 10.20.1.5]\nports: 30000-32767\nsharing: exclusive\nselector: zone=eu-1\npriority: 10\nreserve: {edge-7: 10.20.9.9}\nhold: 10m\ncooldown: 60s\non_mismatch: move\nmove_at_once: 10%\non_isolation: keep\n---\nkind: Group\nname: web\nselector: role=web,zone in (eu-1,eu-2)\nkeyed_by: [zone]\nport: http\n",
     "kind: Group\nname: &a web\nselector: |\n  role=web\n---\nkind: Group\nname: b\nselector: >-\n  a,\n  b\n",
     r#"[{"kind":"Pool","name":"eu","cidrs":["10.0.0.0/8"]},{"kind":"Group","name":"g","selector":"a"}]"#,
     r#"{"kind":"Group","name":"g","selector":"a"} {"kind":"Group","name":"h","selector":""}"#,
 ];
 
 /// Keys.
-pub(crate) const KEYS: [&str; 16] = [
+pub(crate) const KEYS: [&str; 17] = [
     "/enlist/nodes/edge-7/label",
     "/enlist/nodes/edge-7/status",
     "/enlist/nodes/edge-7/assignment",
@@ -86,6 +86,7 @@ pub(crate) const KEYS: [&str; 16] = [
     "/enlist/pools/eu",
     "/enlist/groups/web",
     "/enlist/brakes/allocator",
+    "/enlist/applied/site-a/pools",
     "/enlist/roles/relay",
     "/enlist/leaders/manager/694d7a1b2c3d4e5f",
     "/enlist/manager/nodes/edge-7/label",

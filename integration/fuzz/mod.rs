@@ -170,6 +170,7 @@ fn keys() {
             ParsedKey::Pool(name) => prefix.pool(&name),
             ParsedKey::Group(name) => prefix.group(&name),
             ParsedKey::Brake(role) => prefix.brake(role),
+            ParsedKey::Applied(set, kind) => prefix.applied(&set, kind),
             ParsedKey::Node(node, part) => prefix.node(&node, part),
             ParsedKey::Claim(claim) => prefix.claim(&claim),
             ParsedKey::Copy(node, part) => prefix.copy(&node, part),

@@ -42,7 +42,7 @@ async fn foreign_keys_beside_ours_are_neither_read_nor_in_the_way() {
     agent.stop().await;
     fleet.ok(&["leave", "a"]).await;
     until("no trace", LIMIT, || async { read(&fleet.store, "/enlist/nodes/").await.is_empty().then_some(()) }).await;
-    assert!(fleet.ok(&["purge", "--yes"]).await.contains("removed"));
+    assert!(fleet.ok(&["purge", "--yes", "--force"]).await.contains("removed"));
     for prefix in PREFIXES {
         let request = RangeRequest { count_only: true, ..RangeRequest::all(KeyRange::prefix(prefix)) };
         let count = fleet.store.range(request).await.unwrap().count;

@@ -25,7 +25,7 @@ async fn groups_in_a_second_etcd_follow_over_restarts_of_its_roles_and_of_itself
     fleet.ok(&["leave", "--state-dir", fleet.path("a").to_str().unwrap()]).await;
     agents[0].end().await;
     fleet.apply("{kind: Group, name: others, selector: '!role'}").await;
-    fleet.ok(&["delete", "group", "all"]).await;
+    fleet.ok(&["delete", "group", "all", "--force"]).await;
     let manager = fleet.run(&["manager"]);
     fleet.until_members("web", &["b"]).await;
     fleet.until_members("others", &["c"]).await;

@@ -51,7 +51,7 @@ pub async fn read(site: &Site, folders: &[&str]) -> anyhow::Result<Content> {
 }
 
 /// The folders that keys of enlist's are in, in order.
-const FOLDERS: [&str; 8] = ["brakes", "claims", "groups", "leaders", "manager", "nodes", "pools", "roles"];
+const FOLDERS: [&str; 9] = ["applied", "brakes", "claims", "groups", "leaders", "manager", "nodes", "pools", "roles"];
 /// So many keys are named in each gap between folders: somebody's million is not listed.
 const BESIDE_MAX: i64 = 20;
 

@@ -11,6 +11,8 @@ pub enum Exit {
     Ok,
     /// 1: something nobody thought of.
     Unexpected,
+    /// 1 of `diff`: there is a difference, as `diff` and `kubectl diff` say it.
+    Differs,
     /// 2: the command line, a document or a setting is wrong. Nothing was written.
     Usage,
     /// 3: `check` found something.
@@ -30,7 +32,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Exit::Ok => 0,
-            Exit::Unexpected => 1,
+            Exit::Unexpected | Exit::Differs => 1,
             Exit::Usage => 2,
             Exit::Findings => 3,
             Exit::NotFound => 4,

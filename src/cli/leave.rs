@@ -1,7 +1,9 @@
-//! `enlist leave [NODE]`: a node goes for good, and what it had is released at once.
+//! `enlist leave [NODE…]`: a node goes for good, and what it had is released at once.
 //!
 //! Without a name it is this host's agent that is asked, over the socket in its state directory. With a name it is the
 //! status that is written, which only a node that is away lets others do: a live one would write over it.
+
+use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 
@@ -18,19 +20,20 @@ use crate::store::keys::{NodePart, Prefix};
 use crate::store::wire::Stored as _;
 use crate::telemetry;
 
-/// A node that is away leaves for good; without NODE the agent on this host is asked to
+/// Nodes that are away leave for good; without NODE the agent on this host is asked to
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Which node; without it this host's agent
-    node: Option<NodeId>,
+    /// Which nodes; without any this host's agent
+    #[arg(value_name = "NODE")]
+    nodes: Vec<NodeId>,
     /// Also a node that is silent: it may only be cut off, and go on using what it has
     #[arg(long)]
     force: bool,
     /// The agent's state directory, without NODE [default: that of this host's id]
-    #[arg(long, value_name = "DIR", conflicts_with = "node")]
+    #[arg(long, value_name = "DIR", conflicts_with = "nodes")]
     state_dir: Option<String>,
     /// The agent's id, if it is not this host's name
-    #[arg(long, conflicts_with = "node")]
+    #[arg(long, conflicts_with = "nodes")]
     id: Option<String>,
 }
 
@@ -41,13 +44,25 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     flags.value("--id", "agent.id", args.id.as_deref());
     let loaded = common.settings(flags)?;
     telemetry::start(loaded.settings.log.format, common.level(&loaded, false), None);
-    match args.node {
-        Some(node) => {
-            let site = site::connect(loaded.source()?).await?;
-            node_leaves(&site, &node, args.force).await
-        }
-        None => super::agent::ask_to_leave(&loaded).await,
+    if args.nodes.is_empty() {
+        return super::agent::ask_to_leave(&loaded).await;
     }
+    let site = site::connect(loaded.source()?).await?;
+    let mut leaving = Vec::new();
+    for node in args.nodes.iter().collect::<BTreeSet<_>>() {
+        leaving.extend(look(&site, node, args.force).await?);
+    }
+    for leaving in leaving {
+        leaving.write(&site).await?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// A node that is away, and the status that says that it left.
+pub struct Leaving {
+    node: NodeId,
+    status: Status,
+    seen: Vec<(NodePart, Revision)>,
 }
 
 /// What to do about a node that is to leave.
@@ -65,11 +80,11 @@ enum Decision {
     Live(Option<Phase>),
 }
 
-/// Writes `left` for a node that is away.
+/// Whether a node may be made to leave; `None` = it has left already, which is said.
 ///
 /// # Errors
-/// [`Fault::NotFound`], or [`Fault::Conflict`] when it is live, or silent without `force`, or came back meanwhile.
-pub async fn node_leaves(site: &Site, node: &NodeId, force: bool) -> anyhow::Result<Exit> {
+/// [`Fault::NotFound`], or [`Fault::Conflict`] when it is live, or silent without `force`.
+pub async fn look(site: &Site, node: &NodeId, force: bool) -> anyhow::Result<Option<Leaving>> {
     let content = read_node(site, node).await?;
     let record = content.nodes().remove(node).unwrap_or_default();
     let conflict = |text: String| Err(Fault::Conflict(text).into());
@@ -77,7 +92,7 @@ pub async fn node_leaves(site: &Site, node: &NodeId, force: bool) -> anyhow::Res
         Decision::Unknown => Err(Fault::NotFound(format!("there is no node {node}")).into()),
         Decision::Already => {
             output::line(format_args!("node {node} has left"))?;
-            Ok(Exit::Ok)
+            Ok(None)
         }
         Decision::Live(phase) => {
             let phase = phase.map_or("of a format this enlist does not read", Phase::as_str);
@@ -88,15 +103,23 @@ pub async fn node_leaves(site: &Site, node: &NodeId, force: bool) -> anyhow::Res
         Decision::AskForForce => conflict(format!(
             "node {node} is silent: it may only be cut off, and still use what it has. If it is gone for good: --force"
         )),
-        Decision::Write(status, seen) => {
-            let txn = transaction(&site.prefix, node, &status, &seen);
-            let answer = site.store.txn(txn).await.with_context(|| format!("failed to write that {node} has left"))?;
-            if !answer.succeeded {
-                return conflict(format!("node {node} changed in the same moment: look again"));
-            }
-            output::line(format_args!("node {node} has left; what it had is released"))?;
-            Ok(Exit::Ok)
+        Decision::Write(status, seen) => Ok(Some(Leaving { node: node.clone(), status, seen })),
+    }
+}
+
+impl Leaving {
+    /// Writes `left`.
+    ///
+    /// # Errors
+    /// [`Fault::Conflict`] when the node came back meanwhile.
+    pub async fn write(&self, site: &Site) -> anyhow::Result<()> {
+        let node = &self.node;
+        let txn = transaction(&site.prefix, node, &self.status, &self.seen);
+        let answer = site.store.txn(txn).await.with_context(|| format!("failed to write that {node} has left"))?;
+        if !answer.succeeded {
+            return Err(Fault::Conflict(format!("node {node} changed in the same moment: look again")).into());
         }
+        output::line(format_args!("node {node} has left; what it had is released"))
     }
 }
 

@@ -28,6 +28,7 @@ mod leads;
 mod get;
 mod grants;
 mod leave;
+mod objects;
 mod purge;
 mod run;
 
@@ -57,6 +58,7 @@ enum Command {
     Agent(Box<agent::Args>),
     Run(run::Args),
     Apply(apply::Args),
+    Diff(apply::diff::Args),
     Get(get::Args),
     Describe(describe::Args),
     Explain(explain::Args),
@@ -133,6 +135,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Agent(args) => agent::run(common, *args).await,
         Command::Run(args) => run::run(common, args).await,
         Command::Apply(args) => apply::run(common, args).await,
+        Command::Diff(args) => apply::diff::run(common, args).await,
         Command::Get(args) => get::run(common, args).await,
         Command::Describe(args) => describe::run(common, args).await,
         Command::Explain(args) => explain::run(common, args).await,

@@ -3,7 +3,7 @@
 //! It never touches anything beside the prefix (`/enlist` does not mean `/enlist-dev`), and nothing below it that is not
 //! enlist's, unless that is said in so many words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, IsTerminal};
 
 use anyhow::Context as _;
@@ -14,7 +14,7 @@ use super::output::{self, Table};
 use super::{content, site};
 use crate::model::names::Revision;
 use crate::reconcile::Site;
-use crate::store::api::{Key, KeyRange, Op, RangeRequest, Txn};
+use crate::store::api::{Key, KeyRange, LeaseId, Op, OpResult, RangeRequest, StoreError, Txn};
 use crate::store::keys::{NodePart, ParsedKey, Prefix};
 use crate::telemetry;
 
@@ -24,6 +24,12 @@ pub struct Args {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+    /// Remove nothing; list what is there
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// Also while agents or roles run: they write most of it again
+    #[arg(long)]
+    force: bool,
     /// Also keys below the prefix that are not enlist's
     #[arg(long)]
     foreign: bool,
@@ -47,13 +53,12 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     if manager != source {
         sites.push(site::connect(manager).await.context("the manager's store")?);
     }
-    let mut found = 0;
+    let mut found = Vec::new();
     for site in &sites {
         refuse_others(&site.prefix)?;
         let traces = traces(site).await?;
-        found += traces.count();
         traces.show()?;
-        if traces.foreign > 0 && !args.foreign {
+        if traces.foreign > 0 && !args.foreign && !args.dry_run {
             return Err(Fault::Usage(format!(
                 "{} below {}/ that enlist did not make (e.g. {}): nothing was removed; --foreign removes them too",
                 output::counted(traces.foreign, "key"),
@@ -62,19 +67,58 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
             ))
             .into());
         }
+        found.push(traces);
     }
-    if found == 0 {
+    let count = found.iter().map(Traces::count).sum();
+    if count == 0 {
         output::say("nothing to remove");
         return Ok(Exit::Ok);
     }
-    if !args.yes && !confirmed(found)? {
+    if args.dry_run {
+        return Ok(Exit::Ok);
+    }
+    if let Some(running) = in_use(&found).filter(|_| !args.force) {
+        return Err(Fault::Conflict(format!(
+            "{running}: nothing was removed; stop them first (--force removes all the same, and what runs writes its keys again)"
+        ))
+        .into());
+    }
+    if !args.yes && !confirmed(count)? {
         return Err(Fault::Usage("nothing was removed: --yes removes it".into()).into());
     }
-    for site in &sites {
+    for (site, traces) in sites.iter().zip(&found) {
         let removed = remove(site).await?;
-        output::line(format_args!("{} below {}/ removed", output::counted(removed, "key"), site.prefix))?;
+        let more = match removed.checked_sub(traces.count()) {
+            None | Some(0) => String::new(),
+            Some(more) => format!(" ({more} of them were written meanwhile: something still runs)"),
+        };
+        output::line(format_args!("{} below {}/ removed{more}", output::counted(removed, "key"), site.prefix))?;
+        revoke(site, &traces.clocks).await;
     }
+    output::say("agents' state directories and sockets are on their hosts: remove them there");
     Ok(Exit::Ok)
+}
+
+/// What runs, in words; `None` = nothing.
+fn in_use(found: &[Traces]) -> Option<String> {
+    let (live, leaders) = found.iter().fold((0, 0), |(live, leaders), traces| (live + traces.live, leaders + traces.leaders));
+    let agents = (live > 0).then(|| output::counted(live, "agent"));
+    let leaders = (leaders > 0).then(|| output::counted(leaders, "role instance"));
+    let running: Vec<String> = agents.into_iter().chain(leaders).collect();
+    (!running.is_empty()).then(|| format!("still running: {}", running.join(", ")))
+}
+
+/// Gives back the leases of holds and coolings whose keys are gone: they would run for up to thirty days. Leases of agents and
+/// roles are left to their short ends, because they may carry keys of another prefix.
+async fn revoke(site: &Site, clocks: &BTreeSet<LeaseId>) {
+    for lease in clocks {
+        match site.store.revoke(*lease).await {
+            Ok(()) | Err(StoreError::NoLease) => {}
+            Err(error) => {
+                output::say(format_args!("failed to revoke lease {:x}, which carries no key any more: {error}", lease.0))
+            }
+        }
+    }
 }
 
 fn refuse_others(prefix: &Prefix) -> Result<(), Fault> {
@@ -92,7 +136,11 @@ struct Traces {
     prefix: String,
     /// Keys by their first folder.
     folders: BTreeMap<String, u64>,
+    /// Statuses on a lease: their agents run, or ran a moment ago.
     live: u64,
+    leaders: u64,
+    /// Leases of holds and coolings.
+    clocks: BTreeSet<LeaseId>,
     foreign: u64,
     example: String,
 }
@@ -102,8 +150,9 @@ impl Traces {
         self.folders.values().sum()
     }
 
-    fn add(&mut self, prefix: &Prefix, key: &Key) {
+    fn add(&mut self, prefix: &Prefix, key: &Key, lease: LeaseId) {
         let relative = prefix.relative(key);
+        let leased = lease != LeaseId::NONE;
         match prefix.parse(key) {
             ParsedKey::Foreign => {
                 self.foreign += 1;
@@ -111,8 +160,10 @@ impl Traces {
                     self.example = key.to_string();
                 }
             }
-            // `stopped` and `left` are statuses too; the number is a warning, not a count.
-            ParsedKey::Node(_, NodePart::Status) => self.live += 1,
+            // `stopped` and `left` are statuses too, but on no lease.
+            ParsedKey::Node(_, NodePart::Status) => self.live += u64::from(leased),
+            ParsedKey::Leader(..) => self.leaders += u64::from(leased),
+            ParsedKey::Node(_, NodePart::Clock) | ParsedKey::Claim(_) if leased => drop(self.clocks.insert(lease)),
             _ => {}
         }
         let folder = relative.split('/').next().unwrap_or_default().to_owned();
@@ -125,10 +176,6 @@ impl Traces {
         if !self.folders.is_empty() {
             output::print(&table.render())?;
         }
-        if self.live > 0 {
-            let nodes = if self.live == 1 { "1 node has".into() } else { format!("{} nodes have", self.live) };
-            output::say(format_args!("{nodes} a status: agents that run will join again at once"));
-        }
         Ok(())
     }
 }
@@ -140,7 +187,7 @@ async fn traces(site: &Site) -> anyhow::Result<Traces> {
     loop {
         let request = RangeRequest { limit: PAGE, keys_only: true, revision, ..RangeRequest::all(range.clone()) };
         let page = site.store.range(request).await.with_context(|| format!("failed to list {}/", site.prefix))?;
-        page.kvs.iter().for_each(|kv| traces.add(&site.prefix, &kv.key));
+        page.kvs.iter().for_each(|kv| traces.add(&site.prefix, &kv.key, kv.lease));
         revision = revision.or(Some(page.header.revision)).filter(|revision| *revision != Revision::NONE);
         let Some(last) = page.kvs.last().filter(|_| page.more) else { return Ok(traces) };
         range.start = last.key.successor();
@@ -157,17 +204,26 @@ fn confirmed(found: u64) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Deletes page by page, in the order of keys.
+/// Deletes page by page, in the order of keys, once through: what is written behind it stays.
 pub async fn remove(site: &Site) -> anyhow::Result<u64> {
     let mut removed = 0;
+    let mut rest = site.prefix.range();
     loop {
-        let request = RangeRequest { limit: PAGE, keys_only: true, ..RangeRequest::all(site.prefix.range()) };
+        let request = RangeRequest { limit: PAGE, keys_only: true, ..RangeRequest::all(rest.clone()) };
         let page = site.store.range(request).await.with_context(|| format!("failed to list {}/", site.prefix))?;
         let (Some(first), Some(last)) = (page.kvs.first(), page.kvs.last()) else { return Ok(removed) };
         let range = KeyRange::between(first.key.clone(), last.key.successor());
         let txn = Txn { then: vec![Op::Delete(range)], ..Txn::default() };
-        site.store.txn(txn).await.with_context(|| format!("failed to remove keys below {}/", site.prefix))?;
-        removed += page.kvs.len() as u64;
+        let answer = site.store.txn(txn).await.with_context(|| format!("failed to remove keys below {}/", site.prefix))?;
+        removed += answer.results.iter().map(deleted).sum::<u64>();
+        rest.start = last.key.successor();
+    }
+}
+
+fn deleted(result: &OpResult) -> u64 {
+    match result {
+        OpResult::Deleted(count) => u64::try_from(*count).unwrap_or_default(),
+        _ => 0,
     }
 }
 
@@ -201,11 +257,26 @@ mod tests {
     fn what_is_below_is_counted_by_folder() {
         let prefix = Prefix::default();
         let mut traces = Traces::default();
-        for key in ["/enlist/nodes/a/label", "/enlist/nodes/a/status", "/enlist/pools/eu", "/enlist/notes"] {
-            traces.add(&prefix, &key.into());
+        let none = LeaseId::NONE;
+        for (key, lease) in [
+            ("/enlist/nodes/a/label", none),
+            ("/enlist/nodes/a/status", LeaseId(7)),
+            ("/enlist/nodes/b/status", none),
+            ("/enlist/nodes/c/hold/clock", LeaseId(8)),
+            ("/enlist/claims/default/10.0.0.1", LeaseId(9)),
+            ("/enlist/claims/default/10.0.0.2", none),
+            ("/enlist/leaders/manager/1", LeaseId(5)),
+            ("/enlist/notes", none),
+        ] {
+            traces.add(&prefix, &key.into(), lease);
         }
-        assert_eq!((traces.count(), traces.live, traces.foreign), (4, 1, 1));
+        assert_eq!((traces.count(), traces.live, traces.leaders, traces.foreign), (8, 1, 1, 1));
+        assert_eq!(traces.clocks, [LeaseId(8), LeaseId(9)].into(), "leases of agents and roles may carry keys of another prefix");
+        assert_eq!(in_use(&[traces]).as_deref(), Some("still running: 1 agent, 1 role instance"));
+        assert_eq!(in_use(&[Traces::default()]), None);
+        let mut traces = Traces::default();
+        traces.add(&prefix, &"/enlist/notes".into(), none);
         assert_eq!(traces.example, "/enlist/notes");
-        assert_eq!(traces.folders["nodes"], 2);
+        assert_eq!(traces.folders["notes"], 1);
     }
 }

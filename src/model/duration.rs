@@ -7,6 +7,14 @@ use std::time::Duration;
 /// # Errors
 /// What is allowed, in words.
 pub fn parse(text: &str) -> Result<Duration, String> {
+    // `humantime` reads M as a month. People who write it usually mean minutes, and get a hold of thirty days.
+    if text.contains('M') {
+        let given: String = text.chars().take(80).collect();
+        let minutes = given.replace('M', "m");
+        return Err(format!(
+            "{given:?} has the unit M, which is a month: write {minutes} for minutes, or a number of days (30d)"
+        ));
+    }
     humantime::parse_duration(text).map_err(|_| {
         let given: String = text.chars().take(80).collect();
         let hint = if text.parse::<u64>().is_ok() { format!(" (it has no unit: {text}s?)") } else { String::new() };
@@ -53,6 +61,15 @@ mod tests {
         for bad in ["", "m", "-5s", "10x", "99999999999999999999s", "ten minutes"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_capital_m_is_refused_because_it_is_a_month() {
+        for (text, minutes) in [("1M", "1m"), ("1h 30M", "1h 30m")] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(&format!("write {minutes} for minutes")), "{error}");
+        }
+        assert_eq!(parse("1month").unwrap(), humantime::parse_duration("1month").unwrap());
     }
 
     proptest! {

@@ -116,6 +116,7 @@ macro_rules! subdomain {
 subdomain!(/** A node's id: the name under which it registers, e.g. `edge-7`. */ NodeId, "node id");
 subdomain!(/** A pool's name. */ PoolName, "pool name");
 subdomain!(/** A group's name (of the definition; a keyed group adds its values, see [`crate::model::group`]). */ GroupName, "group name");
+subdomain!(/** A set of documents that are applied together (`enlist apply --set`). */ SetName, "set");
 subdomain!(/** A routing domain: the same address may exist once in each. */ DomainName, "domain");
 name!(/** The name of a port a node asks for, e.g. `http`: a service name of RFC 6335. */
     PortName, "port name", is_service_name,

@@ -4,7 +4,7 @@
 //! [`snapshot`] is what a pass sees, [`change`] what it wants written with the compares that make it safe. [`pools`],
 //! [`taken`] and [`space`] answer what is free, [`index`] where a pass has to look, [`picture`] keeps both up; [`allocate`] answers live nodes, [`away`] holds and releases what others
 //! have, [`restore`] puts a store right that forgot, [`repair`] claims that nobody accounts for. [`brake`] says when nothing
-//! may be taken away, [`check`] finds what must not be, by itself and without any of the above.
+//! may be taken away, [`outside`] who keeps what its pool would not assign today, [`check`] finds what must not be, by itself and without any of the above.
 
 pub mod snapshot;
 pub mod change;
@@ -22,6 +22,7 @@ pub mod repair;
 pub mod findings;
 pub mod check;
 pub mod usage;
+pub mod outside;
 pub mod explain;
 
 use std::borrow::Cow;

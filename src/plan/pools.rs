@@ -40,7 +40,7 @@ pub struct PoolView<'a> {
 pub struct Space {
     /// All that it lists.
     pub listed: Ranges,
-    /// Less exclusions, network and broadcast addresses.
+    /// Less exclusions, and network, broadcast and anycast addresses.
     pub given: Ranges,
     /// Less what is reserved for anybody: what a node without a reservation may get.
     pub open: Ranges,
@@ -94,7 +94,7 @@ impl<'a> Pools<'a> {
                         self.findings.push(Finding::about(
                             "reservation-outside",
                             key(&view.pool.name),
-                            format!("{ip} is reserved for {node}, but the pool does not give it: it is outside of cidrs, excluded, or a network or broadcast address"),
+                            format!("{ip} is reserved for {node}, but the pool does not give it: it is outside of cidrs, excluded, or a network, broadcast or anycast address"),
                         ));
                     } else if let Some(other) = reserved.get(ip).filter(|other| **other != node) {
                         self.findings.push(Finding::about(
@@ -246,10 +246,11 @@ impl Space {
             return None;
         }
         let mut without = of_family(&pool.exclude);
-        // A host's own address is whatever its operator gave it: only addresses that we choose avoid the ends.
-        if family == Family::V4 && pool.sharing != Sharing::Host {
-            let ends = pool.cidrs.iter().filter_map(family::never_given);
-            without.extend(ends.flat_map(|(first, last)| [(first, first), (last, last)]));
+        // A host's own address is whatever its operator gave it: only addresses that we choose avoid these.
+        if pool.sharing != Sharing::Host {
+            let of_family = pool.cidrs.iter().filter(|net| Family::of(&net.addr()) == family);
+            without.extend(of_family.flat_map(family::never_given).map(|number| (number, number)));
+            without.extend(family::unusable(family));
         }
         let given = listed.minus(&Ranges::new(without));
         Some(Space { listed, open: given.clone(), given })

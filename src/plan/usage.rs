@@ -34,7 +34,7 @@ pub struct PoolUsage {
     pub cooling: u128,
     /// Reserved for a node that does not have it.
     pub reserved: u128,
-    /// Never given: excluded, network and broadcast addresses. Less those that are bound or cooling all the same.
+    /// Never given: excluded, and network, broadcast and anycast addresses. Less those that are bound or cooling all the same.
     pub excluded: u128,
     /// What the next nodes can get; `None` where `total` is.
     pub free: Option<u128>,

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::model::claim::ClaimKey;
-use crate::model::names::{DomainName, GroupName, NodeId, PoolName};
+use crate::model::names::{DomainName, GroupName, NodeId, PoolName, SetName};
 use crate::plan::change::Subject;
 use crate::store::api::{Key, KeyRange};
 
@@ -137,6 +137,25 @@ impl NodePart {
     }
 }
 
+/// What operators define.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Defined {
+    /// Pools.
+    Pools,
+    /// Groups.
+    Groups,
+}
+
+impl Defined {
+    /// The folder that they are in.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Defined::Pools => "pools",
+            Defined::Groups => "groups",
+        }
+    }
+}
+
 /// A key of ours, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ParsedKey {
@@ -146,6 +165,8 @@ pub enum ParsedKey {
     Group(GroupName),
     /// `brakes/<role>`
     Brake(Role),
+    /// `applied/<set>/{pools,groups}`
+    Applied(SetName, Defined),
     /// `nodes/<node>/…`
     Node(NodeId, NodePart),
     /// `claims/<domain>/<ip>[/<port>]`
@@ -200,6 +221,11 @@ impl Prefix {
     /// `brakes/<role>`
     pub fn brake(&self, role: Role) -> Key {
         self.key(format_args!("brakes/{role}"))
+    }
+
+    /// `applied/<set>/{pools,groups}`
+    pub fn applied(&self, set: &SetName, kind: Defined) -> Key {
+        self.key(format_args!("applied/{set}/{}", kind.as_str()))
     }
 
     /// `nodes/<node>/<part>`
@@ -301,6 +327,11 @@ fn parse_relative(text: &str) -> Option<ParsedKey> {
         "groups" => rest.parse().ok().map(ParsedKey::Group),
         "brakes" => rest.parse().ok().map(ParsedKey::Brake),
         "roles" => rest.parse().ok().map(ParsedKey::Role),
+        "applied" => {
+            let (set, kind) = rest.split_once('/')?;
+            let kind = [Defined::Pools, Defined::Groups].into_iter().find(|known| known.as_str() == kind)?;
+            Some(ParsedKey::Applied(set.parse().ok()?, kind))
+        }
         "leaders" => {
             let (role, lease) = rest.split_once('/')?;
             Some(ParsedKey::Leader(role.parse().ok()?, lease.to_owned()))
@@ -369,6 +400,10 @@ mod tests {
         assert_eq!(prefix.parse(&prefix.claim(&claim)), ParsedKey::Claim(claim));
         assert_eq!(prefix.parse(&prefix.checkpoint()), ParsedKey::Checkpoint);
         assert_eq!(prefix.parse(&prefix.member("web%2Fzone%3Da", &node)), ParsedKey::Member("web%2Fzone%3Da".into(), node));
+        let set: SetName = "site-a".parse().unwrap();
+        for kind in [Defined::Pools, Defined::Groups] {
+            assert_eq!(prefix.parse(&prefix.applied(&set, kind)), ParsedKey::Applied(set.clone(), kind));
+        }
         for role in Role::ALL {
             assert_eq!(prefix.parse(&prefix.role(role)), ParsedKey::Role(role));
             assert_eq!(prefix.parse(&prefix.brake(role)), ParsedKey::Brake(role));

@@ -13,6 +13,7 @@ use crate::model::names::{GroupName, NodeId, Revision};
 use crate::model::pool::{AtOnce, OnMismatch, Pool};
 use crate::plan::change::{Change as PlannedChange, Note};
 use crate::plan::index::Index;
+use crate::plan::outside;
 use crate::plan::pools::{PoolView, Pools};
 use crate::plan::snapshot::{Snapshot, Stored};
 use crate::plan::{Pass, plan};
@@ -45,11 +46,22 @@ fn differ(terms: &Terms, pool: &Pool) -> bool {
     terms.domain != pool.domain || terms.sharing != pool.sharing
 }
 
-/// Writes into each step what it would do. Answers a line for each node whose answer would be another one.
-pub(super) fn describe(steps: &mut [Step], documents: &[Document], source: &Content, manager: &Content) -> Vec<String> {
+/// What documents do beside what each of them says.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// A line for each node whose answer becomes another one.
+    pub(super) nodes: Vec<String>,
+    /// What an operator should know of the pools that are written.
+    pub(super) notes: Vec<String>,
+}
+
+/// Writes into each step what it would do.
+pub(super) fn describe(steps: &mut [Step], documents: &[Document], source: &Content, manager: &Content) -> Effects {
     let (before, after) = (source.snapshot(), with_documents(&source.snapshot(), documents));
     let changed = changed_answers(&before, &after);
     let index = Index::of(&before);
+    let written: Vec<&Pool> = written_pools(steps, documents).collect();
+    let notes = [outside_notes(&written, &after), overlap_notes(&written, &Pools::new(&after, &index))].concat();
     for (step, document) in steps.iter_mut().zip(documents) {
         if !matches!(step.change, Change::Create | Change::Update) {
             continue;
@@ -59,7 +71,40 @@ pub(super) fn describe(steps: &mut [Step], documents: &[Document], source: &Cont
             Document::Group(group) => group_effect(group, manager),
         };
     }
-    changed
+    Effects { nodes: changed, notes }
+}
+
+fn written_pools<'d>(steps: &[Step], documents: &'d [Document]) -> impl Iterator<Item = &'d Pool> {
+    steps.iter().zip(documents).filter_map(|(step, document)| match document {
+        Document::Pool(pool) if matches!(step.change, Change::Create | Change::Update) => Some(pool),
+        _ => None,
+    })
+}
+
+/// Who keeps what a pool would not assign any more.
+fn outside_notes(written: &[&Pool], after: &Snapshot) -> Vec<String> {
+    let findings = outside::findings(after).into_iter();
+    let of_written = findings.filter_map(|finding| {
+        let name = finding.keys.first()?.strip_prefix("pools/")?;
+        written.iter().any(|pool| pool.name.as_str() == name).then(|| format!("pool {name}: {}", finding.message))
+    });
+    of_written.collect()
+}
+
+/// Pools that overlap and may: an address that both list is assigned once.
+fn overlap_notes(written: &[&Pool], pools: &Pools<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    for view in pools.iter().filter(|view| written.iter().any(|pool| pool.name == view.pool.name)) {
+        for other in pools.iter().filter(|other| other.pool.name != view.pool.name && other.is_compatible(view)) {
+            let is_told = other.pool.name < view.pool.name && written.iter().any(|pool| pool.name == other.pool.name);
+            let Some(ip) = view.common(other).filter(|_| !is_told) else { continue };
+            let (name, other, domain) = (&view.pool.name, &other.pool.name, &view.pool.domain);
+            notes.push(format!(
+                "pool {name} overlaps pool {other} in domain {domain} (both list {ip}): what both list is assigned once"
+            ));
+        }
+    }
+    notes
 }
 
 fn pool_effect(pool: &Pool, changed: usize, index: &Index) -> String {

@@ -1,20 +1,26 @@
 //! `enlist apply`: writes pools and groups as documents say. All documents are validated before any is written; each is
 //! written with a compare against what was seen, so that two operators never undo each other unseen.
 
+pub mod diff;
 mod effect;
+mod set;
+#[cfg(test)]
+mod tests;
 
 use std::io::Read as _;
+use std::path::Path;
 
 use anyhow::Context as _;
 
+use self::effect::Effects;
 use super::args::{Common, FlagSettings};
 use super::content::{self, Content};
 use super::exit::{Exit, Fault};
 use super::{output, site};
 use crate::config::Loaded;
-use crate::model::documents::{Document, Place, parse_placed, to_stored};
+use crate::model::documents::{Document, Place, from_stored, parse_placed, to_stored};
 use crate::model::fault;
-use crate::model::names::Revision;
+use crate::model::names::{Revision, SetName};
 use crate::reconcile::Site;
 use crate::store::api::{Compare, Key, Op, Txn};
 use crate::store::keys::Prefix;
@@ -23,12 +29,18 @@ use crate::telemetry;
 /// Write pools and groups as files say (YAML or JSON)
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// File of documents; - reads stdin; may be given several times
+    /// File or directory of documents; - reads stdin; may be given several times
     #[arg(short, long = "file", value_name = "FILE", required = true, num_args = 1..)]
     files: Vec<String>,
     /// Write nothing; list what would change, and each node whose answer changes
     #[arg(long)]
     dry_run: bool,
+    /// Remember under this name what is applied
+    #[arg(long, value_name = "NAME")]
+    set: Option<SetName>,
+    /// Delete what the same set applied before and does not name any more
+    #[arg(long, requires = "set")]
+    prune: bool,
 }
 
 /// Does it.
@@ -39,9 +51,21 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     if documents.is_empty() {
         return Err(Fault::Usage("there is no document in what was given".into()).into());
     }
-    let target = Target::open(&loaded, &documents).await?;
-    let (steps, nodes) = target.steps(&documents).await?;
+    let target = match args.set {
+        None => Target::open(&loaded, &documents).await?,
+        Some(_) => Target::both(&loaded).await?,
+    };
+    let (steps, effects) = target.steps(&documents).await?;
     refuse(&steps, &documents, &places)?;
+    let mut records = match &args.set {
+        Some(set) => target.set(set, &documents, args.prune).await?,
+        None => Vec::new(),
+    };
+    if !args.dry_run {
+        for record in &mut records {
+            record.begin(&target).await?;
+        }
+    }
     for step in &steps {
         let verb = if args.dry_run { step.would() } else { step.did() };
         if !args.dry_run {
@@ -49,16 +73,29 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
         }
         output::line(format_args!("{} {} {verb}{}", step.kind, step.name, if args.dry_run { step.effect.as_str() } else { "" }))?;
     }
-    for node in nodes.iter().filter(|_| args.dry_run) {
+    for record in &mut records {
+        if args.dry_run {
+            record
+                .doomed
+                .iter()
+                .try_for_each(|name| output::line(format_args!("{} {name} would be deleted", record.kind().word())))?;
+        } else {
+            target.prune(record).await?;
+            record.end(&target).await?;
+        }
+    }
+    for node in effects.nodes.iter().filter(|_| args.dry_run) {
         output::line(format_args!("  {node}"))?;
     }
+    effects.notes.iter().for_each(output::say);
     Ok(Exit::Ok)
 }
 
 /// Reads and validates everything; beside each document is its place.
 pub fn documents(files: &[String]) -> anyhow::Result<(Vec<Document>, Vec<Place>)> {
     let mut texts = Vec::new();
-    for file in files {
+    let files: Vec<String> = files.iter().map(|file| files_of(file)).collect::<Result<Vec<_>, _>>()?.concat();
+    for file in &files {
         let text = match file.as_str() {
             "-" => {
                 let mut text = String::new();
@@ -78,6 +115,29 @@ pub fn documents(files: &[String]) -> anyhow::Result<(Vec<Document>, Vec<Place>)
     Ok(placed.into_iter().unzip())
 }
 
+/// The files that an argument means: itself, or those of a directory whose names end as documents' do, in the order of names.
+/// Directories within it are left alone.
+fn files_of(argument: &str) -> Result<Vec<String>, Fault> {
+    if argument == "-" || !Path::new(argument).is_dir() {
+        return Ok(vec![argument.to_owned()]);
+    }
+    let fault = |error| Fault::Usage(format!("failed to read {argument}: {error}"));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(argument).map_err(fault)? {
+        let path = entry.map_err(fault)?.path();
+        let is_document = path.extension().is_some_and(|end| ["yaml", "yml", "json"].iter().any(|known| end == *known));
+        if is_document && path.is_file() {
+            files.push(path.to_string_lossy().into_owned());
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        Err(Fault::Usage(format!("{argument} has no file that ends in .yaml, .yml or .json")))
+    } else {
+        Ok(files)
+    }
+}
+
 /// What is done about one document.
 #[derive(Debug, Clone, PartialEq)]
 struct Step {
@@ -85,6 +145,8 @@ struct Step {
     name: String,
     key: Key,
     value: String,
+    /// What is stored now, as far as it is text.
+    stored: Option<String>,
     /// What is there; 0 = nothing.
     seen: Revision,
     change: Change,
@@ -121,6 +183,7 @@ impl Step {
 
 /// Every refusal at once, with its place if the document has one; nothing is written when there is one.
 fn refuse(steps: &[Step], documents: &[Document], places: &[Place]) -> Result<(), Fault> {
+    refuse_slips(steps, documents, places)?;
     let refusal = |(at, (step, document)): (usize, (&Step, &Document))| {
         let Change::Refused(why) = &step.change else { return None };
         Some(match places.get(at) {
@@ -130,6 +193,22 @@ fn refuse(steps: &[Step], documents: &[Document], places: &[Place]) -> Result<()
     };
     let refusals: Vec<String> = steps.iter().zip(documents).enumerate().filter_map(refusal).collect();
     if refusals.is_empty() { Ok(()) } else { Err(Fault::Conflict(format!("nothing was written:\n{}", refusals.join("\n")))) }
+}
+
+/// What a document must not say is refused where it would be written: a pool that is stored so already stays as it is.
+fn refuse_slips(steps: &[Step], documents: &[Document], places: &[Place]) -> Result<(), Fault> {
+    let mut slips = Vec::new();
+    for (at, (step, document)) in steps.iter().zip(documents).enumerate() {
+        let Document::Pool(pool) = document else { continue };
+        if step.change == Change::None {
+            continue;
+        }
+        slips.extend(pool.slips().into_iter().map(|slip| match places.get(at) {
+            Some(place) => place.error(document, slip.field, slip.message).to_string(),
+            None => format!("{} {}: {slip}", step.kind, step.name),
+        }));
+    }
+    if slips.is_empty() { Ok(()) } else { Err(Fault::Usage(format!("nothing was written:\n{}", slips.join("\n")))) }
 }
 
 /// Where documents go: pools to the source, groups to the manager's store. Only what is needed is opened.
@@ -151,6 +230,12 @@ impl Target {
         Ok(target)
     }
 
+    /// Connects to both stores.
+    async fn both(loaded: &Loaded) -> anyhow::Result<Target> {
+        let source = site::connect(loaded.source()?).await?;
+        Ok(Target { source: Some(source), manager: Some(site::connect(loaded.manager()?).await.context("the manager's store")?) })
+    }
+
     /// A target whose stores are open already.
     pub fn on(source: Site, manager: Site) -> Target {
         Target { source: Some(source), manager: Some(manager) }
@@ -166,8 +251,8 @@ impl Target {
         Ok(())
     }
 
-    /// What is done about each document, and a line for each node whose answer changes.
-    async fn steps(&self, documents: &[Document]) -> anyhow::Result<(Vec<Step>, Vec<String>)> {
+    /// What is done about each document, and what comes of all of them.
+    async fn steps(&self, documents: &[Document]) -> anyhow::Result<(Vec<Step>, Effects)> {
         let source = match &self.source {
             Some(site) => content::read(site, &["claims", "nodes", "pools"]).await?,
             None => Content::empty(Prefix::default()),
@@ -179,8 +264,8 @@ impl Target {
         let step = |document| step(document, &source, &manager);
         let mut steps: Vec<Step> = documents.iter().map(step).collect();
         effect::refuse_conflicts(&mut steps, documents, &source);
-        let nodes = effect::describe(&mut steps, documents, &source, &manager);
-        Ok((steps, nodes))
+        let effects = effect::describe(&mut steps, documents, &source, &manager);
+        Ok((steps, effects))
     }
 
     async fn write(&self, step: &Step) -> anyhow::Result<()> {
@@ -212,7 +297,8 @@ fn step(document: &Document, source: &Content, manager: &Content) -> Step {
     let seen = content.get(&key);
     let change = match seen {
         None => Change::Create,
-        Some(kv) if kv.value == value.as_bytes() => Change::None,
+        // Written by hand or by another enlist it may have another form, and mean the same.
+        Some(kv) if kv.value == value.as_bytes() || from_stored(&kv.value).as_ref() == Ok(document) => Change::None,
         Some(_) => Change::Update,
     };
     let change = match (document, change) {
@@ -226,133 +312,9 @@ fn step(document: &Document, source: &Content, manager: &Content) -> Step {
         name: document.name().to_owned(),
         key,
         value,
+        stored: seen.map(|kv| String::from_utf8_lossy(&kv.value).into_owned()),
         seen: seen.map_or(Revision::NONE, |kv| kv.mod_revision),
         change,
         effect: String::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::model::documents::parse;
-    use crate::store::api::{KeyValue, LeaseId};
-
-    fn content(pairs: &[(&str, &str)]) -> Content {
-        let mut content = Content::empty(Prefix::default());
-        for (at, (key, value)) in (1..).zip(pairs) {
-            let key = Key::from(format!("/enlist/{key}"));
-            let value = Bytes::copy_from_slice(value.as_bytes());
-            let revision = Revision(at);
-            let kv = KeyValue {
-                key: key.clone(),
-                value,
-                create_revision: revision,
-                mod_revision: revision,
-                version: 1,
-                lease: LeaseId::NONE,
-            };
-            content.kvs.insert(key, kv);
-        }
-        content
-    }
-
-    const POOL: &str = "{kind: Pool, name: eu, cidrs: [10.20.0.0/30]}";
-
-    fn assignment(sharing: &str) -> String {
-        format!(
-            r#"{{"v":1,"node":"a","instance":"i","state":"bound","pool":"eu","domain":"default","sharing":"{sharing}","addresses":["10.20.0.1"],"ports":{{}},"generation":3,"asked":"0000000000000000","hold_s":1,"cooldown_s":1,"on_isolation":"keep","leaving":[]}}"#
-        )
-    }
-
-    #[test]
-    fn created_changed_unchanged() {
-        let document = parse("-", POOL).unwrap().remove(0);
-        let check = |there: Option<&str>, expected: Change| {
-            let pairs: Vec<(&str, &str)> = there.map(|value| ("pools/eu", value)).into_iter().collect();
-            let step = step(&document, &content(&pairs), &content(&[]));
-            assert_eq!(step.change, expected, "{there:?}");
-            assert_eq!(step.seen.0, i64::from(there.is_some()));
-        };
-        check(None, Change::Create);
-        check(Some(&to_stored(&document)), Change::None);
-        check(Some(r#"{"v":1}"#), Change::Update);
-    }
-
-    #[test]
-    fn sharing_stays_while_nodes_have_addresses() {
-        let document = parse("-", POOL).unwrap().remove(0);
-        let before = to_stored(&document).replace("exclusive", "shared");
-        let with = |sharing: &str| {
-            step(&document, &content(&[("pools/eu", &before), ("nodes/a/assignment", &assignment(sharing))]), &content(&[]))
-                .change
-        };
-        assert!(matches!(with("shared"), Change::Refused(why) if why.field == "sharing" && why.message.contains("1 node")));
-        assert_eq!(with("exclusive"), Change::Update);
-    }
-
-    /// What becomes of documents on a store with pools, in the order in which they are given here.
-    fn changes(stored: &[(&str, &str)], given: &str) -> Vec<Change> {
-        let stored: Vec<(String, String)> = stored
-            .iter()
-            .map(|(key, text)| {
-                let value =
-                    if key.starts_with("pools/") { to_stored(&parse("-", text).unwrap().remove(0)) } else { (*text).into() };
-                ((*key).to_owned(), value)
-            })
-            .collect();
-        let pairs: Vec<(&str, &str)> = stored.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        let (source, manager) = (content(&pairs), content(&[]));
-        let documents = parse("-", given).unwrap();
-        let mut steps: Vec<Step> = documents.iter().map(|document| step(document, &source, &manager)).collect();
-        effect::refuse_conflicts(&mut steps, &documents, &source);
-        steps.into_iter().map(|step| step.change).collect()
-    }
-
-    const PROD: (&str, &str) = ("pools/eu", "{kind: Pool, name: eu, cidrs: [10.20.0.0/24]}");
-
-    #[test]
-    fn a_pool_that_conflicts_with_a_stored_one_is_refused() {
-        let in_use = ("nodes/a/assignment", &*assignment("exclusive"));
-        let new = "{kind: Pool, name: aaa, sharing: shared, cidrs: [10.20.0.240/30]}";
-        for stored in [&[PROD][..], &[PROD, in_use]] {
-            let changes = changes(stored, new);
-            assert!(
-                matches!(&changes[..], [Change::Refused(why)] if why.message.contains("it overlaps pool eu") && why.message.contains("10.20.0.241")),
-                "{changes:?}"
-            );
-        }
-        // Two of one kind, another domain, and a common part that is excluded may.
-        for fine in [
-            "{kind: Pool, name: aaa, cidrs: [10.20.0.240/30]}",
-            "{kind: Pool, name: aaa, domain: other, sharing: shared, cidrs: [10.20.0.240/30]}",
-            "{kind: Pool, name: aaa, sharing: shared, cidrs: [10.20.0.0/16], exclude: [10.20.0.0/24]}",
-            "{kind: Pool, name: eu, cidrs: [10.20.0.0/25]}\n---\n{kind: Pool, name: aaa, sharing: shared, cidrs: [10.20.0.240/30]}",
-        ] {
-            assert!(
-                changes(&[PROD, in_use], fine).iter().all(|change| matches!(change, Change::Create | Change::Update)),
-                "{fine}"
-            );
-        }
-        let two = format!("{new}\n---\n{{kind: Pool, name: bbb, cidrs: [10.20.0.0/24]}}");
-        assert!(matches!(&changes(&[], &two)[..], [Change::Create, Change::Refused(_)]), "two that are new conflict");
-    }
-
-    #[test]
-    fn an_edit_that_disables_another_pool_is_refused() {
-        let younger = ("pools/zz", "{kind: Pool, name: zz, sharing: shared, cidrs: [10.21.0.0/30]}");
-        let wider = "{kind: Pool, name: eu, cidrs: [10.20.0.0/15]}";
-        let is_refused = |stored: &[(&str, &str)]| {
-            let changes = changes(stored, wider);
-            matches!(&changes[..], [Change::Refused(why)] if why.message.contains("pool zz would assign nothing new: both would give 10.21.0."))
-        };
-        assert!(is_refused(&[PROD, younger]));
-        // A conflict that is stored already is not the fault of other documents.
-        let stored = [PROD, ("pools/zz", "{kind: Pool, name: zz, sharing: shared, cidrs: [10.20.0.0/30]}")];
-        assert_eq!(changes(&stored, "{kind: Pool, name: eu, cidrs: [10.20.0.0/24], hold: 1h}"), [Change::Update]);
-        assert_eq!(changes(&stored, "{kind: Pool, name: us, cidrs: [10.30.0.0/24]}"), [Change::Create]);
     }
 }

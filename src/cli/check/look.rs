@@ -18,10 +18,10 @@ use crate::{manager, relay};
 
 /// Everything that is wrong now, in the order of stores, codes and keys.
 pub(super) async fn look(sites: &Sites) -> anyhow::Result<Vec<Found>> {
-    let source = content::read(&sites.source, &["brakes", "claims", "leaders", "nodes", "pools", "roles"]).await?;
+    let source = content::read(&sites.source, &["applied", "brakes", "claims", "leaders", "nodes", "pools", "roles"]).await?;
     let mut found: Vec<Found> = all_findings(&source.snapshot()).into_iter().map(of("source")).collect();
     found.extend(stray(&source, &told(&found)).into_iter().map(of("source")));
-    let destination = content::read(&sites.manager, &["brakes", "groups", "leaders", "manager", "roles"]).await?;
+    let destination = content::read(&sites.manager, &["applied", "brakes", "groups", "leaders", "manager", "roles"]).await?;
     let is_one = (source.cluster_id, &source.prefix) == (destination.cluster_id, &destination.prefix);
     let mut copied: Vec<Found> = copies(sites, &destination).await?.into_iter().map(of("manager")).collect();
     copied.extend(groups(&destination).into_iter().map(of("manager")));

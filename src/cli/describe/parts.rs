@@ -21,6 +21,7 @@ use crate::plan::Pass;
 use crate::plan::check::check;
 use crate::plan::findings::findings;
 use crate::plan::index::Index;
+use crate::plan::outside;
 use crate::plan::snapshot::{NodeRecord, Snapshot};
 use crate::plan::world::World;
 use crate::store::api::{KeyValue, LeaseId};
@@ -111,7 +112,10 @@ fn with_words(object: &NodeObject, record: Option<&NodeRecord>) -> Json {
 
 pub(super) fn pool(source: &Content, name: &str) -> Option<Description> {
     let object: PoolObject = only(Stores { source: Some(source), manager: None }, name)?;
-    let findings = about(all_findings(&source.snapshot()), &[format!("pools/{name}")]);
+    let snapshot = source.snapshot();
+    // `check` leaves out who has something outside: with `on_mismatch: keep` that is what the operator asked for.
+    let found = [all_findings(&snapshot), outside::findings(&snapshot)].concat();
+    let findings = about(found, &[format!("pools/{name}")]);
     let stored = keys(source, |key, _| matches!(key, ParsedKey::Pool(pool) if pool.as_str() == name));
     Some(Description { kind: "pool", name: name.into(), object: json(&object), stored, findings })
 }

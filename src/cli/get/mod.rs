@@ -9,6 +9,7 @@ use futures::future::try_join;
 use super::args::{Common, FlagSettings};
 use super::content::{self, Content};
 use super::exit::{Exit, Fault};
+use super::objects::{Spec, parse_spec};
 use super::output::{self, Format};
 use super::show::assignment::AssignmentObject;
 use super::show::claim::ClaimObject;
@@ -26,11 +27,12 @@ use crate::telemetry;
 /// Show nodes, assignments, claims, pools, groups, members or roles
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// nodes, assignments, claims, pools, groups, members or roles (or one: node …)
-    #[arg(value_name = "KIND", value_parser = parse_kind)]
-    kind: Kind,
-    /// Only this one; for members the group
-    name: Option<String>,
+    /// nodes, assignments, claims, pools, groups, members or roles (or one: node …); or KIND/NAME
+    #[arg(value_name = "KIND", value_parser = parse_spec)]
+    kind: Spec,
+    /// Only these; for members the group
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
     /// Only nodes whose variables match, e.g. 'zone in (eu-1,eu-2),gpu>1'
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     selector: Option<Selector>,
@@ -110,8 +112,8 @@ pub fn parse_kind(text: &str) -> Result<Kind, String> {
 /// What is asked for, besides the kind.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
-    /// Only this one.
-    pub name: Option<String>,
+    /// Only these; empty = all.
+    pub names: Vec<String>,
     /// Only nodes whose variables match.
     pub selector: Option<Selector>,
 }
@@ -120,7 +122,8 @@ impl Query {
     /// Whether an object is asked for.
     pub fn wants<T: Shown>(&self, object: &T) -> bool {
         let selected = |selector: &Selector| object.variables().is_some_and(|variables| selector.matches(variables));
-        self.name.as_deref().is_none_or(|name| object.is_called(name)) && self.selector.as_ref().is_none_or(selected)
+        let is_named = self.names.is_empty() || self.names.iter().any(|name| object.is_called(name));
+        is_named && self.selector.as_ref().is_none_or(selected)
     }
 }
 
@@ -140,7 +143,7 @@ impl Sites {
 
 /// Shows what is asked for.
 pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
-    match args.kind {
+    match args.kind.kind {
         Kind::Node => show::<NodeObject>(common, args).await,
         Kind::Assignment => show::<AssignmentObject>(common, args).await,
         Kind::Claim => show::<ClaimObject>(common, args).await,
@@ -153,13 +156,17 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
 
 async fn show<T: Shown>(common: Common, args: Args) -> anyhow::Result<Exit> {
     if args.selector.is_some() && !T::HAS_VARIABLES {
-        return Err(Fault::Usage(format!("-l selects by a node's variables: {} has none", args.kind.a_word())).into());
+        return Err(Fault::Usage(format!("-l selects by a node's variables: {} has none", args.kind.kind.a_word())).into());
+    }
+    let (kinds, names): (Vec<Kind>, Vec<String>) = args.kind.objects(&args.names)?.into_iter().unzip();
+    if let Some(other) = kinds.into_iter().find(|kind| *kind != args.kind.kind) {
+        return Err(Fault::Usage(format!("get shows one kind at a time: {} is another one", other.word())).into());
     }
     let loaded = common.settings(FlagSettings::default())?;
     telemetry::start(loaded.settings.log.format, common.level(&loaded, false), None);
-    let query = Query { name: args.name, selector: args.selector };
+    let query = Query { names, selector: args.selector };
     let sites = sites::<T>(&loaded).await?;
-    if args.kind == Kind::Role {
+    if args.kind.kind == Kind::Role {
         // Why a role sees no leader, or a node is silent, may be an endpoint.
         for site in sites.source.iter().chain(sites.manager.iter().filter(|site| !sites.is_source(site))) {
             site::look_at_endpoints(site).await;
@@ -172,17 +179,24 @@ async fn show<T: Shown>(common: Common, args: Args) -> anyhow::Result<Exit> {
     let stores = Stores { source: source.as_ref(), manager: manager.as_ref() };
     let mut objects = T::list(stores);
     objects.retain(|object| query.wants(object));
-    if objects.is_empty()
-        && let Some(name) = &query.name
-        && !T::may_be_none(stores, name)
-    {
-        return Err(Fault::NotFound(format!("there is no {} {name}", args.kind.named())).into());
+    let is_missing = |name: &&String| !objects.iter().any(|object| object.is_called(name)) && !T::may_be_none(stores, name);
+    let missing: Vec<&str> = query.names.iter().filter(is_missing).map(String::as_str).collect();
+    let not_found = || Fault::NotFound(format!("there is no {} {}", args.kind.kind.named(), missing.join(", ")));
+    if objects.is_empty() && !missing.is_empty() {
+        return Err(not_found().into());
     }
     if let Some(warning) = T::warning(stores) {
         output::say(format_args!("enlist: warning: {warning}"));
     }
-    output::print(&print::all(&objects, args.output)?)?;
-    Ok(Exit::Ok)
+    let documents = if args.output == Format::Yaml { T::documents(stores) } else { None };
+    match documents {
+        Some(mut documents) => {
+            documents.retain(|(name, _)| query.names.is_empty() || query.names.iter().any(|asked| print::is_of(name, asked)));
+            output::print(&print::documents(&documents))?;
+        }
+        None => output::print(&print::all(&objects, args.output)?)?,
+    }
+    if missing.is_empty() { Ok(Exit::Ok) } else { Err(not_found().into()) }
 }
 
 /// Opens the stores of a kind. The manager's may be away where the kind can do without.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::cli::output::{Format, Table, json, yaml};
 use crate::cli::show::Shown;
+use crate::model::documents::{Document, to_yaml};
 
 /// A whole listing. JSON and YAML are always a list.
 pub fn all<T: Shown>(objects: &[T], format: Format) -> anyhow::Result<String> {
@@ -15,6 +16,21 @@ pub fn all<T: Shown>(objects: &[T], format: Format) -> anyhow::Result<String> {
         Format::Name => Ok(objects.iter().map(|object| object.name() + "\n").collect()),
         Format::Table | Format::Wide => Ok(table(objects, format == Format::Wide, SystemTime::now()).render()),
     }
+}
+
+/// Documents as `apply` takes them. One that cannot be read is a comment.
+pub fn documents(documents: &[(String, Result<Document, String>)]) -> String {
+    let text = |(name, document): &(String, Result<Document, String>)| match document {
+        Ok(document) => to_yaml(document).trim_end().to_owned(),
+        Err(fault) => format!("# {name} cannot be read: {}", fault.escape_debug()),
+    };
+    let texts: Vec<String> = documents.iter().map(text).collect();
+    if texts.is_empty() { String::new() } else { texts.join("\n---\n") + "\n" }
+}
+
+/// Whether a name on the command line means a document: its own, or that of a group which it is keyed into.
+pub fn is_of(document: &str, asked: &str) -> bool {
+    asked.split('/').next() == Some(document)
 }
 
 /// A listing as a table.

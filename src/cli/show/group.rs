@@ -10,6 +10,7 @@ use super::node::group_name;
 use super::role::{copies_lag_s, stale_copies};
 use super::{Shown, Stores, joined};
 use crate::cli::content::{Content, decoded, group};
+use crate::model::documents::Document;
 use crate::model::names::GroupName;
 use crate::store::api::KeyValue;
 use crate::store::keys::ParsedKey;
@@ -53,6 +54,19 @@ impl Shown for GroupObject {
 
     fn warning(stores: Stores<'_>) -> Option<String> {
         stale_copies(stores.manager)
+    }
+
+    /// A keyed group's document is that of its definition.
+    fn documents(stores: Stores<'_>) -> Option<Vec<(String, Result<Document, String>)>> {
+        let parsed = stores.manager.into_iter().flat_map(Content::parsed);
+        let documents = parsed.filter_map(|(key, kv)| match key {
+            ParsedKey::Group(name) => {
+                let document = group(&name, kv).value.map(Document::Group).map_err(|fault| fault.to_string());
+                Some((name.to_string(), document))
+            }
+            _ => None,
+        });
+        Some(documents.collect())
     }
 
     fn name(&self) -> String {

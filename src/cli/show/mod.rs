@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::content::Content;
 use super::output::age;
+use crate::model::documents::Document;
 
 /// What a kind is made of.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +49,12 @@ pub trait Shown: Serialize + PartialEq + Sized {
     }
     /// What people should know of the objects as a whole; `None` = nothing.
     fn warning(_stores: Stores<'_>) -> Option<String> {
+        None
+    }
+
+    /// The documents that `apply` takes, by the name on the command line, or why one cannot be read; `None` = this kind has
+    /// none. They are what `-o yaml` shows.
+    fn documents(_stores: Stores<'_>) -> Option<Vec<(String, Result<Document, String>)>> {
         None
     }
 

@@ -6,9 +6,11 @@ use serde::{Serialize, Serializer};
 
 use super::{Shown, Stores, joined};
 use crate::cli::content::Content;
+use crate::model::documents::Document;
 use crate::model::names::PoolName;
 use crate::model::pool::Pool;
 use crate::plan::index::Index;
+use crate::plan::outside::outside;
 use crate::plan::pools::Pools;
 use crate::plan::snapshot::{Snapshot, Stored};
 use crate::plan::usage::{PoolUsage, Unit, pool_usage};
@@ -49,6 +51,8 @@ pub struct PoolObject {
     pub excluded: Count,
     /// What the next nodes can get; null as for `total`.
     pub free: Option<Count>,
+    /// How many nodes have what the pool would not assign to them today: it was changed under them.
+    pub outside: u64,
     /// When it was last written, as a store revision.
     pub revision: i64,
 }
@@ -75,12 +79,26 @@ impl Shown for PoolObject {
     const SOURCE: &'static [&'static str] = &["claims", "nodes", "pools"];
     const MANAGER: &'static [&'static str] = &[];
     const HEADINGS: &'static [&'static str] =
-        &["POOL", "CONDITION", "CIDRS", "TOTAL", "BOUND", "COOLING", "RESERVED", "EXCLUDED", "FREE", "UNIT"];
+        &["POOL", "CONDITION", "CIDRS", "TOTAL", "BOUND", "COOLING", "RESERVED", "EXCLUDED", "FREE", "UNIT", "OUTSIDE"];
     const WIDE: &'static [&'static str] = &["SHARING", "DOMAIN", "PORTS", "SELECTOR", "PRIORITY", "MESSAGE"];
 
     fn list(stores: Stores<'_>) -> Vec<Self> {
         let snapshot = stores.source.map(Content::snapshot).unwrap_or_default();
-        snapshot.pools.iter().map(|(name, stored)| pool_object(&snapshot, name, stored)).collect()
+        let mut objects: Vec<_> = snapshot.pools.iter().map(|(name, stored)| pool_object(&snapshot, name, stored)).collect();
+        // Counted once for all pools: it looks at every node.
+        let index = Index::of(&snapshot);
+        let outside = outside(&snapshot, &Pools::new(&snapshot, &index));
+        for object in &mut objects {
+            let nodes = outside.iter().find(|(pool, _)| pool.as_str() == object.name);
+            object.outside = nodes.map_or(0, |(_, nodes)| nodes.len() as u64);
+        }
+        objects
+    }
+
+    fn documents(stores: Stores<'_>) -> Option<Vec<(String, Result<Document, String>)>> {
+        let pools = stores.source.map(Content::snapshot).unwrap_or_default().pools;
+        let document = |stored: Stored<Pool>| stored.value.map(Document::Pool).map_err(|fault| fault.to_string());
+        Some(pools.into_iter().map(|(name, stored)| (name.to_string(), document(stored))).collect())
     }
 
     fn name(&self) -> String {
@@ -101,6 +119,7 @@ impl Shown for PoolObject {
             short(self.excluded),
             endless(self.free),
             self.unit.clone(),
+            self.outside.to_string(),
         ]
     }
 
@@ -158,6 +177,7 @@ pub fn pool_object(snapshot: &Snapshot, name: &PoolName, stored: &Stored<Pool>) 
         reserved: counted(|usage| usage.reserved),
         excluded: counted(|usage| usage.excluded),
         free: endless(|usage| usage.free),
+        outside: 0,
         revision: stored.mod_revision.0,
     }
 }

@@ -16,7 +16,7 @@ use crate::model::pool::{AtOnce, Pool};
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Form<'d> {
-    Pool(PoolForm<'d>),
+    Pool(Box<PoolForm<'d>>),
     Group(GroupForm<'d>),
 }
 
@@ -98,7 +98,7 @@ pub fn to_stored(document: &Document) -> String {
 
 fn form(document: &Document, v: Option<u64>) -> Form<'_> {
     match document {
-        Document::Pool(pool) => Form::Pool(pool_form(pool, v)),
+        Document::Pool(pool) => Form::Pool(Box::new(pool_form(pool, v))),
         Document::Group(group) => Form::Group(group_form(group, v)),
     }
 }

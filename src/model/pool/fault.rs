@@ -33,6 +33,40 @@ impl Pool {
         found
     }
 
+    /// What a document must not say although a stored pool may: `apply` refuses it, but a pool that was stored before such a
+    /// rule existed goes on, and comes back unchanged. What cannot be assigned is not assigned in either case.
+    pub fn slips(&self) -> Vec<Fault> {
+        let mut found = Vec::new();
+        // The prefixes of a host pool only say which hosts' own addresses count.
+        if self.sharing != Sharing::Host {
+            for net in &self.cidrs {
+                if let Some(what) = reserved_range(net) {
+                    found.push(Fault::new("cidrs", format!("{net} holds {what}, which no node can have")));
+                }
+            }
+        }
+        let mut inside: Vec<&IpNet> = self.cidrs.iter().collect();
+        inside.sort_by_key(|net| (net.addr(), net.prefix_len()));
+        for net in self.exclude.iter().filter(|_| !self.cidrs.is_empty()) {
+            // The prefixes are apart from each other, so only these two can have something in common with it.
+            let at = inside.partition_point(|cidr| cidr.addr() <= net.addr());
+            let near = [at.checked_sub(1), Some(at)].into_iter().flatten().filter_map(|at| inside.get(at));
+            if !near.into_iter().any(|cidr| cidr.contains(net) || net.contains(*cidr)) {
+                found.push(Fault::new("exclude", format!("{net} is outside of cidrs: there is nothing to exclude")));
+            }
+        }
+        let ranges = Ranges::of(&self.cidrs);
+        let is_anycast =
+            |net: &&IpNet, ip: &IpAddr| matches!(net, IpNet::V6(v6) if v6.prefix_len() < 127 && IpAddr::V6(v6.network()) == *ip);
+        for (node, ip) in self.reserve.iter().flat_map(|(node, ips)| ips.iter().map(move |ip| (node, ip))) {
+            if let Some(net) = ranges.find(*ip).filter(|net| is_anycast(net, ip)) {
+                let message = format!("{node}: {ip} is the subnet-router anycast address of {net}, which is never given");
+                found.push(Fault::new("reserve", message));
+            }
+        }
+        found
+    }
+
     fn check_cidrs(&self, found: &mut Vec<Fault>) {
         if self.cidrs.is_empty() && self.sharing != Sharing::Host {
             let message = format!("with sharing {} at least one is needed, e.g. [10.20.0.0/16]", self.sharing);
@@ -124,6 +158,18 @@ fn check_nets(field: &'static str, nets: &[IpNet], found: &mut Vec<Fault>) {
             found.push(Fault::new(field, format!("{net} is IPv4 written as IPv6: one address has one spelling")));
         }
     }
+}
+
+/// What a network holds that no node can have.
+fn reserved_range(net: &IpNet) -> Option<&'static str> {
+    let (first, last) = (net.network(), net.broadcast());
+    if first.is_unspecified() {
+        return Some("the unspecified address");
+    }
+    if first.is_multicast() || last.is_multicast() {
+        return Some("multicast addresses");
+    }
+    matches!(last, IpAddr::V4(v4) if v4.is_broadcast()).then_some("the broadcast address 255.255.255.255")
 }
 
 fn is_mapped(ip: Ipv6Addr) -> bool {

@@ -174,3 +174,38 @@ fn all_faults_are_told_at_once() {
     let fields: Vec<_> = faulty.faults().iter().map(|fault| fault.field).collect();
     assert_eq!(fields, ["cidrs", "hold"]);
 }
+
+#[test]
+fn what_only_a_document_must_not_say() {
+    let check = |change: &dyn Fn(&mut Pool), expected: &[&str]| {
+        let pool = pool(change);
+        assert_eq!(pool.faults(), [], "a stored pool goes on");
+        assert_eq!(pool.slips().iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+    };
+    check(&|_| {}, &[]);
+    check(&|pool| pool.exclude = nets(&["10.20.0.0/24", "10.0.0.0/8", "fd00:20::7/128"]), &[]);
+    check(
+        &|pool| pool.exclude = nets(&["10.21.0.0/24", "10.20.0.1/32", "10.19.255.255/32", "fd00:21::/64"]),
+        &[
+            "exclude: 10.21.0.0/24 is outside of cidrs: there is nothing to exclude",
+            "exclude: 10.19.255.255/32 is outside of cidrs: there is nothing to exclude",
+            "exclude: fd00:21::/64 is outside of cidrs: there is nothing to exclude",
+        ],
+    );
+    for (net, what) in [
+        ("0.0.0.0/8", "the unspecified address"),
+        ("224.0.0.0/24", "multicast addresses"),
+        ("239.255.255.0/24", "multicast addresses"),
+        ("255.255.255.255/32", "the broadcast address 255.255.255.255"),
+        ("::/64", "the unspecified address"),
+        ("ff02::/64", "multicast addresses"),
+    ] {
+        check(&|pool| pool.cidrs = nets(&[net]), &[&format!("cidrs: {net} holds {what}, which no node can have")]);
+    }
+    // Which hosts' own addresses count is another question.
+    check(&|pool| (pool.cidrs, pool.sharing) = (nets(&["0.0.0.0/0", "::/0"]), Sharing::Host), &[]);
+    check(
+        &|pool| reserve(pool, "a", &["fd00:20::"]),
+        &["reserve: a: fd00:20:: is the subnet-router anycast address of fd00:20::/64, which is never given"],
+    );
+}

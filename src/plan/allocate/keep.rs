@@ -45,16 +45,8 @@ impl<'w, 'a> Attempt<'w, 'a> {
     }
 
     fn fits(&self, view: &PoolView<'_>, bound: &Bound) -> bool {
-        let label = self.asker.label;
-        let families = match view.pool.sharing {
-            Sharing::Host => 1,
-            _ => view.families().count(),
-        };
-        view.pool.selector.matches(&label.variables)
-            && bound.addresses.len() == families
-            && bound.addresses.iter().all(|ip| self.may_have(view, ip))
-            && bound.ports.values().all(|port| view.pool.ports.contains(*port))
-            && self.better_reserved(view, bound).is_none()
+        let asker = (self.asker.node, Some(&self.asker.label.variables));
+        self.world.pools.mismatch(view, asker, bound).is_none() && self.better_reserved(view, bound).is_none()
     }
 
     /// An address that is reserved for the node, free, and not the one it has.

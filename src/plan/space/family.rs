@@ -53,8 +53,19 @@ pub fn bounds(net: &IpNet) -> (u128, u128) {
     (number(&net.network()), number(&net.broadcast()))
 }
 
-/// Network and broadcast address where the prefix has such: IPv4 shorter than /31. (RFC 3021 frees those of a /31;
-/// IPv6 has no broadcast, and its subnet-router anycast address is left to the operator's `exclude`.)
-pub fn never_given(net: &IpNet) -> Option<(u128, u128)> {
-    (net.addr().is_ipv4() && net.prefix_len() < 31).then(|| bounds(net))
+/// Addresses of a prefix that no node gets: network and broadcast address of an IPv4 prefix shorter than /31 (RFC 3021 frees
+/// those of a /31), the subnet-router anycast address of an IPv6 prefix shorter than /127 (RFC 4291, 2.6.1; RFC 6164).
+pub fn never_given(net: &IpNet) -> impl Iterator<Item = u128> {
+    let (first, last) = bounds(net);
+    let (is_ipv4, length) = (net.addr().is_ipv4(), net.prefix_len());
+    let lowest = if is_ipv4 { length < 31 } else { length < 127 };
+    lowest.then_some(first).into_iter().chain((is_ipv4 && lowest).then_some(last))
+}
+
+/// Ranges that no node gets, whatever a pool lists: the unspecified address, multicast, and IPv4's limited broadcast.
+pub fn unusable(family: Family) -> Vec<(u128, u128)> {
+    match family {
+        Family::V4 => vec![(0, 0), (0xe000_0000, 0xefff_ffff), (0xffff_ffff, 0xffff_ffff)],
+        Family::V6 => vec![(0, 0), (0xff << 120, u128::MAX)],
+    }
 }

@@ -47,14 +47,14 @@ fn the_smallest_prefixes_are_defined() {
         ("10.0.0.7/32", vec!["10.0.0.7"]),
         ("10.0.0.6/31", vec!["10.0.0.6", "10.0.0.7"]),
         ("10.0.0.4/30", vec!["10.0.0.5", "10.0.0.6"]),
-        ("255.255.255.254/31", vec!["255.255.255.254", "255.255.255.255"]),
+        ("255.255.255.254/31", vec!["255.255.255.254"]),
         ("fd00::ff/128", vec!["fd00::ff"]),
         ("fd00::fe/127", vec!["fd00::fe", "fd00::ff"]),
-        // Leading zero bytes, and the very last address of all.
-        ("::4/126", vec!["::4", "::5", "::6", "::7"]),
+        // Leading zero bytes, and the last addresses before multicast.
+        ("::4/126", vec!["::5", "::6", "::7"]),
         (
-            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe/127",
-            vec!["ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"],
+            "feff:ffff:ffff:ffff:ffff:ffff:ffff:fffe/127",
+            vec!["feff:ffff:ffff:ffff:ffff:ffff:ffff:fffe", "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"],
         ),
     ] {
         let mut lab = Lab::new([pool("eu", &[cidr])]);
@@ -308,4 +308,27 @@ fn a_label_that_breaks_a_rule_waits_and_the_others_do_not_care() {
     lab.relabel(label_with_ports("node-1", &["a", "a"]));
     assert_eq!(lab.run(), []);
     assert_eq!(lab.reason("node-1"), None);
+}
+
+#[test]
+fn addresses_that_no_node_can_have_are_never_given() {
+    // A pool stored by hand, or before there was a rule: what nobody can have is left out, the rest is given.
+    let check = |cidr: &str, given: &[&str]| {
+        let mut lab = Lab::new([pool("eu", &[cidr])]);
+        let nodes: Vec<String> = (0..given.len() + 1).map(|n| format!("node-{n}")).collect();
+        nodes.iter().for_each(|node| lab.join(label(node)));
+        lab.run();
+        let bound = nodes.iter().filter(|node| lab.reason(node).is_none());
+        let mut addresses: Vec<String> = bound.map(|node| lab.addresses(node)).collect();
+        addresses.sort();
+        assert_eq!(addresses, given, "{cidr}");
+    };
+    check("fd00::/126", &["fd00::1", "fd00::2", "fd00::3"]);
+    check("fd00::2/127", &["fd00::2", "fd00::3"]);
+    check("fd00::/128", &["fd00::"]);
+    check("::/126", &["::1", "::2", "::3"]);
+    check("223.255.255.255/32", &["223.255.255.255"]);
+    check("224.0.0.0/31", &[]);
+    check("255.255.255.254/31", &["255.255.255.254"]);
+    check("ff02::/126", &[]);
 }

@@ -16,5 +16,6 @@ mod repair;
 mod usage;
 mod explain;
 mod random;
+mod outside;
 mod picture;
 mod speed;
