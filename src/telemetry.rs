@@ -1,6 +1,10 @@
 //! Logs: `tracing` to stderr (or a file), as text or JSON. stdout is never written: it is for data.
 
+pub mod escape;
 mod json;
+#[cfg(test)]
+pub(crate) mod testing;
+mod text;
 
 use std::fs::File;
 use std::io::IsTerminal;
@@ -98,7 +102,7 @@ pub fn start(format: LogFormat, level: LogLevel, file: Option<File>) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colour).with_target(false);
     // The error of `try_init` says that logging has been started already.
     let _ = match format {
-        LogFormat::Text => builder.try_init(),
+        LogFormat::Text => builder.fmt_fields(text::fields()).try_init(),
         LogFormat::Json => builder.json().event_format(json::Flat).try_init(),
     };
 }

@@ -3,14 +3,12 @@
 
 mod group;
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 
 use super::args::{Common, FlagSettings};
 use super::content;
 use super::exit::{Exit, Fault};
-use super::output::{self, Format};
+use super::output::{self, Format, Lines};
 use super::{leads, site};
 use crate::config::Loaded;
 use crate::model::group::GroupKey;
@@ -69,7 +67,7 @@ async fn explain_node(loaded: &Loaded, node: &NodeId, format: Format) -> anyhow:
     match format {
         Format::Json => output::print(&output::json(&explained)?)?,
         Format::Yaml => output::print(&output::yaml(&explained)?)?,
-        _ => output::print(&node_text(&explained))?,
+        _ => output::print(node_text(&explained).as_str())?,
     }
     Ok(Exit::Ok)
 }
@@ -128,22 +126,23 @@ fn verdict(verdict: Verdict) -> String {
 }
 
 /// The same for people.
-fn node_text(told: &NodeExplained) -> String {
-    let mut text = format!("node {}: {}\n", told.node, told.state);
+fn node_text(told: &NodeExplained) -> Lines {
+    let mut text = Lines::default();
+    text.add(format_args!("node {}: {}", told.node, told.state));
     if !told.note.is_empty() {
-        let _ = writeln!(text, "{}", told.note);
+        text.add(told.note);
     }
-    let rows = |title: &str, rows: Vec<[&str; 3]>| {
+    let mut rows = |title: &str, rows: Vec<[&str; 3]>| {
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
         let (first, second) = (width(0), width(1));
-        let mut text = if rows.is_empty() { String::new() } else { format!("{title}:\n") };
-        for [a, b, c] in rows {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "  {a:<first$}  {b:<second$}{}{c}", if second > 0 { "  " } else { "" });
+        if !rows.is_empty() {
+            text.add(format_args!("{title}:"));
         }
-        text
+        for [a, b, c] in rows {
+            text.add(format_args!("  {a:<first$}  {b:<second$}{}{c}", if second > 0 { "  " } else { "" }));
+        }
     };
-    text += &rows("addresses", told.addresses.iter().map(|row| [row.address.as_str(), "", &row.because]).collect());
-    text += &rows("pools", told.pools.iter().map(|row| [row.pool.as_str(), &row.verdict, &row.because]).collect());
+    rows("addresses", told.addresses.iter().map(|row| [row.address.as_str(), "", &row.because]).collect());
+    rows("pools", told.pools.iter().map(|row| [row.pool.as_str(), &row.verdict, &row.because]).collect());
     text
 }

@@ -84,9 +84,20 @@ pub async fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(exit) => exit.code(),
         Err(error) if exit::is_broken_pipe(&error) => Exit::Ok.code(),
         Err(error) => {
-            output::say(format_args!("enlist: {error:#}"));
+            complain(&error);
             Exit::of(&error).code()
         }
+    }
+}
+
+/// What is wrong with a command, a document or a setting may take several lines; a text out of a store never does.
+fn complain(error: &anyhow::Error) {
+    let text = format!("enlist: {error:#}");
+    let is_ours =
+        |cause: &(dyn std::error::Error + 'static)| cause.is::<exit::Fault>() || cause.is::<crate::config::ConfigError>();
+    match error.chain().any(is_ours) {
+        true => text.lines().for_each(output::say),
+        false => output::say(text),
     }
 }
 

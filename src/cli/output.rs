@@ -1,10 +1,15 @@
 //! The only door to stdout: data goes out here, line by line, and a reader that went away is an error, not a panic.
+//!
+//! Nodes and whoever writes to a store choose much of what is shown. In everything for people (tables, lines, talk) what could
+//! lead a terminal astray is written out here ([`crate::telemetry::escape`]); JSON and YAML stay exact.
 
 use std::io::Write;
 
 use serde::Serialize;
 
 use super::exit::Fault;
+pub use crate::telemetry::escape::Lines;
+use crate::telemetry::escape::escape;
 
 /// How data is shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -22,7 +27,7 @@ pub enum Format {
     Name,
 }
 
-/// Writes text and flushes it.
+/// Writes text as it is and flushes it: JSON and YAML, a table, [`Lines`].
 ///
 /// # Errors
 /// What stdout answered.
@@ -33,17 +38,17 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes one line.
+/// Writes one line for people.
 ///
 /// # Errors
 /// What stdout answered.
 pub fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
-    print(&format!("{text}\n"))
+    print(&format!("{}\n", escape(&text.to_string())))
 }
 
 /// Talk: what people should know, and no program should read. Never fails: nobody is there to be told then.
 pub fn say(text: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", escape(&text.to_string()));
 }
 
 /// Pretty JSON with a line feed.
@@ -79,7 +84,7 @@ impl Table {
         table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(comfy_table::ContentArrangement::Disabled);
         table.set_header(self.headings.iter().copied());
         for row in &self.rows {
-            table.add_row(row.iter().map(|cell| if cell.is_empty() { "-" } else { cell.as_str() }));
+            table.add_row(safe(row));
         }
         for column in table.column_iter_mut() {
             column.set_padding((0, 3));
@@ -87,6 +92,11 @@ impl Table {
         let lines = table.lines().map(|line| line.trim_end().to_owned() + "\n");
         lines.collect()
     }
+}
+
+/// The cells of a row as a terminal may have them.
+pub fn safe(row: &[String]) -> Vec<String> {
+    row.iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { escape(cell).into_owned() }).collect()
 }
 
 /// `1 key`, `2 keys`.

@@ -81,24 +81,10 @@ impl Visit for Fields {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
-    use std::io::Write;
-    use std::sync::{Arc, Mutex};
-
     use tracing::{info, info_span, warn};
 
     use super::*;
-
-    #[derive(Debug, Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::telemetry::testing::Lines;
 
     #[test]
     fn spans_and_events_are_one_flat_object_and_the_events_word_counts() {
@@ -111,7 +97,7 @@ mod tests {
             info!(changes = 3_u64, error = %"quote \" and\nline", healthy = true, "done");
             warn!(node = "b", "of another");
         });
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let text = lines.text();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2, "{text}");
         let without_time = |line: &str| {

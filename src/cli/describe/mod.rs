@@ -4,8 +4,6 @@ mod parts;
 
 pub(super) use parts::all_findings;
 
-use std::fmt::Write as _;
-
 use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -14,7 +12,7 @@ use super::args::{Common, FlagSettings};
 use super::content::{self, Content};
 use super::exit::{Exit, Fault};
 use super::get::{Kind, parse_kind};
-use super::output::{self, Format};
+use super::output::{self, Format, Lines};
 use super::site;
 use crate::config::Loaded;
 use crate::telemetry;
@@ -94,7 +92,7 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
         Format::Json => output::print(&output::json(&description)?)?,
         Format::Yaml => output::print(&output::yaml(&description)?)?,
         Format::Name => output::line(format_args!("{} {}", description.kind, description.name))?,
-        Format::Table | Format::Wide => output::print(&text(&description))?,
+        Format::Table | Format::Wide => output::print(text(&description).as_str())?,
     }
     Ok(Exit::Ok)
 }
@@ -121,18 +119,19 @@ async fn manager_if_there(loaded: &Loaded) -> anyhow::Result<Option<Content>> {
 }
 
 /// For people.
-fn text(description: &Description) -> String {
-    let mut text = format!("{} {}\n", description.kind, description.name);
+fn text(description: &Description) -> Lines {
+    let mut text = Lines::default();
+    text.add(format_args!("{} {}", description.kind, description.name));
     fields(&mut text, &description.object, 1);
-    text.push_str(if description.findings.is_empty() { "findings: none\n" } else { "findings:\n" });
+    text.add(if description.findings.is_empty() { "findings: none" } else { "findings:" });
     for finding in &description.findings {
-        let _ = writeln!(text, "  {}: {} ({})", finding.code, finding.message, finding.keys.join(", "));
+        text.add(format_args!("  {}: {} ({})", finding.code, finding.message, finding.keys.join(", ")));
     }
-    text.push_str("keys:\n");
+    text.add("keys:");
     for stored in &description.stored {
         let lease = if stored.leased { ", on a lease" } else { "" };
-        let _ = writeln!(text, "  {} (revision {}{lease})", stored.key, stored.revision);
-        let _ = writeln!(text, "    {}", stored.text);
+        text.add(format_args!("  {} (revision {}{lease})", stored.key, stored.revision));
+        text.add(format_args!("    {}", stored.text));
     }
     text
 }
@@ -142,7 +141,7 @@ const FIRST: [&str; 11] =
     ["id", "name", "role", "group", "description", "phase", "state", "condition", "reason", "message", "leader"];
 
 /// `name: value` lines; what is a map or a list of maps goes one step in.
-fn fields(text: &mut String, object: &Json, depth: usize) {
+fn fields(text: &mut Lines, object: &Json, depth: usize) {
     let Json::Object(map) = object else { return };
     let pad = "  ".repeat(depth);
     let width = map.keys().map(String::len).max().unwrap_or_default() + 1;
@@ -152,11 +151,11 @@ fn fields(text: &mut String, object: &Json, depth: usize) {
     for (name, value) in members {
         match value {
             Json::Object(inner) if !inner.is_empty() => {
-                let _ = writeln!(text, "{pad}{name}:");
+                text.add(format_args!("{pad}{name}:"));
                 fields(text, value, depth + 1);
             }
             _ => {
-                let _ = writeln!(text, "{pad}{:<width$} {}", format!("{name}:"), plain(value));
+                text.add(format_args!("{pad}{:<width$} {}", format!("{name}:"), plain(value)));
             }
         }
     }
@@ -171,5 +170,26 @@ fn plain(value: &Json) -> String {
         Json::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
         Json::Object(_) => "-".into(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Behaviour 84.
+    #[test]
+    fn no_description_leads_a_terminal_astray() {
+        let hostile: String = telemetry::escape::testing::hostile().collect();
+        let description = Description {
+            kind: "node",
+            name: hostile.clone(),
+            object: serde_json::json!({"description": hostile, "variables": {hostile.clone(): [hostile.clone()]}}),
+            stored: vec![StoredKey { key: hostile.clone(), revision: 1, leased: true, value: Json::Null, text: hostile.clone() }],
+            findings: vec![FindingLine { code: "x".into(), keys: vec![hostile.clone()], message: hostile.clone() }],
+        };
+        let shown = text(&description);
+        assert_eq!(shown.as_str().lines().count(), 9, "{shown:?}");
+        assert_eq!(shown.as_str().chars().find(|c| *c != '\n' && hostile.contains(*c)), None, "{shown:?}");
     }
 }

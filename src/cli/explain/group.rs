@@ -1,13 +1,11 @@
 //! `enlist explain group`: requirement by requirement with the values seen, and what the manager makes of the node.
 
-use std::fmt::Write as _;
-
 use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::cli::content::{self, manager_view, stored};
 use crate::cli::exit::{Exit, Fault};
-use crate::cli::output::{self, Format};
+use crate::cli::output::{self, Format, Lines};
 use crate::cli::site;
 use crate::config::Loaded;
 use crate::manager::explain::Membership;
@@ -39,7 +37,7 @@ pub(super) async fn explain(loaded: &Loaded, group: &GroupKey, node: &NodeId, fo
     match format {
         Format::Json => output::print(&output::json(&explained)?)?,
         Format::Yaml => output::print(&output::yaml(&explained)?)?,
-        _ => output::print(&group_text(&explained))?,
+        _ => output::print(group_text(&explained).as_str())?,
     }
     Ok(Exit::Ok)
 }
@@ -110,27 +108,28 @@ fn group_explained(group: &GroupKey, definition: &Group, label: &Label, membersh
     GroupExplained { group, node, member, state, published, note, terms }
 }
 
-fn group_text(explained: &GroupExplained) -> String {
+fn group_text(explained: &GroupExplained) -> Lines {
     let GroupExplained { node, group, .. } = explained;
-    let mut text = match &explained.state {
+    let mut text = Lines::default();
+    match &explained.state {
         Some(state) => {
             let published = if explained.published { "published" } else { "not published" };
-            format!("node {node} is in group {group}: {state}, {published}\n")
+            text.add(format_args!("node {node} is in group {group}: {state}, {published}"));
         }
-        None if explained.member => format!("node {node} should be in group {group}\n"),
-        None => format!("node {node} is not in group {group}\n"),
-    };
+        None if explained.member => text.add(format_args!("node {node} should be in group {group}")),
+        None => text.add(format_args!("node {node} is not in group {group}")),
+    }
     if !explained.note.is_empty() {
-        let _ = writeln!(text, "  {}", explained.note);
+        text.add(format_args!("  {}", explained.note));
     }
     let width = explained.terms.iter().map(|term| term.requirement.chars().count()).max().unwrap_or_default();
     for term in &explained.terms {
         let holds = if term.holds { "yes" } else { "no " };
         let seen = term.seen.as_ref().map_or_else(|| "not there".into(), |seen| format!("{seen:?}"));
-        let _ = writeln!(text, "  {holds}  {:<width$}  seen: {seen}", term.requirement);
+        text.add(format_args!("  {holds}  {:<width$}  seen: {seen}", term.requirement));
     }
     if explained.terms.is_empty() {
-        text.push_str("  its selector is empty: it matches every node\n");
+        text.add("  its selector is empty: it matches every node");
     }
     text
 }
@@ -152,7 +151,7 @@ mod tests {
         let Document::Group(group) = parse("-", text).unwrap().remove(0) else { panic!("no group") };
         let label = Label::decode(LABEL.as_bytes()).unwrap();
         let explained = group_explained(&"web".parse().unwrap(), &group, &label, &Membership::NotSelected);
-        insta::assert_snapshot!(group_text(&explained), @r#"
+        insta::assert_snapshot!(group_text(&explained).as_str(), @r#"
         node edge-7 is not in group web
           no   gpu>4                seen: "2"
           yes  !old                 seen: not there
@@ -169,7 +168,7 @@ mod tests {
         let label = Label::decode(LABEL.as_bytes()).unwrap();
         let told = |membership| {
             let text = group_text(&group_explained(&"web".parse().unwrap(), &group, &label, &membership));
-            text.lines().take(2).collect::<Vec<_>>().join("\n")
+            text.as_str().lines().take(2).collect::<Vec<_>>().join("\n")
         };
         let member = |state, published| Membership::Member { state, published };
         let terms = "  yes  zone             seen: \"eu-1\"";

@@ -111,9 +111,9 @@ struct Printer {
 impl Printer {
     fn print<T: Shown>(&mut self, changes: &[(Happened, T)]) -> anyhow::Result<()> {
         match self.format {
-            Format::Json => changes
-                .iter()
-                .try_for_each(|(happened, object)| output::line(serde_json::to_string(&Line { happened: *happened, object })?)),
+            Format::Json => changes.iter().try_for_each(|(happened, object)| {
+                output::print(&(serde_json::to_string(&Line { happened: *happened, object })? + "\n"))
+            }),
             Format::Yaml => changes.iter().try_for_each(|(happened, object)| {
                 output::print(&format!("---\n{}", output::yaml(&Line { happened: *happened, object })?))
             }),
@@ -145,11 +145,11 @@ fn changed_row<T: Shown>(happened: Happened, object: &T, wide: bool, now: System
     if happened == Happened::Deleted {
         cells.push("(deleted)".into());
     }
-    cells
+    output::safe(&cells)
 }
 
 fn padded(cells: &[String], widths: &[usize]) -> String {
-    let cell = |(cell, width): (&String, &usize)| format!("{:<width$}   ", if cell.is_empty() { "-" } else { cell });
+    let cell = |(cell, width): (&String, &usize)| format!("{cell:<width$}   ");
     let widths = widths.iter().chain(std::iter::repeat(&0));
     let line: String = cells.iter().zip(widths).map(cell).collect();
     line.trim_end().to_owned() + "\n"
