@@ -12,6 +12,7 @@ mod faults;
 mod flags;
 mod grants;
 mod hostile;
+mod incidents;
 mod leave;
 mod logs;
 mod output;

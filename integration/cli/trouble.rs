@@ -35,7 +35,10 @@ fn one_roles_trouble_stops_no_other_role() {
         assert!(said.contains(r#""role":"relay""#) || said.contains(r#""role":"manager""#), "{said}");
         agent(&at, &folder.path().join("state")).line("registered");
         if !away {
-            assert_eq!(at.etcd.etcdctl(&["get", "/enlist/manager/checkpoint", "--print-value-only"]).unwrap().trim(), r#"{"v":2}"#);
+            assert_eq!(
+                at.etcd.etcdctl(&["get", "/enlist/manager/checkpoint", "--print-value-only"]).unwrap().trim(),
+                r#"{"v":2}"#
+            );
         }
         assert!(roles.child.try_wait().unwrap().is_none(), "the process goes on");
     }
@@ -87,4 +90,7 @@ fn deleted_user_gives_its_lead_to_an_admitted_standby() {
         let leader = roles[0]["leader"].as_str().unwrap_or_default().to_owned();
         leader.ends_with(&format!("/{}", second.child.id())).then_some(())
     });
+    first.said.extend(first.lines.try_iter());
+    let troubles = first.said.iter().filter(|line| line.contains("WARN") || line.contains("ERROR")).count();
+    assert!((1..=10).contains(&troubles), "{troubles}: {:#?}", first.said);
 }

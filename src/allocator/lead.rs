@@ -138,7 +138,7 @@ impl<'a> Leader<'a> {
             if self.tally.due <= Instant::now() {
                 self.tally.write(view.snapshot().revision).await;
             }
-            let result = self.pass(view, carried).instrument(info_span!("pass", role = "allocator")).await;
+            let result = self.pass(view, carried).instrument(info_span!("pass")).await;
             dirty = result.more;
             if result.deposed {
                 return;

@@ -13,6 +13,7 @@ mod tally;
 use std::time::Duration;
 
 use anyhow::Result;
+use tracing::{Instrument as _, error_span};
 
 use crate::reconcile::election::Election;
 use crate::reconcile::{Context, Site};
@@ -70,6 +71,10 @@ fn open_feed(site: &Site, context: &Context) -> Feed<Listing> {
 /// # Errors
 /// None at present; the signature is that of every role.
 pub async fn run(site: Site, settings: AllocatorSettings, context: Context) -> Result<()> {
+    campaign_and_lead(site, settings, context).instrument(error_span!("role", role = %Role::Allocator)).await
+}
+
+async fn campaign_and_lead(site: Site, settings: AllocatorSettings, context: Context) -> Result<()> {
     let mut feed = open_feed(&site, &context);
     let mut view = View::new(site.prefix.clone());
     let mut carried = lead::Carried::new(&settings);

@@ -27,6 +27,8 @@ pub struct Copies {
     held_back: BTreeMap<CopyId, Revision>,
     /// The checkpoint (`None` = absent or unreadable) and its mod_revision.
     checkpoint: Option<(Checkpoint, Revision)>,
+    /// Why the checkpoint cannot be read, e.g. its format is newer: nothing that is copied from then on is taken over.
+    checkpoint_fault: Option<String>,
     /// mod_revision of the checkpoint of the last complete state; none = there was none yet.
     complete_at: Revision,
     /// The source revision of the last complete state.
@@ -53,6 +55,7 @@ impl Copies {
             raw: BTreeMap::new(),
             held_back: BTreeMap::new(),
             checkpoint: None,
+            checkpoint_fault: None,
             complete_at: Revision::NONE,
             source_revision: Revision::NONE,
             nodes: BTreeMap::new(),
@@ -63,7 +66,7 @@ impl Copies {
     /// Everything there is at a revision of the destination. `stepped_back` = the destination was restored: what was
     /// known is void.
     pub fn reset(&mut self, revision: Revision, kvs: &[KeyValue], stepped_back: bool) {
-        self.checkpoint = None;
+        (self.checkpoint, self.checkpoint_fault) = (None, None);
         let mut fresh = BTreeMap::new();
         for kv in kvs {
             match self.prefix.parse(&kv.key) {
@@ -98,7 +101,7 @@ impl Copies {
     pub fn apply(&mut self, event: &Event) {
         match (self.prefix.parse(event.key()), event) {
             (ParsedKey::Checkpoint, Event::Put(kv)) => self.take_checkpoint(kv),
-            (ParsedKey::Checkpoint, Event::Delete { .. }) => self.checkpoint = None,
+            (ParsedKey::Checkpoint, Event::Delete { .. }) => (self.checkpoint, self.checkpoint_fault) = (None, None),
             (ParsedKey::Copy(node, part), event) if NodePart::COPIED.contains(&part) => {
                 let id = (node, part);
                 self.held_back.insert(id.clone(), event.revision());
@@ -112,7 +115,9 @@ impl Copies {
     }
 
     fn take_checkpoint(&mut self, kv: &KeyValue) {
-        self.checkpoint = Checkpoint::decode(&kv.value).ok().map(|checkpoint| (checkpoint, kv.mod_revision));
+        let decoded = Checkpoint::decode(&kv.value);
+        self.checkpoint_fault = decoded.as_ref().err().map(ToString::to_string);
+        self.checkpoint = decoded.ok().map(|checkpoint| (checkpoint, kv.mod_revision));
     }
 
     /// If the copies are complete now: takes over what was held back.
@@ -184,7 +189,9 @@ impl Copies {
 
     /// What cannot be read, key by key.
     pub fn findings(&self) -> Vec<Finding> {
-        let mut findings = Vec::new();
+        let checkpoint = self.checkpoint_fault.iter();
+        let checkpoint = checkpoint.map(|fault| Finding::about("checkpoint-unreadable", "manager/checkpoint", fault.clone()));
+        let mut findings: Vec<Finding> = checkpoint.collect();
         for (node, record) in &self.nodes {
             let mut about = |part: NodePart, error: Option<String>| {
                 if let Some(error) = error {

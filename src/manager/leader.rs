@@ -241,7 +241,7 @@ impl Leader {
                     (answered, lost) = (true, true);
                 }
                 Outcome::Deposed => {
-                    info!(role = %Role::Manager, "another instance leads");
+                    info!("another instance leads");
                     return false;
                 }
                 Outcome::Unknown(error) | Outcome::Refused(error) => {
@@ -268,11 +268,11 @@ impl Leader {
     fn tell_findings(&mut self) {
         let findings: BTreeSet<Finding> = self.view.findings().into_iter().collect();
         for finding in findings.difference(&self.findings).take(TOLD_MAX) {
-            warn!(role = %Role::Manager, %finding, "a stored thing is not in order");
+            warn!(%finding, "a stored thing is not in order");
         }
         let more = findings.difference(&self.findings).count().saturating_sub(TOLD_MAX);
         if more > 0 {
-            warn!(role = %Role::Manager, changes = more, "more stored things are not in order, see `enlist check`");
+            warn!(changes = more, "more stored things are not in order, see `enlist check`");
         }
         self.findings = findings;
     }

@@ -23,6 +23,7 @@ mod tests;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tracing::{Instrument as _, error_span};
 
 use crate::reconcile::election::Election;
 use crate::reconcile::standby::first_contact;
@@ -50,6 +51,10 @@ impl Default for ManagerSettings {
 /// # Errors
 /// Only what a human must mend: the store refuses the credentials at the first contact.
 pub async fn run(site: Site, settings: ManagerSettings, context: Context) -> anyhow::Result<()> {
+    campaign_and_lead(site, settings, context).instrument(error_span!("role", role = %Role::Manager)).await
+}
+
+async fn campaign_and_lead(site: Site, settings: ManagerSettings, context: Context) -> anyhow::Result<()> {
     if !look_first(&site, &context).await? {
         return Ok(());
     }

@@ -20,6 +20,7 @@ use crate::store::committer::Fence;
 use crate::store::feed::{Feed, FeedSettings, Scope, Update};
 use crate::store::keys::Role;
 use crate::store::lease::{Lease, Overslept};
+use crate::store::outage::Outage;
 
 /// This instance leads, until the lease is lost or somebody deletes its key.
 #[derive(Debug)]
@@ -107,28 +108,31 @@ impl<'a> Election<'a> {
         if refused {
             let rest = self.rest.next_delay();
             self.rests_until = Some(Instant::now() + rest);
-            warn!(role = %self.role, reason = why, rest_s = rest.as_secs(), "gave up leadership: etcd refuses its requests");
+            warn!(reason = why, rest_s = rest.as_secs(), "gave up leadership: etcd refuses its requests");
         } else {
             self.rest.reset();
-            info!(role = %self.role, "lost leadership");
+            info!("lost leadership");
         }
     }
 }
 
 /// Campaigns until it wins (retries for ever) or `context.shutdown` is cancelled (`None`).
 pub async fn campaign(site: &Site, role: Role, ttl: Duration, context: &Context) -> Option<Leadership> {
-    let mut backoff = Backoff::reconnect(context.rng("election"));
+    let (mut backoff, mut outage) = (Backoff::reconnect(context.rng("election")), Outage::default());
     while !context.shutdown.is_cancelled() {
         match candidacy(site, role, ttl, context).await {
             Ok(Some(leadership)) => {
-                info!(role = %role, rev = %leadership.fence.created, "leading");
+                info!(rev = %leadership.fence.created, "leading");
                 return Some(leadership);
             }
-            Ok(None) => backoff.reset(),
+            Ok(None) => {
+                backoff.reset();
+                outage = Outage::default();
+            }
             Err(error) => {
                 let delay = backoff.delay_after(&error);
-                if backoff.is_news() {
-                    warn!(role = %role, %error, "cannot stand for election, trying again");
+                if outage.is_due(Instant::now()) {
+                    warn!(%error, "cannot stand for election; retrying");
                 }
                 tokio::select! {
                     biased;
@@ -148,7 +152,7 @@ async fn candidacy(site: &Site, role: Role, ttl: Duration, context: &Context) ->
     let key = site.prefix.key(format_args!("leaders/{role}/{:016x}", lease.id().0));
     let created = stand(&site.store, &key, lease.id(), &context.identity).await?;
     let mut candidates = Candidates::open(site, role, context);
-    info!(role = %role, "standing by");
+    info!("standing by");
     let mut ask_at = Instant::now() + ADMITTED_EVERY;
     loop {
         tokio::select! {

@@ -365,7 +365,7 @@ impl Leader {
             _ => false,
         };
         if !leads {
-            info!(role = %Role::Relay, "another instance leads");
+            info!("another instance leads");
             return Next::Deposed;
         }
         self.counters.lost += 1;

@@ -16,6 +16,7 @@ mod tests;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tracing::{Instrument as _, error_span};
 
 use crate::reconcile::election::Election;
 use crate::reconcile::standby::first_contact;
@@ -53,6 +54,10 @@ impl Default for RelaySettings {
 /// # Errors
 /// What a human must mend: a loop, a foreign source in the checkpoint, refused credentials at the first contact.
 pub async fn run(source: Site, destination: Site, settings: RelaySettings, context: Context) -> anyhow::Result<()> {
+    campaign_and_lead(source, destination, settings, context).instrument(error_span!("role", role = %Role::Relay)).await
+}
+
+async fn campaign_and_lead(source: Site, destination: Site, settings: RelaySettings, context: Context) -> anyhow::Result<()> {
     // Before the campaign: while another source's relay leads, this one would wait and say nothing.
     if !look_first(&source, &destination, &settings, &context).await? {
         return Ok(());

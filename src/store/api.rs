@@ -392,6 +392,8 @@ pub struct MemberInfo {
     pub version: String,
     /// The member that leads the cluster; 0 = none.
     pub leader: u64,
+    /// What it says is wrong with it, in its own words: a store that is full, or corrupt.
+    pub alarms: Vec<String>,
 }
 
 /// What an endpoint says of itself.

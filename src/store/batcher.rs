@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, warn};
 
 use crate::model::names::Revision;
 use crate::store::api::{Compare, Key, Op, OpResult, Store, StoreError, Txn, TxnResponse};
@@ -59,7 +59,7 @@ impl Batcher {
     /// One that writes only while `fence` holds, if there is one.
     pub(super) fn new(store: Store, fence: Option<Fence>) -> Self {
         let (queue, receiver) = mpsc::unbounded_channel();
-        let task = tokio::spawn(work(Sender { store, fence }, receiver));
+        let task = tokio::spawn(work(Sender { store, fence }, receiver).in_current_span());
         Batcher { queue, _task: Arc::new(AbortOnDropHandle::new(task)) }
     }
 

@@ -13,13 +13,14 @@ use relief::{Relief, next_of};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, info, warn};
+use tracing::{Instrument as _, debug, info, warn};
 
 use crate::model::names::Revision;
 use crate::store::api::{
     Event, Header, KeyRange, KeyValue, RangeRequest, RangeResponse, Store, StoreError, Watch, WatchMessage, WatchRequest,
 };
 use crate::store::backoff::Backoff;
+use crate::store::outage::Outage;
 use crate::store::watch::{Listed, Reread, Verdict, WatchMachine, Witness, progress_is_barrier};
 
 /// Updates that may wait for a slow consumer. Beyond it the feed stops reading and etcd counts it as a slow watcher.
@@ -191,7 +192,7 @@ impl Feed {
             follower.machine.page(&mut listed, &listing.kvs);
             Whole { header: listing.header, listed, content: listing.kvs }
         });
-        Feed { updates, task: AbortOnDropHandle::new(tokio::spawn(follower.run(known))) }
+        Feed { updates, task: AbortOnDropHandle::new(tokio::spawn(follower.run(known).in_current_span())) }
     }
 }
 
@@ -205,7 +206,7 @@ impl<L: Collect> Feed<L> {
         empty: impl Fn() -> L + Send + 'static,
     ) -> Feed<L> {
         let (follower, updates) = Follower::new(store, scope, settings, rng, empty);
-        Feed { updates, task: AbortOnDropHandle::new(tokio::spawn(follower.run(None))) }
+        Feed { updates, task: AbortOnDropHandle::new(tokio::spawn(follower.run(None).in_current_span())) }
     }
 
     /// The next update. Cancel-safe. Never ends: what goes wrong is retried for ever inside.
@@ -232,6 +233,7 @@ impl<L: Collect> Feed<L> {
 struct Follower<L, E> {
     machine: WatchMachine,
     backoff: Backoff,
+    outage: Outage,
     store: Store,
     scope: Scope,
     settings: FeedSettings,
@@ -273,6 +275,7 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
         let follower = Box::new(Follower {
             machine: WatchMachine::new(scope.ranges.clone()),
             backoff: Backoff::reconnect(rng.clone()),
+            outage: Outage::default(),
             store,
             scope,
             empty,
@@ -331,12 +334,19 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
 
     async fn pause(&mut self, error: &StoreError) {
         let delay = self.backoff.delay_after(error);
-        if self.backoff.is_news() {
-            warn!(%error, failures = self.backoff.failures(), "a view cannot follow etcd, trying again");
+        if self.outage.is_due(Instant::now()) {
+            warn!(%error, failures = self.backoff.failures(), "a view cannot follow etcd; retrying");
         } else {
-            debug!(%error, "a view cannot follow etcd, trying again");
+            debug!(%error, "a view cannot follow etcd; retrying");
         }
         tokio::time::sleep(delay).await;
+    }
+
+    /// It follows: something was told, or the stream lives on.
+    fn follows(&mut self) {
+        if let Some(lasted) = self.outage.over(Instant::now()) {
+            info!(elapsed_s = lasted.as_secs(), "a view follows etcd again");
+        }
     }
 
     /// Reads everything at one revision and tells it.
@@ -489,7 +499,7 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
             let barrier = progress_is_barrier(&member.version);
             self.machine.trust_progress_of(barrier.then_some(member.header.member_id));
         }
-        let (mut asked, mut heard) = (0, Instant::now());
+        let (mut asked, mut heard, mut opened) = (0, Instant::now(), false);
         let next_ask = |settings: &FeedSettings| settings.progress.map(|every| Instant::now() + every);
         let mut ask = next_ask(&self.settings);
         loop {
@@ -516,9 +526,12 @@ impl<L: Collect, E: Fn() -> L + Send + 'static> Follower<L, E> {
                 None => return Ok(Err(StoreError::Broken("etcd ended the watch".into()))),
                 Some(Err(error)) => return Ok(Err(error)),
                 Some(Ok(message)) => match self.machine.message(message) {
-                    Verdict::Nothing => {}
+                    // The first one only says that the watch was opened.
+                    Verdict::Nothing if !opened => opened = true,
+                    Verdict::Nothing => self.follows(),
                     Verdict::Apply(revision, events) => {
                         self.backoff.reset();
+                        self.follows();
                         self.sender.send(Update::Events { revision, events }).await.map_err(|_| Closed)?;
                         if self.seek_relief().await {
                             return Ok(Ok(None));

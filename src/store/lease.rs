@@ -13,10 +13,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, info, warn};
 
 use crate::store::api::{LeaseId, Store, StoreError, Txn, TxnResponse};
 use crate::store::backoff::Backoff;
+use crate::store::outage::Outage;
 
 pub use self::shared::Leases;
 use self::shared::{Place, Put};
@@ -82,6 +83,22 @@ impl Lease {
     /// # Errors
     /// See [`StoreError`].
     pub async fn grant(store: &Store, ttl: Duration, overslept: Overslept, rng: fastrand::Rng) -> Result<Lease, StoreError> {
+        let (beater, lease) = Lease::granted(store, ttl, overslept, rng).await?;
+        Ok(lease.kept(tokio::spawn(beater.run().in_current_span())))
+    }
+
+    /// The same for a lease of many holders: what its beats meet is said of none of them.
+    async fn grant_common(store: &Store, ttl: Duration, overslept: Overslept, rng: fastrand::Rng) -> Result<Lease, StoreError> {
+        let (beater, lease) = Lease::granted(store, ttl, overslept, rng).await?;
+        Ok(lease.kept(tokio::spawn(beater.run())))
+    }
+
+    async fn granted(
+        store: &Store,
+        ttl: Duration,
+        overslept: Overslept,
+        rng: fastrand::Rng,
+    ) -> Result<(Beater, Granted), StoreError> {
         let sent = Instant::now();
         let (id, granted_s) = store.grant(ttl.as_secs().max(1)).await?;
         // The server raises TTLs that are too small for its election time-out; what it said is what counts.
@@ -99,9 +116,9 @@ impl Lease {
             overslept,
             _told: state.lost.clone().drop_guard(),
             backoff: Backoff::new(rng, Duration::from_millis(100), (ttl / 3).min(Duration::from_secs(2))),
+            outage: Outage::default(),
         };
-        let task = AbortOnDropHandle::new(tokio::spawn(beater.run()));
-        Ok(Lease { state, keeps: Keeps::Alone { _task: task } })
+        Ok((beater, Granted(state)))
     }
 
     /// Its id.
@@ -183,11 +200,21 @@ impl Lease {
     }
 }
 
+/// A lease that nobody beats for yet.
+struct Granted(Arc<State>);
+
+impl Granted {
+    fn kept(self, beater: tokio::task::JoinHandle<()>) -> Lease {
+        Lease { state: self.0, keeps: Keeps::Alone { _task: AbortOnDropHandle::new(beater) } }
+    }
+}
+
 struct Beater {
     store: Store,
     state: Arc<State>,
     overslept: Overslept,
     backoff: Backoff,
+    outage: Outage,
     /// Also if the task ends with its runtime, or by a panic: nobody beats any more.
     _told: DropGuard,
 }
@@ -212,10 +239,10 @@ impl Beater {
             };
             // While the lease may still be saved no refusal slows it down.
             let delay = if self.is_doomed() { self.backoff.delay_after(&error) } else { self.backoff.next_delay() };
-            if self.backoff.is_news() && self.backoff.failures() > 1 {
-                warn!(%error, "a lease's keep-alive is not answered, trying again");
+            if self.outage.is_due(Instant::now()) {
+                warn!(%error, "the keep-alive of a lease is not answered; retrying");
             } else {
-                debug!(%error, "a lease's keep-alive is not answered, trying again");
+                debug!(%error, "the keep-alive of a lease is not answered; retrying");
             }
             tokio::time::sleep(delay).await;
         }
@@ -235,6 +262,9 @@ impl Beater {
                 Ok(Ok(_)) => {
                     *self.state.last_beat.lock().unwrap_or_else(PoisonError::into_inner) = sent;
                     self.backoff.reset();
+                    if let Some(lasted) = self.outage.over(Instant::now()) {
+                        info!(elapsed_s = lasted.as_secs(), "the keep-alive of a lease is answered again");
+                    }
                 }
                 Ok(Err(StoreError::NoLease)) => return Ok(Lost),
                 Ok(Err(error)) => return Err(error),

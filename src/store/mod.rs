@@ -15,6 +15,7 @@ pub mod grants;
 pub mod users;
 pub mod wire;
 pub mod backoff;
+pub mod outage;
 pub mod watch;
 pub mod feed;
 pub mod shared;

@@ -342,3 +342,23 @@ async fn refused_leader_gives_up_and_an_admitted_standby_publishes() {
         role.stop().await.unwrap();
     }
 }
+
+/// What a newer relay wrote is said; groups stay as they are until somebody upgrades this manager.
+#[tokio::test(start_paused = true)]
+async fn newer_checkpoint_is_reported_and_groups_stay() {
+    let mut rig = Rig::one();
+    let (relay, manager) = (rig.relay(), rig.manager());
+    rig.define("web", Some(r#"{"v":1,"kind":"Group","name":"web","selector":"zone=eu"}"#.into())).await;
+    rig.ready("a", &[("zone", "eu")]).await;
+    let members = |rig: &Rig| Rig::read(&rig.destination, "manager/groups/web/members/").kvs.len();
+    until("it publishes", SOON, || members(&rig) == 1).await;
+    relay.stop().await.unwrap();
+    Rig::write(&rig.destination, Op::put("/enlist/manager/checkpoint", r#"{"v":2}"#)).await;
+    let told = || {
+        let kvs = Rig::read(&rig.destination, "roles/manager").kvs;
+        kvs.first().is_some_and(|kv| RoleReport::decode(&kv.value).unwrap().findings == 1)
+    };
+    until("it is reported", SOON, told).await;
+    assert_eq!(members(&rig), 1);
+    manager.stop().await.unwrap();
+}

@@ -139,7 +139,8 @@ impl Backend for Etcd {
             });
             let (response, _) = answer.await?;
             let status = response.0;
-            Ok(MemberInfo { header: convert::header(status.header), version: status.version, leader: status.leader })
+            let header = convert::header(status.header);
+            Ok(MemberInfo { header, version: status.version, leader: status.leader, alarms: status.errors })
         }
         .boxed()
     }

@@ -75,7 +75,7 @@ impl Leases {
         {
             return Err(error.clone());
         }
-        let lease = match Lease::grant(store, ttl, overslept, rng).await {
+        let lease = match Lease::grant_common(store, ttl, overslept, rng).await {
             Ok(lease) => lease,
             Err(error) => {
                 open.failed = Some((Instant::now(), error.clone()));

@@ -74,7 +74,10 @@ impl Backend for MemoryClient {
     }
 
     fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>> {
-        self.call(|state, _| Ok(MemberInfo { header: state.header(), version: state.options.version.clone(), leader: 1 }))
+        self.call(|state, _| {
+            let alarms = if state.full { vec!["memberID:1 alarm:NOSPACE ".to_owned()] } else { Vec::new() };
+            Ok(MemberInfo { header: state.header(), version: state.options.version.clone(), leader: 1, alarms })
+        })
     }
 }
 
