@@ -85,6 +85,7 @@ fn numbers() -> Vec<String> {
     }
     all.extend(["75", "76"].map(str::to_owned));
     all.extend(["77", "80"].map(str::to_owned));
+    all.extend(["75", "76", "84"].map(str::to_owned));
     all
 }
 

@@ -3,8 +3,10 @@
 //! A leader's report and its key in the election are on its lease, so either says that somebody is there. On no lease they were
 //! copied, or put by hand: nobody stands behind them.
 
+use std::collections::BTreeMap;
+
 use super::content::Content;
-use crate::store::api::LeaseId;
+use crate::store::api::{KeyValue, LeaseId};
 use crate::store::keys::{ParsedKey, Role};
 
 /// The folders that have to be read for the question, at the role's own store.
@@ -16,6 +18,20 @@ pub fn leads(content: &Content, role: Role) -> bool {
     content.parsed().any(|(key, kv)| is_of_role(&key) && kv.lease != LeaseId::NONE)
 }
 
+/// The instance that leads each role of this store, e.g. `host-a/4711`: the oldest candidate, as in etcd's elections. A key without a
+/// lease is nobody's candidacy.
+pub fn leaders(content: &Content) -> BTreeMap<Role, String> {
+    let mut oldest: BTreeMap<Role, &KeyValue> = BTreeMap::new();
+    for (key, kv) in content.parsed() {
+        let ParsedKey::Leader(role, _) = key else { continue };
+        let is_older = oldest.get(&role).is_none_or(|other| kv.create_revision < other.create_revision);
+        if kv.lease != LeaseId::NONE && is_older {
+            oldest.insert(role, kv);
+        }
+    }
+    oldest.into_iter().map(|(role, kv)| (role, String::from_utf8_lossy(&kv.value).into_owned())).collect()
+}
+
 /// What people should know who look at nodes; `None` = an allocator leads.
 pub fn no_allocator(source: &Content) -> Option<&'static str> {
     (!leads(source, Role::Allocator)).then_some("no allocator leads: nobody is given anything, or released, before one does")
@@ -25,7 +41,7 @@ pub fn no_allocator(source: &Content) -> Option<&'static str> {
 mod tests {
     use super::*;
     use crate::model::names::Revision;
-    use crate::store::api::{Key, KeyValue};
+    use crate::store::api::Key;
     use crate::store::keys::Prefix;
 
     fn content(key: &str, lease: i64) -> Content {
@@ -52,5 +68,23 @@ mod tests {
             assert_eq!(leads(&content, Role::Allocator), expected, "{key} {lease}");
             assert_eq!(no_allocator(&content).is_none(), expected, "{key} {lease}");
         }
+    }
+
+    #[test]
+    fn oldest_candidate_on_a_lease_leads() {
+        let mut content = Content::empty(Prefix::default());
+        for (key, value, created, lease) in [
+            ("relay/9", "second", 7, 3),
+            ("relay/a", "first", 5, 4),
+            ("relay/1", "by hand", 1, 0),
+            ("manager/1", "by hand", 1, 0),
+        ] {
+            let key = crate::store::api::Key::from(format!("/enlist/leaders/{key}"));
+            let revision = Revision(created);
+            let (value, lease) = (value.to_owned().into(), LeaseId(lease));
+            let kv = KeyValue { key: key.clone(), value, create_revision: revision, mod_revision: revision, version: 1, lease };
+            content.kvs.insert(key, kv);
+        }
+        assert_eq!(leaders(&content), BTreeMap::from([(Role::Relay, "first".to_owned())]));
     }
 }

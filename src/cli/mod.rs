@@ -27,6 +27,7 @@ mod explain;
 mod leads;
 mod get;
 mod grants;
+mod fit;
 mod leave;
 mod objects;
 mod purge;

@@ -3,7 +3,7 @@
 //! Nodes and whoever writes to a store choose much of what is shown. In everything for people (tables, lines, talk) what could
 //! lead a terminal astray is written out here ([`crate::telemetry::escape`]); JSON and YAML stay exact.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -49,6 +49,12 @@ pub fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
 /// Talk: what people should know, and no program should read. Never fails: nobody is there to be told then.
 pub fn say(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr().lock(), "{}", escape(&text.to_string()));
+}
+
+/// The columns of the terminal that stdout is; `None` = it is no terminal.
+pub fn width() -> Option<usize> {
+    let table = comfy_table::Table::new();
+    table.width().filter(|_| std::io::stdout().is_terminal()).map(usize::from)
 }
 
 /// Pretty JSON with a line feed.

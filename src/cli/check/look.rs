@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Context as _;
 
 use super::stray::{FOREIGN, stray};
-use super::{Found, Sites};
+use super::{Found, Severity, Sites, health};
 use crate::cli::content::{self, Content};
 use crate::cli::describe::all_findings;
 use crate::model::finding::Finding;
@@ -37,6 +37,17 @@ pub(super) async fn look(sites: &Sites) -> anyhow::Result<Vec<Found>> {
         found.extend(beside(&sites.manager, in_one_cluster(&source.prefix)).await?.into_iter().map(of("manager")));
     }
     found.append(&mut copied);
+    found.extend(health::source(&source));
+    found.extend(health::manager(&destination, is_one));
+    // A proxy may not hand this on: the stores themselves were read.
+    if let Ok(member) = sites.source.store.member().await {
+        found.extend(health::member("source", &member));
+    }
+    if source.cluster_id != destination.cluster_id
+        && let Ok(member) = sites.manager.store.member().await
+    {
+        found.extend(health::member("manager", &member));
+    }
     found.sort();
     found.dedup();
     Ok(found)
@@ -54,7 +65,7 @@ fn told(found: &[Found]) -> BTreeSet<String> {
 }
 
 fn of(store: &'static str) -> impl Fn(Finding) -> Found {
-    move |finding| Found { store, code: finding.code, keys: finding.keys, message: finding.message }
+    move |finding| Found { store, code: finding.code, keys: finding.keys, message: finding.message, severity: Severity::Error }
 }
 
 /// A part of a content, as a read of its own would have answered.

@@ -1,6 +1,8 @@
-//! `enlist check`: looks for what must not be, in the claims, the copies and the groups; `--repair` puts right what can be
-//! put right by compares alone, so that it is safe while everything runs.
+//! `enlist check`: looks for what must not be, in the claims, the copies and the groups (errors), and for what is not well: no leader,
+//! full pools, nodes that wait (warnings). `--repair` puts right what can be put right by compares alone, so that it is safe while
+//! everything runs.
 
+mod health;
 pub(in crate::cli) mod look;
 mod repair;
 pub(in crate::cli) mod stray;
@@ -19,15 +21,37 @@ use crate::reconcile::Site;
 use crate::store::api::EndpointInfo;
 use crate::telemetry;
 
-/// Look for what must not be (exit code 3 if there is something); --repair puts it right
+/// Check the stored state and the health of roles, pools and nodes (exit code 3 if there is an error); --repair fixes errors
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Put right what can be put right with compares: safe while everything runs
     #[arg(long)]
     repair: bool,
+    /// Exit with code 3 from this severity on: error (the stored state contradicts itself) or warning (something is not well)
+    #[arg(long, value_name = "SEVERITY", value_enum, default_value_t = Severity::Error)]
+    fail_on: Severity,
     /// How
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The stored state contradicts itself or cannot be read.
+    Error,
+    /// All is consistent, and something is not well.
+    Warning,
+}
+
+impl Severity {
+    fn as_str(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        }
+    }
 }
 
 /// A finding.
@@ -41,6 +65,8 @@ pub struct Found {
     pub keys: Vec<String>,
     /// What is wrong and what to do.
     pub message: String,
+    /// error or warning.
+    pub severity: Severity,
 }
 
 impl Found {
@@ -84,7 +110,8 @@ impl Sites {
             let endpoints = site::look_at_endpoints(site).await;
             let of = |endpoint: EndpointInfo| {
                 let message = endpoint.trouble().unwrap_or_default();
-                Found { store, code: "endpoint-of-another-cluster", keys: vec![endpoint.endpoint], message }
+                let (code, keys) = ("endpoint-of-another-cluster", vec![endpoint.endpoint]);
+                Found { store, code, keys, message, severity: Severity::Error }
             };
             found.extend(endpoints.into_iter().map(of));
         }
@@ -102,7 +129,7 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     telemetry::start(loaded.settings.log.format, common.level(&loaded, false), None);
     let sites = Sites::connect(&loaded).await?;
     let mut found = lasting(&sites).await?;
-    if args.repair && !found.is_empty() {
+    if args.repair && found.iter().any(|found| found.severity == Severity::Error) {
         for line in repair::repair(&sites).await? {
             output::say(line);
         }
@@ -117,12 +144,15 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
         Format::Table | Format::Wide if found.is_empty() => output::line("nothing found")?,
         Format::Table | Format::Wide => output::print(&table(&found).render())?,
     }
-    Ok(if found.is_empty() { Exit::Ok } else { Exit::Findings })
+    Ok(if found.iter().any(|found| found.severity <= args.fail_on) { Exit::Findings } else { Exit::Ok })
 }
 
 fn table(found: &[Found]) -> Table {
-    let row = |found: &Found| vec![found.code.into(), found.store.into(), found.keys.join(" "), found.message.clone()];
-    Table { headings: vec!["FINDING", "STORE", "KEYS", "WHAT"], rows: found.iter().map(row).collect() }
+    let row = |found: &Found| {
+        let severity = found.severity.as_str().into();
+        vec![found.code.into(), found.store.into(), found.keys.join(" "), found.message.clone(), severity]
+    };
+    Table { headings: vec!["FINDING", "STORE", "KEYS", "WHAT", "SEVERITY"], rows: found.iter().map(row).collect() }
 }
 
 /// What is found in every one of several looks. What must not be at any revision counts at the first.
@@ -137,4 +167,25 @@ async fn lasting(sites: &Sites) -> anyhow::Result<Vec<Found>> {
         found.retain(|found| !found.may_pass() || again.iter().any(|again| again.is_same(found)));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_finding_leads_a_terminal_astray() {
+        let hostile: String = telemetry::escape::testing::hostile().collect();
+        let (keys, message) = (vec![hostile.clone()], hostile.clone());
+        let found = Found { store: "source", code: "foreign-key", keys, message, severity: Severity::Error };
+        let shown = table(&[found]).render();
+        assert_eq!(shown.matches('\n').count(), 2, "{shown:?}");
+        assert_eq!(shown.chars().find(|c| *c != '\n' && hostile.contains(*c)), None, "{shown:?}");
+    }
+
+    #[test]
+    fn severities_are_in_order_and_json_names_them() {
+        assert!(Severity::Error < Severity::Warning, "--fail-on warning takes errors as well");
+        assert_eq!(serde_json::to_value(Severity::Warning).unwrap_or_default(), "warning");
+    }
 }

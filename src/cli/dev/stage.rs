@@ -13,7 +13,7 @@ use super::story::Story;
 use crate::agent::os::OsHost;
 use crate::agent::{self, AgentExit, AgentSettings};
 use crate::cli::content::{Content, ranges};
-use crate::cli::get::print::table;
+use crate::cli::get::print::fitted;
 use crate::cli::run::{self, Stores};
 use crate::cli::show::group::GroupObject;
 use crate::cli::show::member::MemberObject;
@@ -203,9 +203,9 @@ impl Stage {
         let contents = Contents { source: Some(&source), manager: Some(&manager) };
         let now = std::time::SystemTime::now();
         for text in [
-            table(&NodeObject::list(contents), false, now).render(),
-            table(&PoolObject::list(contents), false, now).render(),
-            table(&GroupObject::list(contents), false, now).render(),
+            fitted(&NodeObject::list(contents), now).render(),
+            fitted(&PoolObject::list(contents), now).render(),
+            fitted(&GroupObject::list(contents), now).render(),
         ] {
             output::print(&format!("\n{text}"))?;
         }

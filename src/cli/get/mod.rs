@@ -39,6 +39,9 @@ pub struct Args {
     /// How
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
+    /// Show released nodes as well: they are away for longer than their hold, and have nothing
+    #[arg(long)]
+    all: bool,
     /// Go on and show what changes; with -o json one {"type","object"} a line
     #[arg(short, long)]
     watch: bool,
@@ -116,6 +119,8 @@ pub struct Query {
     pub names: Vec<String>,
     /// Only nodes whose variables match.
     pub selector: Option<Selector>,
+    /// Also what is shown only when it is asked for.
+    pub all: bool,
 }
 
 impl Query {
@@ -123,7 +128,8 @@ impl Query {
     pub fn wants<T: Shown>(&self, object: &T) -> bool {
         let selected = |selector: &Selector| object.variables().is_some_and(|variables| selector.matches(variables));
         let is_named = self.names.is_empty() || self.names.iter().any(|name| object.is_called(name));
-        is_named && self.selector.as_ref().is_none_or(selected)
+        let is_hidden = object.is_hidden() && !self.all && self.names.is_empty();
+        !is_hidden && is_named && self.selector.as_ref().is_none_or(selected)
     }
 }
 
@@ -164,7 +170,7 @@ async fn show<T: Shown>(common: Common, args: Args) -> anyhow::Result<Exit> {
     }
     let loaded = common.settings(FlagSettings::default())?;
     telemetry::start(loaded.settings.log.format, common.level(&loaded, false), None);
-    let query = Query { names, selector: args.selector };
+    let query = Query { names, selector: args.selector, all: args.all };
     let sites = sites::<T>(&loaded).await?;
     if args.kind.kind == Kind::Role {
         // Why a role sees no leader, or a node is silent, may be an endpoint.

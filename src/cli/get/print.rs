@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::cli::output::{Format, Table, json, yaml};
+use crate::cli::fit::Fit;
+use crate::cli::output::{self, Format, Table, json, yaml};
 use crate::cli::show::Shown;
 use crate::model::documents::{Document, to_yaml};
 
@@ -14,7 +15,17 @@ pub fn all<T: Shown>(objects: &[T], format: Format) -> anyhow::Result<String> {
         Format::Json => json(&objects),
         Format::Yaml => yaml(&objects),
         Format::Name => Ok(objects.iter().map(|object| object.name() + "\n").collect()),
-        Format::Table | Format::Wide => Ok(table(objects, format == Format::Wide, SystemTime::now()).render()),
+        Format::Wide => Ok(table(objects, true, SystemTime::now()).render()),
+        Format::Table => Ok(fitted(objects, SystemTime::now()).render()),
+    }
+}
+
+/// A listing as a table that fits the terminal, if stdout is one.
+pub fn fitted<T: Shown>(objects: &[T], now: SystemTime) -> Table {
+    let table = table(objects, false, now);
+    match output::width() {
+        Some(width) => Fit::new(&table, T::NARROW, width).apply(&table),
+        None => table,
     }
 }
 

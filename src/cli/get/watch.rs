@@ -7,6 +7,7 @@ use super::print::{Happened, Line, row};
 use super::{Query, Sites, print};
 use crate::cli::content::{Content, ranges};
 use crate::cli::exit::Exit;
+use crate::cli::fit::Fit;
 use crate::cli::output::{self, Format, Table};
 use crate::cli::show::{Shown, Stores};
 use crate::reconcile::Site;
@@ -50,7 +51,7 @@ pub(super) async fn run<T: Shown>(sites: Sites, query: Query, format: Format) ->
     let mut source = sites.source.map(|site| Side::open(&site, T::SOURCE));
     let mut manager = sites.manager.map(|site| Side::open(&site, T::MANAGER));
     let mut shown = Changes::<T>::default();
-    let mut printer = Printer { format, widths: None };
+    let mut printer = Printer { format, terminal: output::width(), fit: None, widths: None };
     loop {
         tokio::select! {
             update = next(&mut source) => if let Some(side) = &mut source { side.take(update) },
@@ -105,6 +106,10 @@ impl<T: Shown> Changes<T> {
 /// Prints changes. A table's columns stay as wide as the first listing made them, unless a cell needs more.
 struct Printer {
     format: Format,
+    /// The columns of the terminal, if it is one.
+    terminal: Option<usize>,
+    /// What of the table fits it: as the first listing made it.
+    fit: Option<Fit>,
     widths: Option<Vec<usize>>,
 }
 
@@ -127,6 +132,9 @@ impl Printer {
         let first = self.widths.is_none();
         let mut table: Table = print::table::<T>(&[], wide, now);
         table.rows = changes.iter().map(|(happened, object)| changed_row(*happened, object, wide, now)).collect();
+        if let Some(width) = self.terminal.filter(|_| !wide) {
+            table = self.fit.get_or_insert_with(|| Fit::new(&table, T::NARROW, width)).apply(&table);
+        }
         let widths = self.widths.get_or_insert_with(|| table.headings.iter().map(|heading| heading.len()).collect());
         for row in &table.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
@@ -189,7 +197,7 @@ mod tests {
 
     #[test]
     fn columns_stay_where_they_are() {
-        let mut printer = Printer { format: Format::Table, widths: None };
+        let mut printer = Printer { format: Format::Table, terminal: None, fit: None, widths: None };
         let first = printer.rows(&[(Happened::Added, member("edge-1", "joining"))]);
         assert_eq!(
             first,

@@ -73,6 +73,7 @@ impl Shown for AssignmentObject {
     const SOURCE: &'static [&'static str] = &["nodes"];
     const MANAGER: &'static [&'static str] = &[];
     const HEADINGS: &'static [&'static str] = &["NODE", "STATE", "POOL", "ADDRESSES", "PORTS", "GENERATION", "REASON"];
+    const NARROW: &'static [&'static str] = &["GENERATION", "POOL"];
     const WIDE: &'static [&'static str] = &["DOMAIN", "SHARING", "LEAVING", "MESSAGE"];
 
     fn list(stores: Stores<'_>) -> Vec<Self> {

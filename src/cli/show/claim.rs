@@ -36,6 +36,7 @@ impl Shown for ClaimObject {
     const SOURCE: &'static [&'static str] = &["claims"];
     const MANAGER: &'static [&'static str] = &[];
     const HEADINGS: &'static [&'static str] = &["CLAIM", "STATE", "NODE", "POOL", "COOLING"];
+    const NARROW: &'static [&'static str] = &["POOL"];
     const WIDE: &'static [&'static str] = &["REVISION"];
 
     fn list(stores: Stores<'_>) -> Vec<Self> {

@@ -46,6 +46,7 @@ impl Shown for GroupObject {
     const SOURCE: &'static [&'static str] = &[];
     const MANAGER: &'static [&'static str] = &["groups", "manager/groups", "roles"];
     const HEADINGS: &'static [&'static str] = &["GROUP", "SELECTOR", "MEMBERS", "PUBLISHED", "CONDITION"];
+    const NARROW: &'static [&'static str] = &["SELECTOR"];
     const WIDE: &'static [&'static str] = &["KEYED BY", "PORT", "REVISION", "COPIES LAG", "MESSAGE"];
 
     fn list(stores: Stores<'_>) -> Vec<Self> {

@@ -38,6 +38,7 @@ impl Shown for MemberObject {
     const SOURCE: &'static [&'static str] = &[];
     const MANAGER: &'static [&'static str] = GroupObject::MANAGER;
     const HEADINGS: &'static [&'static str] = &["GROUP", "NODE", "STATE", "PUBLISHED", "ADDRESSES", "PORTS"];
+    const NARROW: &'static [&'static str] = &["PORTS"];
     const WIDE: &'static [&'static str] = &["REVISION"];
 
     fn list(stores: Stores<'_>) -> Vec<Self> {

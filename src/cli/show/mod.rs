@@ -34,6 +34,8 @@ pub trait Shown: Serialize + PartialEq + Sized {
     const SOURCE: &'static [&'static str];
     /// Those of the manager's store.
     const MANAGER: &'static [&'static str];
+    /// Headings that a narrow terminal does not get, the first one first.
+    const NARROW: &'static [&'static str] = &[];
     /// Headings of a table.
     const HEADINGS: &'static [&'static str];
     /// More headings of a wide one.
@@ -46,6 +48,10 @@ pub trait Shown: Serialize + PartialEq + Sized {
     /// Whether a name on the command line means it.
     fn is_called(&self, name: &str) -> bool {
         self.name() == name
+    }
+    /// Whether it is shown only when it is asked for, by name or with `--all`.
+    fn is_hidden(&self) -> bool {
+        false
     }
     /// What people should know of the objects as a whole; `None` = nothing.
     fn warning(_stores: Stores<'_>) -> Option<String> {
@@ -91,4 +97,4 @@ pub fn age_of(since: &str, now: SystemTime) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -22,7 +22,7 @@ use crate::store::keys::ParsedKey;
 pub struct NodeObject {
     /// Its id.
     pub id: String,
-    /// joining, waiting, registered, failed, draining, stopped or silent.
+    /// joining, waiting, registered, failed, draining, stopped, silent or released.
     pub phase: String,
     /// Why it is not registered: a waiting node's reason code, a failed one's message, an absent one's hold. Else empty.
     pub reason: String,
@@ -49,6 +49,7 @@ impl Shown for NodeObject {
     const MANAGER: &'static [&'static str] = &["manager/groups"];
     const HEADINGS: &'static [&'static str] = &["NODE", "PHASE", "ADDRESSES", "PORTS", "POOL", "GROUPS", "AGE"];
     const WIDE: &'static [&'static str] = &["REASON", "GENERATION", "VARIABLES"];
+    const NARROW: &'static [&'static str] = &["GROUPS", "POOL", "PORTS"];
     const HAS_VARIABLES: bool = true;
 
     fn list(stores: Stores<'_>) -> Vec<Self> {
@@ -65,6 +66,11 @@ impl Shown for NodeObject {
         leads::no_allocator(stores.source?).map(str::to_owned)
     }
 
+    /// What it had is given back: only its name is kept, for a month.
+    fn is_hidden(&self) -> bool {
+        self.phase == RELEASED
+    }
+
     fn cells(&self, now: SystemTime) -> Vec<String> {
         let short_reason = self.phase == "waiting" && !self.reason.is_empty();
         vec![
@@ -79,7 +85,9 @@ impl Shown for NodeObject {
     }
 
     fn wide_cells(&self) -> Vec<String> {
-        vec![self.reason.clone(), self.generation.to_string(), pairs(&self.variables)]
+        // Facts of the host are many and nearly the same on all: JSON has them.
+        let own = self.variables.iter().filter(|(name, _)| !name.starts_with("host/"));
+        vec![self.reason.clone(), self.generation.to_string(), pairs(own)]
     }
 
     fn variables(&self) -> Option<&BTreeMap<String, String>> {
@@ -108,8 +116,21 @@ pub fn node(id: &NodeId, record: &NodeRecord, groups: Option<&BTreeMap<NodeId, V
     }
 }
 
+/// The phase of a node that is away for longer than its hold.
+const RELEASED: &str = "released";
+
 /// The phase that people see, and why.
 fn phase(record: &NodeRecord) -> (&'static str, String) {
+    let (phase, reason) = phase_or_absence(record);
+    let is_released = matches!(phase, "silent" | "stopped") && is_released(record);
+    (if is_released { RELEASED } else { phase }, reason)
+}
+
+fn is_released(record: &NodeRecord) -> bool {
+    record.hold.as_deref().and_then(|hold| hold.ok()).is_some_and(|hold| hold.state == HoldState::Released)
+}
+
+fn phase_or_absence(record: &NodeRecord) -> (&'static str, String) {
     let Some(status) = &record.status else { return ("silent", absence(record)) };
     let status = match &status.value {
         Ok(status) => status,

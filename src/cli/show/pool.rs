@@ -20,10 +20,10 @@ use crate::plan::usage::{PoolUsage, Unit, pool_usage};
 pub struct PoolObject {
     /// Its name.
     pub name: String,
-    /// ok; conflict (it stands in another pool's way, or its domain or sharing was changed by hand: it gives nothing new);
-    /// invalid (it cannot be read).
+    /// ok; full (nothing is free for the next node); nearly-full (at most 10 % is free); conflict (it stands in another pool's way, or
+    /// its domain or sharing was changed by hand: it gives nothing new); invalid (it cannot be read).
     pub condition: String,
-    /// What is wrong with it.
+    /// What is wrong with it, or how full it is.
     pub message: String,
     /// Its routing domain.
     pub domain: String,
@@ -80,6 +80,7 @@ impl Shown for PoolObject {
     const MANAGER: &'static [&'static str] = &[];
     const HEADINGS: &'static [&'static str] =
         &["POOL", "CONDITION", "CIDRS", "TOTAL", "BOUND", "COOLING", "RESERVED", "EXCLUDED", "FREE", "UNIT", "OUTSIDE"];
+    const NARROW: &'static [&'static str] = &["OUTSIDE", "EXCLUDED", "RESERVED", "UNIT", "COOLING", "TOTAL"];
     const WIDE: &'static [&'static str] = &["SHARING", "DOMAIN", "PORTS", "SELECTOR", "PRIORITY", "MESSAGE"];
 
     fn list(stores: Stores<'_>) -> Vec<Self> {
@@ -135,6 +136,30 @@ impl Shown for PoolObject {
     }
 }
 
+/// The condition of a pool that gives nothing to the next node.
+pub const FULL: &str = "full";
+/// The condition of one that soon will not.
+pub const NEARLY_FULL: &str = "nearly-full";
+/// A pool is nearly full when at most this share of what it can give is free, in per cent: a tenth is what a fleet that is
+/// replaced step by step needs, whose old addresses cool while the new ones are taken.
+const NEARLY_FULL_PERCENT: u128 = 10;
+
+/// How full a usable pool is: its condition, and the numbers that it rests on.
+fn fullness(usage: Option<&PoolUsage>) -> (&'static str, String) {
+    let Some(PoolUsage { total: Some(total), free: Some(free), .. }) = usage else { return ("ok", String::new()) };
+    let (Some(usage), free) = (usage, *free) else { return ("ok", String::new()) };
+    let gives = total.saturating_sub(usage.excluded);
+    // A share without a product: counts saturate at the end of the numbers.
+    let is_low = free <= gives / 100 * NEARLY_FULL_PERCENT + gives % 100 * NEARLY_FULL_PERCENT / 100;
+    let unit = if usage.unit == Unit::Ports { "ports" } else { "addresses" };
+    let message = format!("{free} of {gives} {unit} are free, {} cool", usage.cooling);
+    match free {
+        0 => (FULL, message),
+        _ if is_low => (NEARLY_FULL, format!("{message}: at most {NEARLY_FULL_PERCENT} %")),
+        _ => ("ok", String::new()),
+    }
+}
+
 /// For people: beyond twelve digits only how large it is.
 fn short(count: Count) -> String {
     if count.value < 1_000_000_000_000 { count.value.to_string() } else { format!("{:.1e}", count.value as f64) }
@@ -154,7 +179,7 @@ pub fn pool_object(snapshot: &Snapshot, name: &PoolName, stored: &Stored<Pool>) 
             let pools = Pools::new(snapshot, &index);
             ("conflict", pools.get(name).and_then(|view| view.fault.clone()).unwrap_or_default())
         }
-        _ => ("ok", String::new()),
+        (Ok(_), usage) => fullness(usage.as_ref()),
     };
     PoolObject {
         name: name.to_string(),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Shown, Stores};
 use crate::cli::content::{Content, decoded};
+use crate::cli::leads::leaders;
 use crate::model::text::printable;
 use crate::plan::brake::BrakeState;
 use crate::store::keys::{ParsedKey, Role};
@@ -31,6 +32,8 @@ pub struct RoleObject {
     pub brake: String,
     /// The same for programs.
     pub brake_state: BrakeObject,
+    /// What etcd refuses or fails to answer the leader, in words; empty = nothing.
+    pub trouble: String,
     /// The last pass in words.
     pub last_pass: String,
     /// How many findings it has.
@@ -55,7 +58,8 @@ pub struct BrakeObject {
 impl Shown for RoleObject {
     const SOURCE: &'static [&'static str] = &["brakes", "leaders/allocator", "roles"];
     const MANAGER: &'static [&'static str] = &["brakes", "leaders", "roles"];
-    const HEADINGS: &'static [&'static str] = &["ROLE", "LEADER", "STANDBY", "LAG", "BRAKE", "FINDINGS", "LAST PASS"];
+    const HEADINGS: &'static [&'static str] = &["ROLE", "LEADER", "STANDBY", "LAG", "BRAKE", "FINDINGS", "LAST PASS", "TROUBLE"];
+    const NARROW: &'static [&'static str] = &["LAST PASS", "FINDINGS", "STANDBY"];
     const WIDE: &'static [&'static str] = &["VERSION", "REVISION", "COUNTERS"];
 
     fn list(stores: Stores<'_>) -> Vec<Self> {
@@ -77,6 +81,7 @@ impl Shown for RoleObject {
             self.brake_text(),
             self.findings.to_string(),
             self.last_pass.clone(),
+            self.trouble.clone(),
         ]
     }
 
@@ -134,6 +139,7 @@ fn brake_object(role: Role, content: &Content, report: Option<&RoleReport>) -> B
 fn object(role: Role, content: &Content) -> RoleObject {
     let campaigns = content.parsed().filter(|(key, _)| matches!(key, ParsedKey::Leader(of, _) if *of == role)).count();
     let report = content.get(&content.prefix.role(role)).and_then(|kv| decoded::<RoleReport>(kv).ok());
+    let leader = leaders(content).remove(&role);
     let leads = usize::from(report.is_some() || campaigns > 0);
     let standby = u64::try_from(campaigns.saturating_sub(leads)).unwrap_or_default();
     let name = role.to_string();
@@ -141,13 +147,15 @@ fn object(role: Role, content: &Content) -> RoleObject {
     match report {
         None => RoleObject {
             role: name,
-            leader: String::new(),
+            // It leads, and has not reported yet, or may not.
+            leader: leader.unwrap_or_default(),
             standby,
             version: String::new(),
             revision: 0,
             lag: None,
             brake: String::new(),
             brake_state,
+            trouble: String::new(),
             last_pass: String::new(),
             findings: 0,
             counters: BTreeMap::new(),
@@ -161,12 +169,16 @@ fn object(role: Role, content: &Content) -> RoleObject {
             lag: Some(report.lag),
             brake: report.brake,
             brake_state,
+            trouble: report.trouble,
             last_pass: report.last_pass,
             findings: report.findings,
             counters: report.counters,
         },
     }
 }
+
+/// A relay that is well is behind for moments only; its report is a few seconds old.
+pub const LATE_S: u64 = 30;
 
 /// How late the copies are that groups rest on, in seconds; `None` = no relay leads.
 pub fn copies_lag_s(manager: &Content) -> Option<u64> {
@@ -176,8 +188,6 @@ pub fn copies_lag_s(manager: &Content) -> Option<u64> {
 
 /// What people should know who look at groups or members: that these rest on old copies.
 pub fn stale_copies(manager: Option<&Content>) -> Option<String> {
-    /// A relay that is well is behind for moments only; its report is a few seconds old.
-    const LATE_S: u64 = 30;
     match copies_lag_s(manager?) {
         None => Some("no relay leads: what is shown rests on copies that nobody renews".into()),
         Some(late) if late >= LATE_S => Some(format!("the copies that this rests on are {late} s behind")),

@@ -95,7 +95,17 @@ const WORLD: &[(&str, &str)] = &[
     ("nodes/j-bare/hold/clock", r#"{"v":1}"#),
 ];
 
-fn world() -> Content {
+/// Puts a key, as one revision more.
+pub(in crate::cli) fn put(content: &mut Content, key: &str, value: &str) {
+    let (key, revision) = (Key::from(format!("/enlist/{key}")), Revision(content.revision.0 + 1));
+    let value = Bytes::copy_from_slice(value.as_bytes());
+    let kv =
+        KeyValue { key: key.clone(), value, create_revision: revision, mod_revision: revision, version: 1, lease: LeaseId::NONE };
+    content.kvs.insert(key, kv);
+    content.revision = revision;
+}
+
+pub(in crate::cli) fn world() -> Content {
     let mut content = Content::empty(Prefix::default());
     for (at, (key, value)) in (1..).zip(WORLD) {
         // Agents put their statuses on leases.
@@ -171,4 +181,74 @@ fn clocks_that_differ_make_no_nonsense() {
     assert_eq!(age_of("2026-01-01T02:00:00Z", now()), "0s");
     assert_eq!(age_of("yesterday", now()), "");
     assert_eq!(age_of("2025-12-31T01:00:00Z", now() + Duration::from_secs(1)), "1d");
+}
+
+#[test]
+fn released_nodes_are_hidden_until_they_are_asked_for() {
+    let mut world = world();
+    put(&mut world, "nodes/r-released/hold", r#"{"v":1,"state":"released","hold_s":600,"since":"2026-01-01T00:00:00Z"}"#);
+    let nodes = NodeObject::list(Stores { source: Some(&world), manager: None });
+    let node = nodes.iter().find(|node| node.id == "r-released").unwrap();
+    assert_eq!((node.phase.as_str(), node.reason.as_str()), ("released", "released"));
+    assert_eq!(nodes.iter().filter(|node| node.is_hidden()).count(), 1);
+    let shown = |query: crate::cli::get::Query| nodes.iter().filter(|node| query.wants(*node)).count();
+    assert_eq!(shown(Default::default()), nodes.len() - 1);
+    assert_eq!(shown(crate::cli::get::Query { all: true, ..Default::default() }), nodes.len());
+    assert_eq!(shown(crate::cli::get::Query { names: vec!["r-released".into()], ..Default::default() }), 1);
+}
+
+#[test]
+fn wide_tables_leave_out_the_facts_of_hosts() {
+    let mut world = world();
+    let label = r#"{"v":1,"id":"f","instance":"i","boot":"b","run":"r","temporary":{"ip":"::1","port":1},"variables":{"host/os":"linux","zone":"eu"}}"#;
+    put(&mut world, "nodes/f/label", label);
+    let nodes = NodeObject::list(Stores { source: Some(&world), manager: None });
+    let node = nodes.iter().find(|node| node.id == "f").unwrap();
+    assert_eq!(node.wide_cells().last().map(String::as_str), Some("zone=eu"));
+    assert_eq!(node.variables.len(), 2, "JSON has all");
+}
+
+/// Behaviour 84: whatever a node or another hand wrote, no table gives it to the terminal as it is.
+#[test]
+fn no_table_leads_a_terminal_astray() {
+    let hostile: String = crate::telemetry::escape::testing::hostile().collect();
+    let text = serde_json::to_string(&hostile).unwrap();
+    let mut world = world();
+    let status = format!(r#"{{"v":1,"instance":"i","boot":"b","run":"r","phase":"failed","message":{text}}}"#);
+    put(&mut world, "nodes/x/status", &status);
+    put(&mut world, "nodes/y/hold", &format!(r#"{{"v":1,"state":"held","hold_s":1,"since":{text}}}"#));
+    let assignment = format!(
+        r#"{{"v":1,"node":"y","instance":"i","state":"waiting","reason":"pool-full","message":{text},"generation":9,"asked":"0000000000000000","leaving":[]}}"#
+    );
+    put(&mut world, "nodes/y/assignment", &assignment);
+    put(
+        &mut world,
+        "claims/default/10.20.0.9",
+        &format!(r#"{{"v":1,"node":"gone","instance":"i","state":"cooling","pool":"eu","since":{text}}}"#),
+    );
+    put(&mut world, "pools/x", &hostile);
+    put(&mut world, "groups/x", &format!(r#"{{"v":1,"kind":"Group","name":"x","selector":{text}}}"#));
+    put(&mut world, &format!("manager/groups/{hostile}"), r#"{"v":1}"#);
+    let report = format!(
+        r#"{{"v":1,"identity":{text},"version":{text},"revision":1,"brake":{text},"last_pass":{text},"trouble":{text}}}"#
+    );
+    put(&mut world, "roles/relay", &report);
+    fn tables<T: Shown>(world: &Content) -> (String, usize) {
+        let objects = T::list(Stores { source: Some(world), manager: Some(world) });
+        let both = [false, true].map(|wide| table(&objects, wide, now()).render());
+        (both.concat(), 2 * (objects.len() + 1))
+    }
+    for (shown, lines) in [
+        tables::<NodeObject>(&world),
+        tables::<AssignmentObject>(&world),
+        tables::<ClaimObject>(&world),
+        tables::<PoolObject>(&world),
+        tables::<GroupObject>(&world),
+        tables::<MemberObject>(&world),
+        tables::<RoleObject>(&world),
+    ] {
+        assert_eq!(shown.matches('\n').count(), lines, "a line is forged: {shown:?}");
+        let found = shown.chars().find(|c| *c != '\n' && hostile.contains(*c));
+        assert_eq!(found, None, "{shown:?}");
+    }
 }
