@@ -10,6 +10,7 @@ use enlist::store::api::{Op, Store, StoreError, Txn};
 use serde_json::Value as Json;
 
 use super::{At, Running, enlist};
+use crate::support::certs::Certs;
 use crate::support::etcd::{Etcd, EtcdOptions, EtcdVersion};
 use crate::support::wait::until;
 
@@ -17,8 +18,12 @@ const POOL: &str = "{kind: Pool, name: eu, cidrs: [127.89.0.0/24], ports: 31000-
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn roles(endpoints: &str) -> Running {
+    roles_with(&["--endpoints", endpoints])
+}
+
+fn roles_with(arguments: &[&str]) -> Running {
     let mut command: Command = enlist();
-    command.args(["run", "--log-format", "json", "--endpoints", endpoints]);
+    command.args(["run", "--log-format", "json"]).args(arguments);
     let mut roles = Running::start(command);
     for _ in 0..3 {
         roles.line(r#""message":"leading""#);
@@ -77,6 +82,28 @@ fn etcd_that_is_away_is_told_at_growing_intervals_and_its_return_once() {
         roles.line("a view cannot follow etcd; retrying");
     }
     at.etcd.restart();
+    roles.line("a view follows etcd again");
+    let troubles = troubles(&mut roles, since);
+    assert!(troubles.len() <= 40, "{}: {troubles:#?}", troubles.len());
+}
+
+#[test]
+fn expired_certificate_is_named_as_such_in_few_lines() {
+    let certs = Certs::generate();
+    let options = EtcdOptions { tls: Some(certs.clone()), ..EtcdOptions::default() };
+    let mut etcd = Etcd::start_with(EtcdVersion::V3_5, &options);
+    let file = |path: std::path::PathBuf| path.to_str().unwrap().to_owned();
+    let (ca, cert, key) = (file(certs.ca()), file(certs.client_cert()), file(certs.client_key()));
+    let mut roles = roles_with(&["--endpoints", &etcd.endpoint, "--cacert", &ca, "--cert", &cert, "--key", &key]);
+    let since = roles.said.len();
+    certs.expire();
+    etcd.restart_unready();
+    for _ in 0..9 {
+        let said = roles.line("a view cannot follow etcd; retrying");
+        assert!(said.contains("certificate"), "{said}");
+    }
+    certs.renew();
+    etcd.restart();
     roles.line("a view follows etcd again");
     let troubles = troubles(&mut roles, since);
     assert!(troubles.len() <= 40, "{}: {troubles:#?}", troubles.len());

@@ -19,6 +19,15 @@ impl Certs {
 
     /// All of them anew, in the same files.
     pub(crate) fn renew(&self) {
+        self.write(false);
+    }
+
+    /// All of them anew, and the server's has expired.
+    pub(crate) fn expire(&self) {
+        self.write(true);
+    }
+
+    fn write(&self, server_expired: bool) {
         let key = KeyPair::generate().unwrap();
         let mut params = params("enlist test authority", &["127.0.0.1", "localhost"]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -29,7 +38,11 @@ impl Certs {
         let issuer = Issuer::new(params, key);
         for name in ["server", "client"] {
             let key = KeyPair::generate().unwrap();
-            let certificate: Certificate = self::params(name, &["127.0.0.1", "localhost"]).signed_by(&key, &issuer).unwrap();
+            let mut params = self::params(name, &["127.0.0.1", "localhost"]);
+            if server_expired && name == "server" {
+                params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+            }
+            let certificate: Certificate = params.signed_by(&key, &issuer).unwrap();
             std::fs::write(self.path(&format!("{name}.pem")), certificate.pem()).unwrap();
             std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
         }

@@ -29,15 +29,14 @@ pub(super) fn source(source: &Content) -> Vec<Found> {
     found
 }
 
-/// What is not well at the manager's store: relay and manager.
-pub(super) fn manager(manager: &Content, is_source: bool) -> Vec<Found> {
-    if manager.kvs.is_empty() && !is_source {
-        return vec![empty("manager", manager)];
+/// What is not well at the manager's store: relay and manager. `source` = what the source holds, if it is the same place: an empty
+/// prefix is then told of there.
+pub(super) fn manager(manager: &Content, source: Option<&Content>) -> Vec<Found> {
+    match source {
+        None if manager.kvs.is_empty() => vec![empty("manager", manager)],
+        Some(source) if manager.kvs.is_empty() && source.kvs.is_empty() => Vec::new(),
+        _ => roles("manager", manager, &[Role::Relay, Role::Manager]),
     }
-    if manager.kvs.is_empty() {
-        return Vec::new();
-    }
-    roles("manager", manager, &[Role::Relay, Role::Manager])
 }
 
 /// What etcd says is wrong with itself.
@@ -190,8 +189,8 @@ mod tests {
         let found = source(&nothing);
         assert_eq!(codes(&found), ["prefix-empty"]);
         assert!(found[0].message.contains("below /enlst/"), "{found:?}");
-        assert_eq!(codes(&manager(&nothing, true)), [""; 0]);
-        assert_eq!(codes(&manager(&nothing, false)), ["prefix-empty"]);
+        assert_eq!(codes(&manager(&nothing, Some(&nothing))), [""; 0]);
+        assert_eq!(codes(&manager(&nothing, None)), ["prefix-empty"]);
     }
 
     #[test]
@@ -207,7 +206,10 @@ mod tests {
         let mut content = Content::empty(Prefix::default());
         put(&mut content, "pools/eu", r#"{"v":1,"kind":"Pool","name":"eu","cidrs":["10.0.0.0/29"]}"#);
         assert!(source(&content)[0].message.starts_with("no allocator leads: nodes that come get no address"));
-        assert_eq!(codes(&manager(&content, true)), ["no-leader", "no-leader"]);
+        let nothing = Content::empty(Prefix::default());
+        for at_the_manager in [&content, &nothing] {
+            assert_eq!(codes(&manager(at_the_manager, Some(&content))), ["no-leader", "no-leader"]);
+        }
     }
 
     #[test]

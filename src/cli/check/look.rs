@@ -38,7 +38,7 @@ pub(super) async fn look(sites: &Sites) -> anyhow::Result<Vec<Found>> {
     }
     found.append(&mut copied);
     found.extend(health::source(&source));
-    found.extend(health::manager(&destination, is_one));
+    found.extend(health::manager(&destination, is_one.then_some(&source)));
     // A proxy may not hand this on: the stores themselves were read.
     if let Ok(member) = sites.source.store.member().await {
         found.extend(health::member("source", &member));
