@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -34,7 +34,7 @@ pub fn write_all(files: &[WriteFile], given: &Given, variables: &BTreeMap<String
 pub fn check(files: &[WriteFile]) -> Result<(), HostError> {
     files.iter().try_for_each(|file| {
         let failed = |error: &dyn std::fmt::Display| template_fault(&file.template, error);
-        let text = fs::read_to_string(&file.template).map_err(|error| failed(&error))?;
+        let text = read_template(&file.template).map_err(|error| failed(&error))?;
         let environment = environment().map_err(|error| failed(&error))?;
         let template = environment.template_from_str(&text).map_err(|error| failed(&error))?;
         match template.undeclared_variables(false).into_iter().filter(|name| !NAMES.contains(&name.as_str())).min() {
@@ -51,6 +51,32 @@ fn unknown(name: &str) -> String {
     let near = NAMES.iter().map(|known| (strsim::jaro_winkler(known, name), known)).max_by(|(a, _), (b, _)| a.total_cmp(b));
     let hint = near.filter(|(likeness, _)| *likeness > 0.7).map(|(_, near)| format!(", did you mean {near}?"));
     format!("{name:?} is not defined{} (known are {})", hint.unwrap_or_default(), NAMES.join(", "))
+}
+
+/// A template, or a file of variables, is at most this long: more is a mistake, or a device that never ends.
+pub const TEXT_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Reads a text to its end, which must come within [`TEXT_BYTES_MAX`].
+///
+/// # Errors
+/// What the file system says, or that it is too long or no text.
+pub fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(TEXT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > TEXT_BYTES_MAX {
+        return Err(std::io::Error::other(format!("is longer than {TEXT_BYTES_MAX} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| std::io::Error::other("is not UTF-8 text"))
+}
+
+/// Reads a template. Only a regular file: a pipe or a device gives its content once, or never ends.
+fn read_template(path: &Path) -> std::io::Result<String> {
+    check_regular(&fs::metadata(path)?)?;
+    read_text(path)
+}
+
+fn check_regular(found: &fs::Metadata) -> std::io::Result<()> {
+    if found.is_file() { Ok(()) } else { Err(std::io::Error::other("is not a regular file")) }
 }
 
 fn template_fault(template: &Path, error: &dyn std::fmt::Display) -> HostError {
@@ -74,7 +100,7 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
 /// `ip4`, `ip6` and `port` may be asked for with `if`, and are an error if they are to be written but were not given.
 fn render(template: &Path, given: &Given, variables: &BTreeMap<String, String>) -> Result<String, HostError> {
     let failed = |error: &dyn std::fmt::Display| template_fault(template, error);
-    let text = fs::read_to_string(template).map_err(|error| failed(&error))?;
+    let text = read_template(template).map_err(|error| failed(&error))?;
     let environment = environment().map_err(|error| failed(&error))?;
     let family = |v4: bool| given.addresses.iter().find(|ip| ip.is_ipv4() == v4).map(ToString::to_string);
     let ports: BTreeMap<String, u16> = given.ports.iter().map(|(name, port)| (name.to_string(), *port)).collect();
@@ -97,15 +123,28 @@ fn render(template: &Path, given: &Given, variables: &BTreeMap<String, String>) 
     })
 }
 
+fn holds(path: &Path, bytes: &[u8]) -> std::io::Result<bool> {
+    let mut found = Vec::with_capacity(bytes.len() + 1);
+    fs::File::open(path)?.take(bytes.len() as u64 + 1).read_to_end(&mut found)?;
+    Ok(found == bytes)
+}
+
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     // A symbolic link keeps pointing where it does; the file behind it is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let before = fs::metadata(path).ok();
-    if before.is_some() && fs::read(path)? == bytes {
-        return Ok(());
+    if let Some(before) = &before {
+        check_regular(before)?;
+        if before.len() == bytes.len() as u64 && holds(path, bytes)? {
+            return Ok(());
+        }
     }
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    if !dir.is_dir() {
+        return Err(std::io::Error::other(format!("the folder `{}` does not exist", dir.display())));
+    }
+    // The error names the temporary file, whose name differs at each try: a status must not change because of that.
+    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(|error| std::io::Error::from(error.kind()))?;
     file.write_all(bytes)?;
     let mode = before.as_ref().map_or(0o644, |before| before.mode() & 0o7777);
     if let Some(before) = before {
@@ -125,6 +164,44 @@ mod tests {
 
     fn given() -> Given {
         Given::new(&fixtures::label(), &fixtures::bound(812, "10.0.0.7", &[("http", 30412)])).unwrap()
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_told_alike_each_time() {
+        let (dir, file) = setup("{{ ip }}");
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let missing = dir.path().join("missing/out.conf");
+        for (target, told) in [
+            (Path::new("/dev/full"), "is not a regular file"),
+            (Path::new("/dev/zero"), "is not a regular file"),
+            (&fifo, "is not a regular file"),
+            (dir.path(), "is not a regular file"),
+            (&missing, "does not exist"),
+        ] {
+            let files = [WriteFile { file: target.to_owned(), ..file.clone() }];
+            let first = write_all(&files, &given(), &BTreeMap::new()).unwrap_err();
+            assert!(first.to_string().contains(told) && first.to_string().contains(&*target.to_string_lossy()), "{first}");
+            assert_eq!(write_all(&files, &given(), &BTreeMap::new()), Err(first));
+        }
+        for template in [Path::new("/dev/zero"), &fifo, dir.path()] {
+            let files = [WriteFile { template: template.to_owned(), ..file.clone() }];
+            assert!(check(&files).unwrap_err().to_string().contains("is not a regular file"));
+            assert!(write_all(&files, &given(), &BTreeMap::new()).is_err());
+        }
+        fs::write(&file.template, "x".repeat(1024 * 1024 + 1)).unwrap();
+        assert!(check(std::slice::from_ref(&file)).unwrap_err().to_string().contains("longer than"));
+        assert!(read_text(Path::new("/dev/zero")).is_err());
+    }
+
+    #[test]
+    fn a_longer_or_shorter_file_is_replaced() {
+        let (_dir, file) = setup("{{ ip }}");
+        for before in ["10.0.0.7 and more", "10", "", "10.0.0.8"] {
+            fs::write(&file.file, before).unwrap();
+            write_all(std::slice::from_ref(&file), &given(), &BTreeMap::new()).unwrap();
+            assert_eq!(fs::read_to_string(&file.file).unwrap(), "10.0.0.7");
+        }
     }
 
     fn setup(template: &str) -> (tempfile::TempDir, WriteFile) {
