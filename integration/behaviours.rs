@@ -100,7 +100,12 @@ fn every_behaviour_is_in_the_table_once_and_every_test_it_names_exists() {
     let table = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/README.md")).unwrap();
     let rows = rows(&table);
     let seen: Vec<&str> = rows.iter().map(|(number, ..)| *number).collect();
-    assert_eq!(seen, numbers());
+    // Those of design and paper all; of those that were seen on the running program since then the ones that are shown, in order.
+    let numbers = numbers();
+    let (first, later) = seen.split_at(numbers.len().min(seen.len()));
+    assert_eq!(first, numbers);
+    let later: Vec<u32> = later.iter().map(|number| number.parse().unwrap()).collect();
+    assert!(later.iter().all(|number| (73..=84).contains(number)) && later.is_sorted_by(|a, b| a < b), "{later:?}");
     let mut wrong = Vec::new();
     for (number, behaviour, shown) in rows {
         assert!(behaviour.len() > 10, "{number} says nothing");

@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 
 const BEGIN: &str = "<!-- help -->\n";
 const END: &str = "<!-- /help -->";
-const COMMANDS: [&str; 15] = [
-    "dev", "agent", "run", "apply", "diff", "get", "describe", "explain", "delete", "leave", "check", "brake", "grants", "purge", "bench",
+const COMMANDS: [&str; 16] = [
+    "dev", "agent", "run", "apply", "diff", "get", "describe", "explain", "delete", "leave", "reload", "check", "brake",
+    "grants", "purge", "bench",
 ];
 
 fn help(arguments: &[&str]) -> String {

@@ -100,6 +100,8 @@ pub fn start(format: LogFormat, level: LogLevel, file: Option<File>) {
         None => BoxMakeWriter::new(std::io::stderr),
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colour).with_target(false);
+    // A terminal that was closed takes no line, and no complaint of that either: the complaint would be a panic.
+    let builder = builder.log_internal_errors(false);
     // The error of `try_init` says that logging has been started already.
     let _ = match format {
         LogFormat::Text => builder.fmt_fields(text::fields()).try_init(),

@@ -6,6 +6,7 @@ mod identity;
 mod init;
 mod isolation;
 mod process;
+mod reload;
 mod apply;
 mod store;
 

@@ -80,7 +80,7 @@ async fn a_leave_on_the_node_and_an_ephemeral_agents_stop_leave_for_good() {
     let given = lab.assign("127.63.0.5", 30_001).await;
     lab.until_registered(&given).await;
     enlist::agent::socket::request_leave(&lab.path("state")).await.unwrap();
-    assert_eq!(agent.end().await, 143);
+    assert_eq!(agent.end().await, 0);
     assert_eq!(lab.status().await.unwrap().phase, Phase::Left);
     assert!(enlist::agent::socket::request_leave(&lab.path("state")).await.is_err());
 
@@ -98,10 +98,11 @@ async fn a_stop_does_not_wait_for_an_etcd_that_is_away() {
     let given = lab.assign("127.63.0.6", 30_001).await;
     lab.until_registered(&given).await;
     lab.etcd.pause();
+    // Two seconds for `draining`, two for the last word.
     let begun = Instant::now();
     let code = agent.stop().await;
     let took = begun.elapsed();
     lab.etcd.resume();
-    assert_eq!(code, 143);
-    assert!(took.as_secs() < 5, "it took {took:?}");
+    assert_eq!(code, 0);
+    assert!(took.as_secs() < 8, "it took {took:?}");
 }

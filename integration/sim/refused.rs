@@ -74,3 +74,33 @@ async fn whoever_was_let_in_once_goes_on_when_it_is_refused_and_asks_seldom() {
     assert_eq!((machine.uses(), machine.journal()), (given, Vec::new()));
     agent.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_was_let_in_before_waits_when_it_starts_refused() {
+    let store = MemoryEtcd::new().store();
+    let gate = Gate::before(&store);
+    let machine = SimMachine::new(&SimNet::default(), "m", "192.0.2.1".parse().unwrap());
+    let start = || {
+        let site = Site { store: gate.store(), prefix: Default::default() };
+        let settings = AgentSettings::new("a".parse().unwrap());
+        tokio::spawn(enlist::agent::run(site, settings, context("agent"), machine.process()))
+    };
+    let status = || async { store.get("/enlist/nodes/a/status").await.unwrap().1 };
+    gate.refuse(true);
+    assert_eq!(start().await.unwrap().code(), 6, "its credentials never were good");
+    gate.refuse(false);
+    let agent = start();
+    until("its status", SOON, status).await;
+    agent.abort();
+    let _ = agent.await;
+    until("its end", SOON, || async { status().await.is_none().then_some(()) }).await;
+    gate.refuse(true);
+    let before = gate.refused();
+    let agent = start();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let asked = gate.refused() - before;
+    assert!(!agent.is_finished() && (10..=100).contains(&asked), "it asked {asked} times");
+    gate.refuse(false);
+    until("its status", SOON, status).await;
+    agent.abort();
+}

@@ -49,7 +49,8 @@ async fn joins(version: EtcdVersion, network: &str) {
     let label = value(&fleet, "nodes/edge-7/label");
     assert_eq!((&label["id"], &label["description"]), (&"edge-7".into(), &"video cache".into()));
     assert_eq!((&label["variables"]["zone"], &label["variables"]["role"]), (&"eu-1".into(), &"web".into()));
-    assert_eq!(label["temporary"]["ip"], "127.0.0.1");
+    // That of the default route, or loopback on a machine without one.
+    assert!(label["temporary"]["ip"].as_str().unwrap().parse::<std::net::IpAddr>().is_ok(), "{label}");
     let (claim, by_port) = (format!("claims/default/{ip}"), format!("claims/default/{ip}/{port}"));
     for key in [&claim, &by_port] {
         assert_eq!(value(&fleet, key)["node"], "edge-7");
@@ -81,7 +82,7 @@ async fn joins(version: EtcdVersion, network: &str) {
     let nodes: Json = serde_json::from_str(&fleet.ok(&["get", "nodes", "-o", "json"]).await).unwrap();
     assert_eq!(nodes[0]["phase"], "registered");
     assert_eq!(nodes[0]["groups"], serde_json::json!(["web", "zones/zone=eu-1"]));
-    assert_eq!(agent.stop().await, 143);
+    assert_eq!(agent.stop().await, 0);
     fleet.sound().await;
 }
 

@@ -2,6 +2,9 @@
 
 use crate::store::api::StoreError;
 
+/// The exit code of a child that SIGTERM ended.
+const ENDED_BY_TERM: i32 = 128 + 15;
+
 /// How an agent ended, and with which exit code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentExit {
@@ -33,10 +36,13 @@ pub enum Ending {
 }
 
 impl AgentExit {
-    /// The process' exit code: the child's once one was started and it ended in order; 5 for a conflict, 6 for a store that
+    /// The process' exit code: 0 if the agent was told to stop and its child ended by the agent's own TERM, else the child's once one was
+    /// started and it ended in order; 5 for a conflict, 6 for a store that
     /// refused, 2 for settings, 1 for the host.
     pub fn code(&self) -> i32 {
         match &self.ending {
+            // A service manager takes any other code of an orderly stop for a failure.
+            Ending::Stopped | Ending::Left if self.child == Some(ENDED_BY_TERM) => 0,
             Ending::Stopped | Ending::Left | Ending::ChildEnded => self.child.unwrap_or(0),
             Ending::Conflict(_) | Ending::Superseded(_) => 5,
             Ending::Refused(_) => 6,

@@ -14,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 use super::decide::applied::{Applied, Given};
 use super::decide::identity::{Place, RecordedRun};
 use super::decide::word::Word;
+use super::settings::AgentSettings;
 use crate::model::names::{BootId, InstanceId, RunId};
 
 /// Why something on the host failed. `Display` is one line for people; it fits a status' message.
@@ -49,6 +50,8 @@ pub struct Opened {
     pub runs: Vec<RecordedRun>,
     /// What an earlier process applied.
     pub applied: Option<Applied>,
+    /// A process of this directory joined, and no last word of it was acknowledged since.
+    pub registered: bool,
 }
 
 /// What the temporary endpoint tells: who answers there.
@@ -79,6 +82,9 @@ pub struct Face {
     /// Why it waits or fails.
     #[serde(default)]
     pub message: String,
+    /// What it was given is in use and serves, also while etcd is away.
+    #[serde(default)]
+    pub ready: bool,
 }
 
 /// Why a hook runs.
@@ -124,6 +130,18 @@ pub struct LeaveRequest {
     pub delivered: oneshot::Receiver<()>,
 }
 
+/// Variables that are set while an agent runs, on top of its settings; `None` = the node goes without that one.
+pub type SetVariables = BTreeMap<String, Option<String>>;
+
+/// Somebody asked this agent to change what it says of its node. The answer is one line: what has changed.
+#[derive(Debug)]
+pub enum ChangeRequest {
+    /// To set variables.
+    Set(SetVariables, oneshot::Sender<Result<String, String>>),
+    /// To read its settings again.
+    Reload(oneshot::Sender<Result<String, String>>),
+}
+
 /// Everything an agent does to its host.
 pub trait Host: Send + Sync + 'static {
     /// Locks the state directory, loads or makes the instance (`wanted` goes before), makes and records this process' run.
@@ -137,6 +155,10 @@ pub trait Host: Send + Sync + 'static {
     /// The last status that an earlier process of this very directory wrote when it ended in order.
     fn last_word(&self) -> BoxFuture<'_, Option<Word>> {
         Box::pin(std::future::ready(None))
+    }
+    /// Records, durably, that a process of this directory joined, or that its last word was acknowledged.
+    fn remember_registered(&self, _registered: bool) -> BoxFuture<'_, Result<(), HostError>> {
+        Box::pin(std::future::ready(Ok(())))
     }
     /// Opens the temporary endpoint, which tells `face` for as long as this host lives.
     fn listen(&self, face: watch::Receiver<Face>) -> BoxFuture<'_, Result<SocketAddr, HostError>>;
@@ -164,6 +186,20 @@ pub trait Host: Send + Sync + 'static {
     fn since_boot(&self) -> Duration;
     /// The next request to leave. Cancel-safe.
     fn leave_requested(&self) -> BoxFuture<'_, LeaveRequest>;
+    /// The next request to change what the agent says. Cancel-safe.
+    fn change_requested(&self) -> BoxFuture<'_, ChangeRequest> {
+        Box::pin(std::future::pending())
+    }
+    /// The agent's settings, read again from where they came from.
+    fn reload(&self) -> BoxFuture<'static, Result<AgentSettings, HostError>> {
+        Box::pin(std::future::ready(Err(HostError::Failed("this agent has no settings that can be read again".into()))))
+    }
+    /// The variables that files are written with from now on.
+    fn set_variables(&self, _variables: BTreeMap<String, String>) {}
+    /// Ends when somebody does not want to wait for an orderly end: what may still be given up quickly is.
+    fn hurried(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
     /// The next signal for the child. Cancel-safe.
     fn signal_for_child(&self) -> BoxFuture<'_, i32>;
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::host::SetVariables;
 use crate::model::label::Want;
 use crate::model::names::{InstanceId, NodeId, PortName};
 use crate::model::variables::Variables;
@@ -26,6 +27,8 @@ pub struct AgentSettings {
     pub id: NodeId,
     /// What selectors see. Facts of the host are added below these.
     pub variables: Variables,
+    /// Variables that were set while the agent runs, on top of all others; `None` = the node goes without that one.
+    pub set: SetVariables,
     /// For people.
     pub description: String,
     /// Free text that nothing selects on.
@@ -45,6 +48,8 @@ pub struct AgentSettings {
     pub instance: Option<InstanceId>,
     /// Take the id at the first join whoever holds it.
     pub replace: bool,
+    /// Start with the last assignment when no etcd answers, in pools whose nodes keep what they have when isolated.
+    pub offline_start: bool,
     /// How long the first join waits for a live holder that does not answer; `None` = 2 TTL.
     pub join_timeout: Option<Duration>,
     /// Leave `host/…` variables out.
@@ -55,12 +60,14 @@ pub struct AgentSettings {
     pub expect_listening: bool,
     /// The ports must accept connections within this, else `failed`.
     pub ready_timeout: Duration,
+    /// Between the acknowledged `draining` and what puts an address out of use: the child's TERM, a hook's call.
+    pub drain_time: Duration,
     /// Between TERM and KILL.
     pub stop_timeout: Duration,
     /// Where the temporary endpoint listens; `None` = a free port on the address towards etcd.
     pub temporary_listen: Option<SocketAddr>,
-    /// `host:port` of etcd's endpoints: the address towards the first that there is a way to is the temporary endpoint's.
-    /// Empty = loopback, where no other host can ask, and which a `sharing: host` pool would assign.
+    /// `host:port` of etcd's endpoints: the address towards the first that is not this host itself is the temporary endpoint's, else that
+    /// of the default route. Empty = loopback, where no other host can ask, and which a `sharing: host` pool would assign.
     pub towards: Vec<String>,
     /// Files to write from templates.
     pub write: Vec<WriteFile>,
@@ -101,6 +108,7 @@ impl AgentSettings {
         AgentSettings {
             id,
             variables: Variables::default(),
+            set: SetVariables::new(),
             description: String::new(),
             annotations: BTreeMap::new(),
             ports: "main".parse().into_iter().collect(),
@@ -110,11 +118,13 @@ impl AgentSettings {
             ephemeral: false,
             instance: None,
             replace: false,
+            offline_start: false,
             join_timeout: None,
             no_host_facts: false,
             no_ready_check: false,
             expect_listening: false,
             ready_timeout: READY_TIMEOUT_DEFAULT,
+            drain_time: Duration::ZERO,
             stop_timeout: STOP_TIMEOUT_DEFAULT,
             temporary_listen: None,
             towards: Vec::new(),
@@ -124,6 +134,39 @@ impl AgentSettings {
             command: Vec::new(),
             forward_signals: false,
         }
+    }
+
+    /// The variables that it says of the node, facts of the host apart.
+    pub fn said_variables(&self) -> BTreeMap<String, String> {
+        let mut said = self.variables.to_map();
+        for (name, value) in &self.set {
+            match value {
+                Some(value) => said.insert(name.clone(), value.clone()),
+                None => said.remove(name),
+            };
+        }
+        said
+    }
+
+    /// Takes over what may change while the agent runs. Returns the names of the other settings that differ: they need a restart.
+    pub fn take_over(&mut self, new: AgentSettings) -> Vec<&'static str> {
+        let same = [
+            ("id", self.id == new.id),
+            ("state_dir", self.state_dir == new.state_dir),
+            ("instance", self.instance == new.instance),
+            ("ports", (&self.ports, &self.want.ports) == (&new.ports, &new.want.ports)),
+            ("addresses", self.want.addresses == new.want.addresses),
+            ("lease_ttl", self.lease_ttl == new.lease_ttl),
+            ("ready_check", self.no_ready_check == new.no_ready_check),
+            ("stop_timeout", self.stop_timeout == new.stop_timeout),
+            ("hook_timeout", self.hook_limit == new.hook_limit),
+            ("temporary_listen", self.temporary_listen == new.temporary_listen),
+            ("ephemeral", self.ephemeral == new.ephemeral),
+        ];
+        let AgentSettings { variables, description, no_host_facts, ready_timeout, drain_time, .. } = new;
+        (self.variables, self.description, self.no_host_facts) = (variables, description, no_host_facts);
+        (self.ready_timeout, self.drain_time) = (ready_timeout, drain_time);
+        same.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
     }
 
     /// How long the first join waits for a live holder that does not answer.

@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep};
 use super::decide::applied::{Applied, Given};
 use super::decide::identity::{Place, RecordedRun};
 use super::decide::word::Word;
-use super::host::{Child, Face, HookEvent, Host, HostError, LeaveRequest, Opened};
+use super::host::{ChangeRequest, Child, Face, HookEvent, Host, HostError, LeaveRequest, Opened, SetVariables};
+use super::settings::AgentSettings;
 use crate::model::names::InstanceId;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -76,6 +77,11 @@ struct Machine {
     files: Option<Given>,
     journal: Vec<String>,
     leave: Option<mpsc::Sender<LeaveRequest>>,
+    change: Option<mpsc::Sender<ChangeRequest>>,
+    /// What a reload reads.
+    settings: Option<AgentSettings>,
+    /// What its files were written with last.
+    variables: BTreeMap<String, String>,
 }
 
 #[derive(Clone)]
@@ -85,6 +91,7 @@ struct Disk {
     runs: Vec<RecordedRun>,
     applied: Option<Applied>,
     word: Option<Word>,
+    registered: bool,
 }
 
 /// What hooks do.
@@ -110,8 +117,14 @@ pub struct ChildScript {
 impl SimMachine {
     /// A machine that was just booted, with an empty disk.
     pub fn new(net: &SimNet, name: &str, ip: IpAddr) -> Self {
-        let disk =
-            Disk { place: Place { device: 1, inode: net.next() }, instance: None, runs: Vec::new(), applied: None, word: None };
+        let disk = Disk {
+            place: Place { device: 1, inode: net.next() },
+            instance: None,
+            runs: Vec::new(),
+            applied: None,
+            word: None,
+            registered: false,
+        };
         let machine = Machine {
             name: name.to_owned(),
             ip,
@@ -127,6 +140,9 @@ impl SimMachine {
             files: None,
             journal: Vec::new(),
             leave: None,
+            change: None,
+            settings: None,
+            variables: BTreeMap::new(),
         };
         SimMachine { net: net.clone(), state: Arc::new(Mutex::new(machine)) }
     }
@@ -138,10 +154,13 @@ impl SimMachine {
     /// A process on it, to run one agent. Dropping all of its clones kills it and its child.
     pub fn process(&self) -> Arc<dyn Host> {
         let (send, leave) = mpsc::channel(1);
-        self.state().leave = Some(send);
+        let (change_send, change) = mpsc::channel(1);
+        let mut state = self.state();
+        (state.leave, state.change) = (Some(send), Some(change_send));
         Arc::new(SimHost {
             machine: self.clone(),
             leave: tokio::sync::Mutex::new(leave),
+            change: tokio::sync::Mutex::new(change),
             at: Mutex::new(None),
             has_lock: Mutex::new(false),
         })
@@ -176,7 +195,7 @@ impl SimMachine {
     /// Empties its disk: it is installed anew.
     pub fn reinstall(&self) {
         let place = Place { device: 1, inode: self.net.next() };
-        self.state().disk = Disk { place, instance: None, runs: Vec::new(), applied: None, word: None };
+        self.state().disk = Disk { place, instance: None, runs: Vec::new(), applied: None, word: None, registered: false };
     }
 
     /// Gives it a hook; `None` = none.
@@ -244,6 +263,37 @@ impl SimMachine {
         .boxed()
     }
 
+    /// Sets variables, as `enlist agent --set` does on the node.
+    pub fn set_variables(&self, variables: SetVariables) -> BoxFuture<'static, Result<String, String>> {
+        self.change(|reply| ChangeRequest::Set(variables, reply))
+    }
+
+    /// Lets its agent read these settings again, as SIGHUP does.
+    pub fn reload(&self, settings: Option<AgentSettings>) -> BoxFuture<'static, Result<String, String>> {
+        self.state().settings = settings;
+        self.change(ChangeRequest::Reload)
+    }
+
+    fn change(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<String, String>>) -> ChangeRequest,
+    ) -> BoxFuture<'static, Result<String, String>> {
+        let send = self.state().change.clone();
+        let (reply, answer) = oneshot::channel();
+        let request = request(reply);
+        async move {
+            let gone = || "no agent runs".to_owned();
+            send.ok_or_else(gone)?.send(request).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        }
+        .boxed()
+    }
+
+    /// What its files were written with last.
+    pub fn variables(&self) -> BTreeMap<String, String> {
+        self.state().variables.clone()
+    }
+
     fn note(&self, text: String) {
         self.state().journal.push(text);
     }
@@ -260,6 +310,7 @@ impl SimMachine {
 struct SimHost {
     machine: SimMachine,
     leave: tokio::sync::Mutex<mpsc::Receiver<LeaveRequest>>,
+    change: tokio::sync::Mutex<mpsc::Receiver<ChangeRequest>>,
     at: Mutex<Option<SocketAddr>>,
     has_lock: Mutex<bool>,
 }
@@ -338,7 +389,8 @@ impl Host for SimHost {
             let place = state.disk.place;
             state.disk.runs.push(RecordedRun { run, boot, place });
             let RecordedRun { run, boot, .. } = state.disk.runs.last().cloned().ok_or(HostError::Failed(String::new()))?;
-            Ok(Opened { instance, run, boot, place, runs: state.disk.runs.clone(), applied: state.disk.applied.clone() })
+            let (runs, applied, registered) = (state.disk.runs.clone(), state.disk.applied.clone(), state.disk.registered);
+            Ok(Opened { instance, run, boot, place, runs, applied, registered })
         })();
         std::future::ready(result).boxed()
     }
@@ -350,6 +402,11 @@ impl Host for SimHost {
 
     fn remember_word(&self, word: Word) -> BoxFuture<'_, Result<(), HostError>> {
         self.machine.state().disk.word = Some(word);
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn remember_registered(&self, registered: bool) -> BoxFuture<'_, Result<(), HostError>> {
+        self.machine.state().disk.registered = registered;
         std::future::ready(Ok(())).boxed()
     }
 
@@ -446,6 +503,25 @@ impl Host for SimHost {
             }
         }
         .boxed()
+    }
+
+    fn change_requested(&self) -> BoxFuture<'_, ChangeRequest> {
+        async move {
+            match self.change.lock().await.recv().await {
+                Some(request) => request,
+                None => std::future::pending().await,
+            }
+        }
+        .boxed()
+    }
+
+    fn reload(&self) -> BoxFuture<'static, Result<AgentSettings, HostError>> {
+        let settings = self.machine.state().settings.clone();
+        std::future::ready(settings.ok_or_else(|| HostError::Failed("line 3: \"zone\" is not K=V".into()))).boxed()
+    }
+
+    fn set_variables(&self, variables: BTreeMap<String, String>) {
+        self.machine.state().variables = variables;
     }
 
     fn signal_for_child(&self) -> BoxFuture<'_, i32> {

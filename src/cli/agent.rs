@@ -1,16 +1,16 @@
 //! `enlist agent [-- CMD…]`: registers this node, and keeps it registered until it is told to stop or its command ends.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
 use super::args::{Common, FlagSettings};
 use super::exit::{Exit, Fault};
-use super::{output, site};
-use crate::agent::os::{OsHost, default_state_dir, files};
-use crate::agent::settings::WriteFile;
-use crate::agent::socket::{LeaveError, request_leave};
-use crate::agent::{self, AgentExit, Ending};
+use super::{ask, output, site};
+use crate::agent;
+use crate::agent::os::{OsHost, Outside, Reload, files};
+use crate::agent::settings::{AgentSettings, WriteFile};
 use crate::config::Loaded;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -28,6 +28,9 @@ pub struct Args {
     /// A variable; may be given several times
     #[arg(long = "var", value_name = "K=V", value_parser = pair)]
     variables: Vec<(String, String)>,
+    /// Change variables of the agent that runs here (K- removes one) and end; may be given several times
+    #[arg(long = "set", value_name = "K=V|K-", value_parser = ask::change, conflicts_with_all = FLAGS_OF_A_START)]
+    set: Vec<(String, Option<String>)>,
     /// A file of K=V lines, or a flat map in .json or .yaml
     #[arg(long, value_name = "FILE")]
     vars_file: Option<String>,
@@ -59,6 +62,9 @@ pub struct Args {
     /// A stop is a leave: nothing is kept
     #[arg(long)]
     ephemeral: bool,
+    /// Start with the last assignment when no etcd answers within 5 s (pools with `on_isolation: keep`)
+    #[arg(long)]
+    offline_start: bool,
     /// Take the id at once, whoever holds it
     #[arg(long)]
     replace: bool,
@@ -74,6 +80,9 @@ pub struct Args {
     /// The command's ports must accept connections within [default: 30s]
     #[arg(long, value_name = "TIME")]
     ready_timeout: Option<String>,
+    /// Report `draining` for this long before the command gets TERM or an address is given up [default: 0s]
+    #[arg(long, value_name = "TIME")]
+    drain_time: Option<String>,
     /// Between TERM and KILL for the command [default: 8s]
     #[arg(long, value_name = "TIME")]
     stop_timeout: Option<String>,
@@ -90,6 +99,21 @@ pub struct Args {
     #[arg(last = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
+
+/// What only an agent that is started can be told.
+const FLAGS_OF_A_START: [&str; 11] = [
+    "variables",
+    "vars_file",
+    "describe",
+    "ports",
+    "no_ports",
+    "addresses",
+    "instance",
+    "ephemeral",
+    "replace",
+    "write",
+    "command",
+];
 
 fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not K=V"))?;
@@ -113,62 +137,58 @@ impl Args {
         flags.value("--instance", "agent.instance", self.instance.as_deref());
         flags.value("--lease-ttl", "agent.lease_ttl", self.lease_ttl.as_deref());
         flags.switch("--ephemeral", "agent.ephemeral", self.ephemeral, true);
+        flags.switch("--offline-start", "agent.offline_start", self.offline_start, true);
         flags.value("--join-timeout", "agent.join_timeout", self.join_timeout.as_deref());
         flags.switch("--no-host-facts", "agent.host_facts", self.no_host_facts, false);
         flags.switch("--no-ready-check", "agent.ready_check", self.no_ready_check, false);
         flags.value("--ready-timeout", "agent.ready_timeout", self.ready_timeout.as_deref());
+        flags.value("--drain-time", "agent.drain_time", self.drain_time.as_deref());
         flags.value("--stop-timeout", "agent.stop_timeout", self.stop_timeout.as_deref());
         flags.value("--temporary-listen", "agent.temporary_listen", self.temporary_listen.as_deref());
         flags
     }
 }
 
-/// Runs the agent until it ends.
+/// Runs the agent until it ends; with `--set` changes the one that runs.
 pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
-    let loaded = common.settings(args.flags())?;
-    telemetry::start(loaded.settings.log.format, common.level(&loaded, true), None);
-    let mut settings = loaded.agent(&args.variables)?;
-    settings.replace = args.replace;
-    files::check(&args.write).map_err(|error| Fault::Usage(error.to_string()))?;
-    settings.write = args.write;
-    settings.exec = args.exec;
-    settings.command = args.command;
-    settings.forward_signals = true;
-    let shutdown = Shutdown::on_signals().context("failed to listen for signals")?;
+    if !args.set.is_empty() {
+        let loaded = common.settings(args.flags())?;
+        telemetry::start(loaded.settings.log.format, common.level(&loaded, false), None);
+        return ask::to_set(&loaded, args.set.into_iter().collect()).await;
+    }
+    let origin = Arc::new((common, args));
+    let (loaded, settings) = settings(&origin)?;
+    telemetry::start(loaded.settings.log.format, origin.0.level(&loaded, true), None);
+    files::check(&settings.write).map_err(|error| Fault::Usage(error.to_string()))?;
+    let shutdown = Shutdown::but_hangup().context("failed to listen for signals")?;
     let site = site::open(loaded.source()?)?;
-    let host = OsHost::new(&settings).map_err(|error| Fault::Usage(error.to_string()))?;
+    let outside = Outside { reload: Some(reloader(origin)), hurry: shutdown.immediate.clone() };
+    let host = OsHost::within(&settings, outside).map_err(|error| Fault::Usage(error.to_string()))?;
     let context = site::context(shutdown.orderly.clone());
-    let ended = agent::run(site, settings, context, host);
-    let exit = tokio::select! {
-        exit = ended => exit,
-        // Whoever asks twice does not want to wait for etcd; the child dies with this process.
-        () = shutdown.immediate.cancelled() => AgentExit { ending: Ending::Stopped, child: None },
-    };
+    let exit = agent::run(site, settings, context, host).await;
     if let Some(error) = exit.error() {
         output::say(format_args!("enlist: {error}"));
     }
     Ok(Exit::Child(u8::try_from(exit.code()).unwrap_or(1)))
 }
 
-/// Asks the agent on this host to leave, and waits until it has.
-///
-/// # Errors
-/// [`Fault::NotFound`] when none runs with that state directory; [`Fault::Conflict`] when it cannot leave.
-pub async fn ask_to_leave(loaded: &Loaded) -> anyhow::Result<Exit> {
-    let id = loaded.agent_id()?;
-    let folder = match loaded.agent_state_dir() {
-        Some(folder) => folder,
-        None => default_state_dir(&id).map_err(|error| Fault::Usage(error.to_string()))?,
-    };
-    match request_leave(&folder).await {
-        Ok(()) => {
-            output::line("the agent has left; what it had is released")?;
-            Ok(Exit::Ok)
-        }
-        Err(error @ LeaveError::NoAgent { .. }) => {
-            let ways = "name it by --id or --state-dir; a node elsewhere that is away by enlist leave NODE";
-            Err(Fault::NotFound(format!("{error} ({ways})")).into())
-        }
-        Err(error @ LeaveError::NotDone(_)) => Err(Fault::Conflict(error.to_string()).into()),
-    }
+/// The settings that these flags, the environment and the files make.
+fn settings((common, args): &(Common, Args)) -> anyhow::Result<(Loaded, AgentSettings)> {
+    let loaded = common.settings(args.flags())?;
+    let mut settings = loaded.agent(&args.variables)?;
+    settings.replace = args.replace;
+    settings.write = args.write.clone();
+    settings.exec = args.exec.clone();
+    settings.command = args.command.clone();
+    settings.forward_signals = true;
+    Ok((loaded, settings))
+}
+
+/// Reads the settings again, at SIGHUP or `enlist reload`.
+fn reloader(origin: Arc<(Common, Args)>) -> Reload {
+    Arc::new(move || {
+        let (_loaded, settings) = settings(&origin).map_err(|error| format!("{error:#}"))?;
+        // Hook: a store that takes endpoints, user and certificates while it runs is given those of `_loaded.source()` here.
+        Ok(settings)
+    })
 }

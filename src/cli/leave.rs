@@ -45,7 +45,7 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     let loaded = common.settings(flags)?;
     telemetry::start(loaded.settings.log.format, common.level(&loaded, false), None);
     if args.nodes.is_empty() {
-        return super::agent::ask_to_leave(&loaded).await;
+        return super::ask::to_leave(&loaded).await;
     }
     let site = site::connect(loaded.source()?).await?;
     let mut leaving = Vec::new();

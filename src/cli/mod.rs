@@ -17,6 +17,7 @@ mod content;
 mod show;
 mod agent;
 mod apply;
+mod ask;
 mod bench;
 mod brake;
 mod check;
@@ -65,6 +66,7 @@ enum Command {
     Explain(explain::Args),
     Delete(delete::Args),
     Leave(leave::Args),
+    Reload(ask::ReloadArgs),
     Check(check::Args),
     Brake(brake::Args),
     Grants(grants::Args),
@@ -153,6 +155,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Explain(args) => explain::run(common, args).await,
         Command::Delete(args) => delete::run(common, args).await,
         Command::Leave(args) => leave::run(common, args).await,
+        Command::Reload(args) => ask::reload(common, args).await,
         Command::Check(args) => check::run(common, args).await,
         Command::Brake(args) => brake::run(common, args).await,
         Command::Grants(args) => grants::run(common, args).await,

@@ -1,14 +1,13 @@
 //! `[agent]` → [`AgentSettings`].
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value as Json;
-
 use super::load::{ConfigError, Loaded};
+use super::vars_file;
 use crate::agent::AgentSettings;
 use crate::agent::os::facts::hostname;
+use crate::agent::os::files::read_text;
 use crate::model::names::{NodeId, PortName};
 use crate::model::variables::Variables;
 
@@ -44,10 +43,12 @@ impl Loaded {
         settings.state_dir = self.agent_state_dir();
         settings.lease_ttl = section.lease_ttl.0;
         settings.ephemeral = section.ephemeral;
+        settings.offline_start = section.offline_start;
         settings.join_timeout = (!section.join_timeout.0.is_zero()).then_some(section.join_timeout.0);
         settings.no_host_facts = !section.host_facts;
         settings.no_ready_check = !section.ready_check;
         settings.ready_timeout = section.ready_timeout.0;
+        settings.drain_time = section.drain_time.0;
         settings.stop_timeout = section.stop_timeout.0;
         settings.hook_limit = section.hook_timeout.0;
         if !section.instance.is_empty() {
@@ -126,35 +127,9 @@ impl Loaded {
 
     fn vars_file(&self, path: &Path) -> Result<Vec<(String, String)>, ConfigError> {
         let fault = |reason: String| self.invalid("agent.vars_file", format!("{}: {reason}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
-        let is_map = matches!(path.extension().and_then(|end| end.to_str()), Some("json" | "yaml" | "yml"));
-        if is_map { map(&text).map_err(fault) } else { lines(&text).map_err(fault) }
+        let text = read_text(path).map_err(|error| fault(error.to_string()))?;
+        vars_file::parse(path, &text).map_err(fault)
     }
-}
-
-/// `K=V` lines; empty ones and those that begin with `#` say nothing.
-fn lines(text: &str) -> Result<Vec<(String, String)>, String> {
-    let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
-    lines
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        .map(|(at, line)| {
-            let pair = line.split_once('=').ok_or_else(|| format!("line {at}: {line:?} is not K=V"))?;
-            Ok((pair.0.trim().to_owned(), pair.1.trim().to_owned()))
-        })
-        .collect()
-}
-
-/// A flat map in JSON or YAML; numbers and booleans are taken as they are written.
-fn map(text: &str) -> Result<Vec<(String, String)>, String> {
-    let map: BTreeMap<String, Json> = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
-    map.into_iter()
-        .map(|(name, value)| match value {
-            Json::String(value) => Ok((name, value)),
-            Json::Null => Ok((name, String::new())),
-            Json::Array(_) | Json::Object(_) => Err(format!("{name}: a variable is one value, not a list or a map")),
-            other => Ok((name, other.to_string())),
-        })
-        .collect()
 }
 
 /// `host:port` of an endpoint, without a scheme.
@@ -198,12 +173,6 @@ mod tests {
         std::fs::write(&path, "zone\n").unwrap();
         let error = loaded.agent(&[]).unwrap_err().to_string();
         assert!(error.contains("line 1"), "{error}");
-    }
-
-    #[test]
-    fn a_map_of_variables_may_hold_numbers() {
-        assert_eq!(map("gpu: 2\nzone: eu-1\n").unwrap(), [("gpu".into(), "2".into()), ("zone".into(), "eu-1".into())]);
-        assert!(map("zone: [a]\n").unwrap_err().contains("zone"));
     }
 
     #[test]

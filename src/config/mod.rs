@@ -11,6 +11,7 @@ pub mod sections;
 pub mod load;
 pub mod resolve;
 pub mod agent;
+mod vars_file;
 
 pub use load::{ConfigError, Inputs, Loaded, load};
 pub use sections::Settings;

@@ -112,10 +112,12 @@ pub struct AgentSection {
     pub join_timeout: Span,
     pub ready_check: bool,
     pub ready_timeout: Span,
+    pub drain_time: Span,
     pub stop_timeout: Span,
     pub hook_timeout: Span,
     pub temporary_listen: String,
     pub ephemeral: bool,
+    pub offline_start: bool,
 }
 
 impl Default for AgentSection {
@@ -135,10 +137,12 @@ impl Default for AgentSection {
             join_timeout: Span(Duration::ZERO),
             ready_check: true,
             ready_timeout: Span(settings::READY_TIMEOUT_DEFAULT),
+            drain_time: Span(Duration::ZERO),
             stop_timeout: Span(settings::STOP_TIMEOUT_DEFAULT),
             hook_timeout: Span(settings::HOOK_LIMIT_DEFAULT),
             temporary_listen: String::new(),
             ephemeral: false,
+            offline_start: false,
         }
     }
 }

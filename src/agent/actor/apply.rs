@@ -30,6 +30,7 @@ impl Actor {
         if !self.started || self.tried.is_some() {
             return self.apply();
         }
+        self.stop_draining();
         let Some(wanted) = self.wanted() else { return };
         // Terms that make it withdraw from now on: the same proof as at the first use.
         let was_free = self.applied.as_ref().is_some_and(|applied| !applied.withdraws());
@@ -39,7 +40,8 @@ impl Actor {
         if self.applied.as_ref() != Some(&wanted.applied) {
             self.applied = Some(wanted.applied.clone());
             let host = self.host.clone();
-            self.memory = boxed(async move { work::remember(&*host, Some(&wanted.applied)).await });
+            let applied = wanted.applied.clone();
+            self.record(async move { work::remember(&*host, Some(&applied)).await });
         }
         if self.given.as_ref() != Some(&wanted.given) && self.doing == Doing::Nothing {
             // Another pool or generation for the same addresses and ports: files may name them, nobody is disturbed.
@@ -78,6 +80,9 @@ impl Actor {
         if failed_before && self.retry_at.is_some_and(|at| at > Instant::now()) {
             return;
         }
+        if !self.has_drained(Some(&wanted.given)) {
+            return;
+        }
         self.retry_at = None;
         self.drop_apply();
         self.prepare(wanted);
@@ -106,7 +111,7 @@ impl Actor {
         shown
     }
 
-    fn prepare(&mut self, wanted: Target) {
+    pub(super) fn prepare(&mut self, wanted: Target) {
         let previous = self.given.clone().filter(|_| self.started || !self.hooked.is_empty());
         let event = match &previous {
             Some(before) if before.addresses != wanted.given.addresses || before.ports != wanted.given.ports => {
@@ -123,6 +128,7 @@ impl Actor {
         self.hooked.retain(|given| !strays.contains(given) && *given != wanted.given);
         self.hooked.push(wanted.given.clone());
         self.tried = Some(wanted.given.clone());
+        self.files_stale = false;
         let (probe, own_ports) = self.probe(&wanted.given);
         let preparation = work::Preparation {
             host: self.host.clone(),
@@ -223,6 +229,10 @@ impl Actor {
         self.applied = Some(target.applied);
         self.started = true;
         self.ready = false;
+        self.draining = None;
+        if self.wish.phase == Phase::Draining {
+            self.wish_for(Phase::Joining, Revision::NONE, String::new());
+        }
         self.retry_at = None;
         self.tried = None;
         self.doing = Doing::Nothing;
@@ -304,6 +314,7 @@ impl Actor {
         self.given = None;
         self.started = false;
         self.ready = false;
+        self.draining = None;
         self.retry_at = None;
         self.tried = None;
         self.good_read = None;

@@ -108,7 +108,10 @@ impl Actor {
                 return self.is_in(header.revision, label, status);
             }
             Outcome::Again => self.attempt_backoff.next(Duration::from_millis(10), STORE_PAUSE_MAX),
-            Outcome::Failed(error @ StoreError::Refused(_)) if !self.ever_in => return self.end(Ending::Refused(error)),
+            // Credentials that were good before may be so again (a user that is being set up anew, an authority that is renewed).
+            Outcome::Failed(error @ StoreError::Refused(_)) if !self.ever_in && !self.let_in_before => {
+                return self.end(Ending::Refused(error));
+            }
             Outcome::Failed(error) => {
                 self.unheard |= self.spare_lease.is_some() && error.is_unknown_outcome();
                 self.trouble(&error);
@@ -166,13 +169,14 @@ impl Actor {
         self.word = Some(Word::of(&self.me, &status, revision));
         let (at, floor) = (Instant::now(), revision);
         self.joined = Some(Joined { lease, at, written: status, status_revision: revision, floor, stale_since: None });
-        if self.label.variables == label.variables {
+        if self.label.variables == label.variables && self.label.description == label.description {
             self.label = label;
         } else {
-            // Race: other variables were said while the join was under way. The next look writes that label.
+            // Race: something else was said while the join was under way. The next look writes that label.
             self.set_holding(label.holding.clone());
         }
         self.ever_joined = true;
+        self.note_registered();
         self.since = self.since.max(revision);
         self.waits_since = None;
         self.said.clear();

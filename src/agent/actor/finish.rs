@@ -9,12 +9,12 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::io::Written;
-use super::state::{Doing, outcome};
+use super::state::{Doing, Joined, outcome};
 use super::{Actor, STORE_PAUSE_FIRST, STORE_PAUSE_MAX, io, work};
 use crate::agent::decide::join;
 use crate::agent::decide::word::Word;
 use crate::agent::exit::{AgentExit, Ending};
-use crate::agent::host::{Child, LeaveRequest};
+use crate::agent::host::LeaveRequest;
 use crate::model::names::Revision;
 use crate::model::status::{Phase, Status};
 use crate::store::api::{LeaseId, StoreError};
@@ -31,7 +31,7 @@ impl Actor {
             Ending::Stopped if self.settings.ephemeral => Ending::Left,
             other => other,
         };
-        if !self.ever_joined {
+        if !self.ever_joined && !self.started {
             // What an earlier process' hook left in use may be in use by whoever holds the id.
             self.hooked.clear();
         }
@@ -43,6 +43,9 @@ impl Actor {
             _ => None,
         };
         info!(phase = phase.map_or("none", Phase::as_str), "ending");
+        if phase.is_some() && ending != Ending::ChildEnded {
+            self.drain_at_end().await;
+        }
         self.put_all_out_of_use(phase).await;
         let left = match phase {
             Some(phase) => {
@@ -54,6 +57,7 @@ impl Actor {
                 }
                 if let Said::At(at) = said {
                     work::remember_word(&*self.host, Word::of(&self.me, &self.status(), at)).await;
+                    work::remember_registered(&*self.host, false).await;
                 }
                 let written = matches!(said, Said::At(_) | Said::Never);
                 if matches!(said, Said::Another) {
@@ -110,7 +114,14 @@ impl Actor {
     /// Stops the child, saying `draining` meanwhile if that can be said, and calls the hook with `withdrawn`.
     async fn put_all_out_of_use(&mut self, phase: Option<Phase>) {
         if let Some(child) = self.child.take() {
-            let stop = work::stop_child(Arc::clone(&child) as Arc<dyn Child>, self.settings.stop_timeout);
+            let (host, stop_timeout) = (self.host.clone(), self.settings.stop_timeout);
+            let stop = async {
+                tokio::select! {
+                    biased;
+                    code = work::stop_child(Arc::clone(&child), stop_timeout) => code,
+                    () = host.hurried() => work::stop_child(Arc::clone(&child), Duration::ZERO).await,
+                }
+            };
             if phase.is_some() {
                 self.wish.phase = Phase::Draining;
                 self.publish();
@@ -129,7 +140,7 @@ impl Actor {
     }
 
     /// Keeps the status as wished for in the store until it is dropped, also if one who shares its lease takes that along.
-    async fn say_on(&mut self) -> Infallible {
+    pub(super) async fn say_on(&mut self) -> Infallible {
         self.write_wish().await;
         while let Some(lease) = self.joined.as_ref().map(|joined| joined.lease.clone()) {
             lease.lost().await;
@@ -181,10 +192,11 @@ impl Actor {
     }
 
     /// Writes the status as wished for, once; what became of it shows in `joined`.
-    async fn write_wish(&mut self) {
+    pub(super) async fn write_wish(&mut self) {
         self.settle_request().await;
         let status = self.status();
-        let Some(joined) = self.joined.as_ref().filter(|joined| joined.lease.is_good()) else { return };
+        let unwritten = |joined: &&Joined| joined.lease.is_good() && !self.is_written(joined);
+        let Some(joined) = self.joined.as_ref().filter(unwritten) else { return };
         let txn = join::status_txn(&self.site.prefix, &self.me, joined.status_revision, &status, joined.lease.id());
         let written = io::write_status(&self.site, txn).await;
         self.io_done(io::Done::Status(written, status));

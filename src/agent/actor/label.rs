@@ -24,13 +24,16 @@ pub(super) fn make_label(
     let mut variables = Variables::default();
     if !settings.no_host_facts {
         for (name, value) in host.facts() {
+            if settings.set.get(&name) == Some(&None) {
+                continue;
+            }
             if let Err(error) = variables.insert(&name, &value) {
                 warn!(%error, "a fact of the host is left out");
             }
         }
     }
-    for (name, value) in settings.variables.iter() {
-        variables.insert(name, value).map_err(|error| Ending::Settings(error.to_string()))?;
+    for (name, value) in settings.said_variables() {
+        variables.insert(&name, &value).map_err(|error| Ending::Settings(error.to_string()))?;
     }
     let label = Label {
         id: me.id.clone(),

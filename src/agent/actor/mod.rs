@@ -10,7 +10,10 @@ mod work;
 mod steps;
 mod done;
 mod apply;
+mod change;
+mod drain;
 mod finish;
+mod offline;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +31,7 @@ use tracing::{Instrument, info, info_span, warn};
 pub use state::AgentState;
 
 use self::label::make_label;
-use self::state::{Backoff, Doing, Joined, Slot, View, Wish, outcome};
+use self::state::{Backoff, Doing, Joined, Slot, Unanswered, View, Wish, outcome};
 use crate::agent::decide::applied::{Applied, Given};
 use crate::agent::decide::identity::{Me, RecordedRun};
 use crate::agent::decide::isolation::Suspends;
@@ -42,8 +45,8 @@ use crate::model::names::Revision;
 use crate::model::status::Phase;
 use crate::model::variables::Variables;
 use crate::reconcile::{Context, Site};
-use crate::store::api::{LeaseId, RangeResponse};
 use crate::store;
+use crate::store::api::{LeaseId, RangeResponse};
 use crate::store::backoff::Nag;
 use crate::store::feed::{Ahead, Feed, FeedSettings, Scope, Update};
 use crate::store::lease::Leases;
@@ -163,6 +166,10 @@ struct Actor {
     spare_lease: Option<Arc<crate::store::lease::Lease>>,
     ever_in: bool,
     ever_joined: bool,
+    /// A process of this state directory joined, and no last word of it was acknowledged since: as it is recorded.
+    registered: bool,
+    /// A process of this state directory was let into the store before.
+    let_in_before: bool,
     /// A try to join was not answered: it may have joined.
     unheard: bool,
     /// The revision of this run's last write, also if the store stepped back behind it.
@@ -181,6 +188,8 @@ struct Actor {
     io_at: Instant,
     io_backoff: Backoff,
     wish: Wish,
+    /// While no allocator has answered the label.
+    unanswered: Option<Unanswered>,
     refused: BTreeSet<SocketAddr>,
 
     // What is in use.
@@ -195,6 +204,8 @@ struct Actor {
     /// The child was told to end: its end ends nothing else.
     child_stopping: bool,
     ready: bool,
+    /// While what is in use is about to be put out of use, and may be for a while still.
+    draining: Option<drain::Draining>,
     doing: Doing,
     work: Slot<work::Done>,
     retry_at: Option<Instant>,
@@ -204,6 +215,13 @@ struct Actor {
     recheck_at: Instant,
     apply_backoff: Backoff,
     memory: Slot<()>,
+
+    // What it says of the node.
+    reload: Slot<change::Reloaded>,
+    /// Who waits for the next reload.
+    reload_asked: Vec<change::Reply>,
+    /// Files were written with other variables than those of now.
+    files_stale: bool,
 
     // Isolation.
     began: Instant,
@@ -278,6 +296,8 @@ impl Actor {
             spare_lease: None,
             ever_in: false,
             ever_joined: false,
+            registered: opened.registered,
+            let_in_before: opened.registered || opened.applied.is_some(),
             unheard: false,
             since: Revision::NONE,
             word: None,
@@ -288,6 +308,7 @@ impl Actor {
             io: None,
             io_at: now,
             wish: Wish { phase: Phase::Joining, generation: Revision::NONE, message: String::new() },
+            unanswered: None,
             refused: BTreeSet::new(),
             applied: None,
             started: false,
@@ -297,12 +318,16 @@ impl Actor {
             child_code: None,
             child_stopping: false,
             ready: false,
+            draining: None,
             doing: Doing::Nothing,
             work: None,
             retry_at: None,
             tried: None,
             recheck_at: now,
             memory: None,
+            reload: None,
+            reload_asked: Vec::new(),
+            files_stale: false,
             began: now,
             suspends: Suspends::default(),
             good_read: None,
@@ -317,6 +342,7 @@ impl Actor {
         }
         actor.recall(opened.applied).await;
         actor.word = actor.host.last_word().await;
+        actor.let_in_before |= actor.word.is_some();
         Ok(actor)
     }
 
@@ -350,6 +376,7 @@ impl Actor {
         let (shutdown, host) = (self.context.shutdown.clone(), self.host.clone());
         // Made once: each ends the loop.
         let (mut shutdown, mut leave) = (pin!(shutdown.cancelled()), host.leave_requested());
+        let mut change = host.change_requested();
         loop {
             self.step();
             self.publish();
@@ -362,6 +389,11 @@ impl Actor {
                 () = &mut shutdown => self.end(Ending::Stopped),
                 Some(order) = self.ties.orders.recv() => self.obey_order(order),
                 request = &mut leave => self.ending = Some((Ending::Left, Some(request))),
+                request = &mut change => {
+                    change = host.change_requested();
+                    self.obey_request(request);
+                }
+                done = outcome(&mut self.reload) => self.reloaded(done),
                 code = child_ended(self.child.as_ref()) => self.child_ended(code),
                 done = outcome(&mut self.work) => self.work_done(done),
                 done = outcome(&mut self.io) => self.io_done(done),
@@ -375,24 +407,6 @@ impl Actor {
                     }
                 }
                 () = sleep_until(wake) => {}
-            }
-        }
-    }
-
-    fn obey_order(&mut self, order: Order) {
-        match order {
-            Order::Leave(request) => self.ending = Some((Ending::Left, Some(request))),
-            Order::Variables(variables, reply) => {
-                self.settings.variables = variables;
-                let made = make_label(&self.settings, &self.me, self.label.temporary, &*self.host, &self.context);
-                let result = made.map_err(|ending| ending.alone().error().unwrap_or_default()).map(|made| {
-                    // The next look at the sub-tree finds that another label stands there, and writes this one.
-                    if made.variables != self.label.variables {
-                        self.label = Arc::new(Encoded::new(Label { holding: self.label.holding.clone(), ..made }));
-                    }
-                });
-                // Whoever asked may have gone.
-                let _ = reply.send(result);
             }
         }
     }
@@ -497,6 +511,7 @@ impl Actor {
             }
             changed
         });
+        let ready = *phase == Phase::Registered;
         let phase = if self.joined.is_some() { phase.as_str() } else { "" };
         let generation = assignment.map_or(0, |assignment| assignment.generation.0);
         let bound = assignment.and_then(|assignment| assignment.bound());
@@ -504,6 +519,7 @@ impl Actor {
         let ports = || bound.into_iter().flat_map(|bound| &bound.ports);
         let is_shown = |face: &Face| {
             (face.phase.as_str(), face.generation, &face.addresses[..], &face.message) == (phase, generation, addresses, message)
+                && face.ready == ready
                 && face
                     .ports
                     .iter()
@@ -515,7 +531,7 @@ impl Actor {
             if changed {
                 let ports = ports().map(|(name, port)| (name.to_string(), *port)).collect();
                 let (phase, addresses, message) = (phase.to_owned(), addresses.to_vec(), message.clone());
-                *face = Face { phase, generation, addresses, ports, message, ..std::mem::take(face) };
+                *face = Face { phase, generation, addresses, ports, message, ready, ..std::mem::take(face) };
             }
             changed
         });

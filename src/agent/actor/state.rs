@@ -149,10 +149,50 @@ impl Backoff {
     }
 }
 
+/// An allocator that runs answers within this.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+/// The longest silence about an answer that does not come.
+const UNANSWERED_SILENCE_MAX: Duration = Duration::from_secs(600);
+
+/// How long no allocator has answered, and when that is said next: first after five seconds, then after twice as long each time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unanswered {
+    since: Instant,
+    pub next: Instant,
+}
+
+impl Unanswered {
+    pub(super) fn new(now: Instant) -> Self {
+        Unanswered { since: now, next: now + ANSWERED_WITHIN }
+    }
+
+    /// For how long it has been so, if that is to be said now.
+    pub(super) fn is_due(&mut self, now: Instant) -> Option<Duration> {
+        let waited = now.duration_since(self.since);
+        (now >= self.next).then(|| {
+            self.next = now + waited.min(UNANSWERED_SILENCE_MAX);
+            waited
+        })
+    }
+}
+
 /// What the label that is answered holds.
 pub(super) fn target(view: &Subtree, given: Given, answered: Option<Box<Holding>>) -> Option<Target> {
     let entry = view.assignment.as_ref()?;
     let assignment = entry.ok()?.clone();
     let applied = Applied { assignment, mod_revision: entry.mod_revision, cluster_id: view.cluster_id, answered };
     Some(Target { applied: Arc::new(applied), given })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_answer_is_told_at_growing_intervals() {
+        let begin = Instant::now();
+        let mut unanswered = Unanswered::new(begin);
+        let is_due = |second: &u64| unanswered.is_due(begin + Duration::from_secs(*second)).is_some();
+        assert_eq!((0..2_000).filter(is_due).collect::<Vec<_>>(), [5, 10, 20, 40, 80, 160, 320, 640, 1_240, 1_840]);
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::state::{Doing, Joined, Wish};
+use super::state::{Doing, Joined, Unanswered, Wish};
 use super::{Actor, boxed, io};
 use crate::agent::decide::applied::Applied;
 use crate::agent::decide::isolation;
@@ -34,7 +34,9 @@ impl Actor {
             self.keep_status();
             return;
         }
+        self.refresh_files();
         if self.joined.is_none() {
+            self.start_offline();
             self.try_to_join();
             return;
         }
@@ -55,8 +57,17 @@ impl Actor {
         if self.joined.is_none() && self.io.is_none() && self.doing != Doing::Withdrawing {
             by(self.attempt_at);
         }
+        if let Some(at) = self.offline_start_at() {
+            by(at);
+        }
         if self.io.is_none() && self.io_at > now {
             by(self.io_at);
+        }
+        if let Some(draining) = self.draining.filter(|_| self.doing == Doing::Nothing) {
+            by(draining.wakes_at());
+        }
+        if let Some(unanswered) = self.unanswered.filter(|_| self.joined.is_some()) {
+            by(unanswered.next);
         }
         if let Some(at) = self.retry_at.filter(|_| self.joined.is_some()) {
             by(at);
@@ -198,12 +209,18 @@ impl Actor {
 
     fn act(&mut self, act: Do) {
         let answer = self.view.newest.as_ref().and_then(|view| view.assignment.as_ref()).and_then(|entry| entry.ok());
+        if act != Do::Wait {
+            self.unanswered = None;
+        }
         match act {
             // An apply that began (its hook may have been called) for an answer that is gone.
             Do::Wait | Do::Waiting if !self.hooked.is_empty() => self.withdraw("the assignment is gone"),
-            Do::Wait => self.wish_for(Phase::Joining, Revision::NONE, String::new()),
+            Do::Wait => {
+                self.wish_for(Phase::Joining, Revision::NONE, String::new());
+                self.note_silence();
+            }
             Do::Keep if self.label.holding.is_some() => self.wish_while_held(),
-            Do::Keep => {}
+            Do::Keep => self.stop_draining(),
             Do::Same => self.same(),
             Do::Apply => self.apply(),
             Do::Waiting => {
@@ -217,6 +234,8 @@ impl Actor {
                 self.wish_for(Phase::Joining, generation, message);
                 self.forget_holding();
             }
+            // What is still claimed for this node is safe to use a little longer.
+            Do::Withdraw(_) if self.is_still_claimed() && !self.has_drained(None) => {}
             Do::Withdraw(why) => self.withdraw(&why),
             Do::Prove => self.prove(),
             Do::Hold => {
@@ -227,6 +246,15 @@ impl Actor {
                 self.wish_while_held();
                 self.write_label();
             }
+        }
+    }
+
+    /// No allocator has answered yet: says so, at growing intervals.
+    fn note_silence(&mut self) {
+        let now = Instant::now();
+        if let Some(waited) = self.unanswered.get_or_insert_with(|| Unanswered::new(now)).is_due(now) {
+            let elapsed_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+            info!(elapsed_ms, "waiting for an assignment: no allocator has answered; `enlist get roles` shows whether one runs");
         }
     }
 
@@ -315,7 +343,7 @@ impl Actor {
         target.into_iter().chain(serving).filter(|applied| applied.withdraws())
     }
 
-    fn must_withdraw_when_isolated(&self) -> bool {
+    pub(super) fn must_withdraw_when_isolated(&self) -> bool {
         self.withdrawing().next().is_some()
     }
 
@@ -334,7 +362,7 @@ impl Actor {
     }
 
     /// When what is or comes into use must be withdrawn, if it must when isolated.
-    fn deadline(&self) -> Option<Duration> {
+    pub(super) fn deadline(&self) -> Option<Duration> {
         Some(isolation::deadline(self.good_read?.0, self.last_beat, self.hold_s()?))
     }
 

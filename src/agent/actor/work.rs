@@ -127,6 +127,13 @@ pub(super) async fn remember_word(host: &dyn Host, word: Word) {
     }
 }
 
+/// Records that a process of this directory joined, or that its last word was acknowledged.
+pub(super) async fn remember_registered(host: &dyn Host, registered: bool) {
+    if let Err(error) = host.remember_registered(registered).await {
+        warn!(%error, "failed to record whether this node is registered; an offline start is not possible");
+    }
+}
+
 /// Waits until every port accepts connections.
 pub(super) async fn check(host: Arc<dyn Host>, sockets: Vec<SocketAddr>, limit: Duration) -> Done {
     let until = Instant::now() + limit;

@@ -161,7 +161,7 @@ pub fn answer(view: &Subtree, id: &NodeId, instance: &InstanceId, label: &Label,
 }
 
 /// Whether every claim of what is in use is still this node's, as present or as `leaving`.
-fn covers(assignment: &Assignment, applied: &Applied) -> bool {
+pub fn covers(assignment: &Assignment, applied: &Applied) -> bool {
     let claims = assignment.claims();
     applied.assignment.present_claims().iter().all(|claim| claims.binary_search(claim).is_ok())
 }

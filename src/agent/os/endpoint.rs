@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket, lookup_host};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::agent::host::{Face, HostError};
 
@@ -19,10 +19,12 @@ const LIMIT: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A request's head, and an answer, are at most this long.
 const BYTES_MAX: usize = 16 * 1024;
+/// Addresses for documentation (RFC 5737, RFC 3849): the route to them is the default one, and nothing is sent there.
+const DEFAULT_ROUTES: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
 /// So many answer at once; more wait.
 const CONNECTIONS_MAX: usize = 16;
 
-/// Opens the endpoint on `wanted`, or on a free port of the address towards etcd (loopback if nobody says where that is).
+/// Opens the endpoint on `wanted`, or on a free port of the address that others reach (loopback if nobody says where etcd is).
 ///
 /// A host that has no way to etcd yet (it boots) is waited for: another address would be in the label for good.
 ///
@@ -47,17 +49,33 @@ pub async fn listen(
     Ok((local, tokio::spawn(serve(listener, face))))
 }
 
-/// The address of the interface that leads to the first of these that there is a way to. Waits until there is one.
+/// The address of this host that others can reach: that of the route to the first endpoint which is not this host itself. An etcd (or
+/// a proxy) on loopback says nothing of it: then it is that of the default route, and loopback only without one. Waits until there is
+/// a way to any endpoint.
 async fn address_towards(towards: &[String]) -> IpAddr {
     if towards.is_empty() {
         return IpAddr::V4(Ipv4Addr::LOCALHOST);
     }
     let mut said = false;
     loop {
+        let mut found = Vec::new();
         for authority in towards {
-            if let Ok(Some(address)) = timeout(LIMIT, local_address(authority)).await {
-                return address;
+            let address = timeout(LIMIT, local_address(authority)).await.ok().flatten();
+            found.extend(address);
+            if address.is_some_and(|address| !address.is_loopback()) {
+                break;
             }
+        }
+        if !found.is_empty() {
+            let mut by_default = Vec::new();
+            for target in DEFAULT_ROUTES {
+                by_default.extend(local_address(target).await);
+            }
+            let address = reachable(&found, &by_default);
+            if let Some(address) = address.filter(IpAddr::is_loopback) {
+                info!(%address, "the temporary endpoint is on loopback: set temporary_listen if other hosts must reach it");
+            }
+            return address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         }
         if !said {
             warn!(error = "no name is known or no route leads there", "this host has no way to etcd; trying on");
@@ -65,6 +83,12 @@ async fn address_towards(towards: &[String]) -> IpAddr {
         }
         sleep(LOOK_AGAIN).await;
     }
+}
+
+/// Which address others can reach, of those towards etcd and those of the default routes; loopback if there is no other.
+fn reachable(towards: &[IpAddr], by_default: &[IpAddr]) -> Option<IpAddr> {
+    let all = || towards.iter().chain(by_default);
+    all().find(|address| !address.is_loopback()).or_else(|| all().next()).copied()
 }
 
 /// What the routing table says; no packet is sent.
@@ -111,15 +135,9 @@ async fn answer(mut stream: TcpStream, face: watch::Receiver<Face>) -> std::io::
         }
         head.extend_from_slice(chunk.get(..n).unwrap_or_default());
     }
-    let (status, body) = if head.starts_with(b"GET ") || head.starts_with(b"HEAD ") {
-        let mut body = serde_json::to_vec(&*face.borrow()).unwrap_or_default();
-        body.push(b'\n');
-        ("200 OK", body)
-    } else {
-        ("405 Method Not Allowed", b"only GET\n".to_vec())
-    };
+    let (status, kind, body) = respond(&head, &face.borrow());
     let head_text = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n",
         body.len()
     );
     stream.write_all(head_text.as_bytes()).await?;
@@ -127,6 +145,38 @@ async fn answer(mut stream: TcpStream, face: watch::Receiver<Face>) -> std::io::
         stream.write_all(&body).await?;
     }
     stream.shutdown().await
+}
+
+/// The answer to a request: status, type and body.
+///
+/// | path | answer |
+/// |---|---|
+/// | `/` | 200: who this is, what it uses and how far it is ([`Face`]): another host with the same id asks this |
+/// | `/readyz` | 200 while what was assigned is in use and serves, else 503 with the reason; etcd that is away changes nothing |
+/// | `/livez` | 200 |
+/// | any other | 404 |
+fn respond(head: &[u8], face: &Face) -> (&'static str, &'static str, Vec<u8>) {
+    const TEXT: &str = "text/plain; charset=utf-8";
+    let line = String::from_utf8_lossy(head.split(|byte| *byte == b'\r').next().unwrap_or_default()).into_owned();
+    let mut words = line.split(' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    if !matches!(method, "GET" | "HEAD") {
+        return ("405 Method Not Allowed\r\nAllow: GET, HEAD", TEXT, b"only GET and HEAD\n".to_vec());
+    }
+    match target.split('?').next().unwrap_or_default() {
+        "/" => {
+            let mut body = serde_json::to_vec(face).unwrap_or_default();
+            body.push(b'\n');
+            ("200 OK", "application/json", body)
+        }
+        "/livez" => ("200 OK", TEXT, b"ok\n".to_vec()),
+        "/readyz" if face.ready => ("200 OK", TEXT, b"ok\n".to_vec()),
+        "/readyz" => {
+            let phase = if face.phase.is_empty() { "not joined" } else { &face.phase };
+            ("503 Service Unavailable", TEXT, format!("{phase}: {}\n", face.message).into_bytes())
+        }
+        _ => ("404 Not Found", TEXT, b"only /, /livez and /readyz\n".to_vec()),
+    }
 }
 
 /// Asks who is at a temporary endpoint; `None` = nobody that answers sensibly in time.
@@ -172,13 +222,60 @@ mod tests {
         // No port, so that no resolver is asked.
         let nowhere = "nowhere".to_owned();
         let (at, task) = listen(None, &[nowhere.clone(), "127.0.0.1:2379".into()], face.clone()).await.unwrap();
-        assert!(at.ip().is_loopback());
+        // Etcd is on loopback: it is the default route's, if this machine has one.
+        let by_default = local_address(DEFAULT_ROUTES[0]).await;
+        assert!(by_default.is_none_or(|address| address == at.ip()) || at.ip().is_ipv6(), "{at} {by_default:?}");
         task.abort();
         let any = "0.0.0.0:0".parse().unwrap();
         for wanted in [None, Some(any)] {
             let waits = timeout(Duration::from_millis(300), listen(wanted, std::slice::from_ref(&nowhere), face.clone())).await;
             assert!(waits.is_err(), "{:?}", waits.map(|result| result.map(|(at, _)| at)));
         }
+    }
+
+    #[test]
+    fn each_path_has_its_answer() {
+        let get = |request: &str, face: &Face| {
+            let (status, _, body) = respond(format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes(), face);
+            (status.split(' ').next().unwrap().to_owned(), String::from_utf8(body).unwrap())
+        };
+        let failed = Face { id: "edge-7".into(), phase: "failed".into(), message: "no such interface".into(), ..Face::default() };
+        // Registered, and etcd is away.
+        let ready = Face { ready: true, ..Face::default() };
+        let code = |request: &str, face: &Face| get(request, face).0;
+        for (request, face, expected) in [
+            ("GET /", &failed, "200"),
+            ("GET /?x", &failed, "200"),
+            ("HEAD /", &failed, "200"),
+            ("GET /livez", &failed, "200"),
+            ("GET /readyz", &failed, "503"),
+            ("GET /readyz?verbose", &ready, "200"),
+            ("GET /readyz/", &ready, "404"),
+            ("GET /metrics", &ready, "404"),
+            ("GET ", &ready, "404"),
+            ("POST /", &ready, "405"),
+            ("", &ready, "405"),
+        ] {
+            assert_eq!(code(request, face), expected, "{request}");
+        }
+        assert_eq!(get("GET /readyz", &failed).1, "failed: no such interface\n");
+        assert_eq!(get("GET /readyz", &Face::default()).1, "not joined: \n");
+    }
+
+    #[test]
+    fn loopback_is_published_only_without_any_other_route() {
+        let check = |towards: &[&str], by_default: &[&str], expected: &str| {
+            let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+            let address = reachable(&ips(towards), &ips(by_default)).map(|address| address.to_string()).unwrap_or_default();
+            assert_eq!(address, expected, "{towards:?} {by_default:?}");
+        };
+        check(&["127.0.0.1", "10.0.0.7"], &["192.168.1.5"], "10.0.0.7");
+        check(&["10.0.0.7"], &["192.168.1.5"], "10.0.0.7");
+        check(&["127.0.0.1"], &["192.168.1.5"], "192.168.1.5");
+        check(&["::1"], &["2001:db8::7"], "2001:db8::7");
+        check(&["127.0.0.1"], &[], "127.0.0.1");
+        check(&["127.0.0.1"], &["127.0.0.1"], "127.0.0.1");
+        check(&[], &[], "");
     }
 
     #[tokio::test]

@@ -23,18 +23,32 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use self::state::StateDir;
 use super::decide::applied::{Applied, Given};
 use super::decide::word::Word;
-use super::host::{Child, Face, HookEvent, Host, HostError, LeaveRequest, Opened};
+use super::host::{ChangeRequest, Child, Face, HookEvent, Host, HostError, LeaveRequest, Opened};
 use super::settings::AgentSettings;
+use super::socket;
 use crate::model::names::{InstanceId, NodeId};
 
 /// A connection must be accepted within this to count as accepting.
 const ACCEPT_LIMIT: Duration = Duration::from_secs(1);
+
+/// Reads the agent's settings again.
+pub type Reload = Arc<dyn Fn() -> Result<AgentSettings, String> + Send + Sync>;
+
+/// What an agent has of the process around it.
+#[derive(Clone, Default)]
+pub struct Outside {
+    /// Reads the settings again; `None` = they come from code. It may read files: it runs off the async threads.
+    pub reload: Option<Reload>,
+    /// Cancelled when nobody wants to wait for an orderly end any more.
+    pub hurry: CancellationToken,
+}
 
 /// Linux.
 pub struct OsHost {
@@ -42,8 +56,12 @@ pub struct OsHost {
     state_dir: PathBuf,
     state: Arc<Mutex<Option<StateDir>>>,
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
-    leave_send: mpsc::Sender<LeaveRequest>,
+    outside: Outside,
+    /// What files are written with.
+    variables: Mutex<BTreeMap<String, String>>,
+    requests: socket::Requests,
     leave: tokio::sync::Mutex<mpsc::Receiver<LeaveRequest>>,
+    change: tokio::sync::Mutex<mpsc::Receiver<ChangeRequest>>,
     signals: tokio::sync::Mutex<Option<mpsc::Receiver<i32>>>,
 }
 
@@ -59,18 +77,30 @@ impl OsHost {
     /// # Errors
     /// When no state directory is given and none can be derived from the environment.
     pub fn new(settings: &AgentSettings) -> Result<Arc<OsHost>, HostError> {
+        OsHost::within(settings, Outside::default())
+    }
+
+    /// The same, with what the process around it gives.
+    ///
+    /// # Errors
+    /// As [`OsHost::new`].
+    pub fn within(settings: &AgentSettings, outside: Outside) -> Result<Arc<OsHost>, HostError> {
         let state_dir = match &settings.state_dir {
             Some(dir) => dir.clone(),
             None => default_state_dir(&settings.id)?,
         };
         let (leave_send, leave) = mpsc::channel(1);
+        let (change_send, change) = mpsc::channel(1);
         Ok(Arc::new(OsHost {
             settings: settings.clone(),
             state_dir,
             state: Arc::new(Mutex::new(None)),
             tasks: Mutex::new(Vec::new()),
-            leave_send,
+            outside,
+            variables: Mutex::new(settings.said_variables()),
+            requests: socket::Requests { leave: leave_send, change: change_send },
             leave: tokio::sync::Mutex::new(leave),
+            change: tokio::sync::Mutex::new(change),
             signals: tokio::sync::Mutex::new(None),
         }))
     }
@@ -116,12 +146,13 @@ impl Host for OsHost {
                 Ok(opened)
             })
             .await?;
-            match super::socket::serve(&self.state_dir, self.leave_send.clone()) {
+            match socket::serve(&self.state_dir, self.requests.clone()) {
                 Ok(task) => self.keep(task),
                 // Leaving from the node is a convenience; registering is not.
-                Err(error) => warn!(%error, "the socket for leaving cannot be opened"),
+                Err(error) => warn!(%error, "failed to open the socket for requests; leave, set and reload do not work"),
             }
             if self.settings.forward_signals {
+                self.keep(tokio::spawn(signals::reload_on_hangup(self.requests.change.clone())));
                 if let Some(reaper) = reaper::start_if_init() {
                     self.keep(reaper);
                 }
@@ -147,6 +178,15 @@ impl Host for OsHost {
         let slot = self.state.clone();
         blocking(move || match slot.lock() {
             Ok(guard) => guard.as_ref().map_or(Ok(()), |state| state.remember_word(&word)),
+            Err(_) => Err(HostError::Failed("the state directory's lock is poisoned".into())),
+        })
+        .boxed()
+    }
+
+    fn remember_registered(&self, registered: bool) -> BoxFuture<'_, Result<(), HostError>> {
+        let slot = self.state.clone();
+        blocking(move || match slot.lock() {
+            Ok(guard) => guard.as_ref().map_or(Ok(()), |state| state.remember_registered(registered)),
             Err(_) => Err(HostError::Failed("the state directory's lock is poisoned".into())),
         })
         .boxed()
@@ -182,7 +222,7 @@ impl Host for OsHost {
 
     fn write_files(&self, given: Given) -> BoxFuture<'_, Result<(), HostError>> {
         let files = self.settings.write.clone();
-        let variables = self.settings.variables.to_map();
+        let variables = self.variables.lock().map(|variables| variables.clone()).unwrap_or_default();
         if files.is_empty() {
             return std::future::ready(Ok(())).boxed();
         }
@@ -229,6 +269,33 @@ impl Host for OsHost {
     fn since_boot(&self) -> Duration {
         let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
         now.map(Duration::from).unwrap_or_default()
+    }
+
+    fn change_requested(&self) -> BoxFuture<'_, ChangeRequest> {
+        async move {
+            match self.change.lock().await.recv().await {
+                Some(request) => request,
+                None => std::future::pending().await,
+            }
+        }
+        .boxed()
+    }
+
+    fn reload(&self) -> BoxFuture<'static, Result<AgentSettings, HostError>> {
+        let Some(reload) = self.outside.reload.clone() else {
+            return std::future::ready(Err(HostError::Failed("this agent's settings come from code".into()))).boxed();
+        };
+        blocking(move || reload().map_err(HostError::Failed)).boxed()
+    }
+
+    fn set_variables(&self, variables: BTreeMap<String, String>) {
+        if let Ok(mut known) = self.variables.lock() {
+            *known = variables;
+        }
+    }
+
+    fn hurried(&self) -> BoxFuture<'_, ()> {
+        self.outside.hurry.cancelled().boxed()
     }
 
     fn leave_requested(&self) -> BoxFuture<'_, LeaveRequest> {

@@ -7,7 +7,8 @@
 //! | `runs.json` | the last runs with boot id and this directory's device and inode |
 //! | `applied.json` | the assignment that is applied |
 //! | `last-word.json` | the status that an agent wrote when it ended, and its revision |
-//! | `agent.sock` | `enlist leave` |
+//! | `registered` | present = a process joined, and no last word of it was acknowledged since |
+//! | `agent.sock` | `enlist leave`, `enlist reload`, `enlist agent --set` |
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -28,6 +29,9 @@ use crate::store::wire::Stored;
 
 /// A status in the store can only be that of a run that joined lately; crash loops may put others in between.
 const RUNS_MAX: usize = 100;
+
+/// The file that says that a process joined.
+const REGISTERED: &str = "registered";
 
 /// A locked state directory.
 #[derive(Debug)]
@@ -99,7 +103,18 @@ impl StateDir {
         state.record(&runs)?;
         let RecordedRun { run, boot, .. } = runs.last().cloned().ok_or_else(|| HostError::Failed(at("no run")))?;
         let applied = state.applied();
-        Ok((state, Opened { instance, run, boot, place, runs, applied }))
+        let registered = state.dir.join(REGISTERED).exists();
+        Ok((state, Opened { instance, run, boot, place, runs, applied, registered }))
+    }
+
+    /// Records whether a process joined and no last word of it was acknowledged since.
+    ///
+    /// # Errors
+    /// What the file system says, with the path.
+    pub fn remember_registered(&self, registered: bool) -> Result<(), HostError> {
+        let path = self.dir.join(REGISTERED);
+        let result = if registered { replace(&path, b"") } else { remove(&path) };
+        result.map_err(|error| HostError::failed(path.display(), error))
     }
 
     /// Records what is applied; `None` = nothing.
@@ -249,6 +264,14 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), HostError> {
     replace(path, &bytes).map_err(|e| HostError::failed(path.display(), e))
 }
 
+/// Removes a file, durably; one that is not there needs none.
+fn remove(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all(),
+    }
+}
+
 /// Replaces a file atomically and durably: whoever reads sees the old or the new content, also after a power cut.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -283,6 +306,8 @@ mod tests {
         assert_eq!(state.last_word(), None);
         let word = Word { node: "edge-7".parse().unwrap(), run: first.run.clone(), revision: Revision(9), left: true };
         state.remember_word(&word).unwrap();
+        assert!(!first.registered);
+        state.remember_registered(true).unwrap();
         drop(state);
 
         let (state, second) = StateDir::open(&path, None).unwrap();
@@ -294,9 +319,12 @@ mod tests {
         assert_eq!((second.applied, state.last_word()), (Some(applied), Some(word)));
         state.remember(None).unwrap();
         state.remember(None).unwrap();
+        assert!(second.registered);
+        state.remember_registered(false).unwrap();
+        state.remember_registered(false).unwrap();
         drop(state);
         let (_, third) = StateDir::open(&path, Some("given".parse().unwrap())).unwrap();
-        assert_eq!((third.instance.as_str(), third.applied), ("given", None));
+        assert_eq!((third.instance.as_str(), third.applied, third.registered), ("given", None, false));
     }
 
     #[test]

@@ -47,6 +47,7 @@ impl BareHost {
             place,
             runs: vec![this],
             applied: None,
+            registered: false,
         })
     }
 }

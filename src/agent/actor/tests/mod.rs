@@ -2,11 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod apply;
+mod change;
+mod drain;
 mod embed;
 mod forgot;
 mod identity;
 mod isolation;
 mod lease;
+mod offline;
 mod rejoin;
 mod stop;
 mod together;
