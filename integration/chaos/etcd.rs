@@ -2,12 +2,15 @@
 //! and one member by itself. They listen on loopback addresses of their own, so that no other socket takes a port of theirs
 //! while they are down.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use enlist::Store;
 use enlist::store::etcd::StoreSettings;
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::net::Net;
@@ -17,6 +20,16 @@ use crate::support::etcd::EtcdVersion;
 /// Small enough to be filled in a moment.
 const QUOTA_BYTES: u64 = 48 << 20;
 const ADMIN_LIMIT: Duration = Duration::from_secs(20);
+/// What a fault waits for an operator's command, while everything else waits for the fault.
+const STEP_LIMIT: Duration = Duration::from_secs(4);
+/// Who looks after the clusters, and who enlist is there.
+pub(crate) const ROOT: (&str, &str) = ("root", "root-word");
+pub(crate) const ENLIST: (&str, &str) = ("enlist", "enlist-word");
+
+/// The settings of a client of this user.
+pub(crate) fn settings(at: impl IntoIterator<Item = String>, (user, password): (&str, &str)) -> StoreSettings {
+    StoreSettings { user: Some(user.into()), password: Some(password.into()), ..StoreSettings::endpoints(at) }
+}
 
 /// One cluster.
 pub(crate) struct Cluster {
@@ -26,6 +39,8 @@ pub(crate) struct Cluster {
     pub(crate) at: Vec<SocketAddr>,
     /// Reaches all members directly: for the recorder, and for looking.
     pub(crate) store: Store,
+    /// Members that began as 3.4 and are 3.5 now.
+    upgraded: BTreeSet<usize>,
 }
 
 /// The loopback address of the n-th etcd of this process.
@@ -58,6 +73,8 @@ impl Cluster {
                 ("heartbeat-interval", "100".to_owned()),
                 ("election-timeout", "1000".to_owned()),
                 ("quota-backend-bytes", QUOTA_BYTES.to_string()),
+                // Every change of a user makes all clients log in again; by default each login takes 50 ms of a processor.
+                ("bcrypt-cost", "4".to_owned()),
             ];
             Process::new(Launch {
                 name: (*name).to_owned(),
@@ -69,8 +86,8 @@ impl Cluster {
             })
         };
         let members = numbered().enumerate().map(launch).collect();
-        let store = Store::open(StoreSettings::endpoints(at.iter().map(ToString::to_string))).unwrap();
-        Cluster { version, members, at, store }
+        let store = Store::open(settings(at.iter().map(ToString::to_string), ROOT)).unwrap();
+        Cluster { version, members, at, store, upgraded: BTreeSet::new() }
     }
 
     /// Starts a member.
@@ -82,7 +99,7 @@ impl Cluster {
     /// Which member leads; `None` = nobody says.
     pub(crate) async fn leading(&self) -> Option<usize> {
         for (index, at) in self.at.iter().enumerate().filter(|(index, _)| self.members[*index].is_up()) {
-            let mut settings = StoreSettings::endpoints([at.to_string()]);
+            let mut settings = settings([at.to_string()], ROOT);
             settings.command_timeout = Duration::from_millis(500);
             let Ok(store) = Store::open(settings) else { continue };
             if let Ok(member) = store.member().await
@@ -92,6 +109,61 @@ impl Cluster {
             }
         }
         None
+    }
+
+    /// Makes the users and switches authentication on; `false` if the cluster is not up yet. It may be done again.
+    pub(crate) async fn protect(&self) -> bool {
+        let operator = self.operator();
+        let (root, enlist) = (format!("{}:{}", ROOT.0, ROOT.1), format!("{}:{}", ENLIST.0, ENLIST.1));
+        let permission = ["role", "grant-permission", ENLIST.0, "readwrite", "--prefix=true", "/enlist/"];
+        let commands: [&[&str]; 7] = [
+            &["user", "add", &root],
+            &["role", "add", "root"],
+            &["user", "grant-role", ROOT.0, "root"],
+            &["user", "add", &enlist],
+            &["role", "add", ENLIST.0],
+            &permission,
+            &["user", "grant-role", ENLIST.0, ENLIST.0],
+        ];
+        for command in commands {
+            operator.run(None, command).await;
+        }
+        operator.run(None, &["auth", "enable"]).await
+    }
+
+    /// The kill is done: takes the member out of the cluster and its data away. `false` if the others do not agree.
+    pub(crate) async fn remove(&mut self, index: usize) -> bool {
+        let operator = self.operator();
+        let name = self.members[index].name().to_owned();
+        let list = operator.output(&["member", "list"], "").await.unwrap_or_default();
+        // "8e9e05c52164694d, started, etcd-1, http://…"
+        let id = list.lines().find(|line| line.split(", ").nth(2) == Some(&name)).and_then(|line| line.split(", ").next());
+        let Some(id) = id else { return false };
+        if operator.output(&["member", "remove", id], "").await.is_none() {
+            return false;
+        }
+        let member = &mut self.members[index];
+        if let Some(folder) = member.flag("data-dir") {
+            std::fs::remove_dir_all(folder).unwrap();
+        }
+        member.set_flag("initial-cluster-state", "existing");
+        true
+    }
+
+    /// Takes a removed member in again, as a new one. `false` if the others do not agree.
+    pub(crate) async fn add(&self, index: usize) -> bool {
+        let member = &self.members[index];
+        let peer = format!("--peer-urls={}", member.flag("initial-advertise-peer-urls").unwrap_or_default());
+        self.operator().output(&["member", "add", member.name(), &peer], "").await.is_some()
+    }
+
+    /// Makes a stopped member a 3.5; `false` if it is one.
+    pub(crate) fn upgrade(&mut self, index: usize) -> bool {
+        let first = self.version == EtcdVersion::V3_4 && self.upgraded.insert(index);
+        if first {
+            self.members[index].set_program(EtcdVersion::V3_5.etcd());
+        }
+        first
     }
 
     /// Somebody who looks after it.
@@ -115,12 +187,24 @@ pub(crate) struct Operator {
 impl Operator {
     /// Runs a command against one member, or all; answers whether it was done. It comes in the middle of faults: it may not be.
     pub(crate) async fn run(&self, member: Option<usize>, arguments: &[&str]) -> bool {
+        tokio::time::timeout(ADMIN_LIMIT, self.answer(member, arguments, "")).await.is_ok_and(|answer| answer.is_some())
+    }
+
+    /// The same with what it said, for what a fault waits for.
+    pub(crate) async fn output(&self, arguments: &[&str], input: &str) -> Option<String> {
+        tokio::time::timeout(STEP_LIMIT, self.answer(None, arguments, input)).await.ok()?
+    }
+
+    async fn answer(&self, member: Option<usize>, arguments: &[&str], input: &str) -> Option<String> {
         let at: Vec<String> = self.at.iter().map(ToString::to_string).collect();
         let endpoints = member.map_or_else(|| at.join(","), |index| at[index].clone());
         let mut command = Command::new(self.version.etcdctl());
         command.env("ETCDCTL_API", "3").args(["--command-timeout=15s", "--endpoints", &endpoints]);
-        command.args(arguments).kill_on_drop(true);
-        let output = tokio::time::timeout(ADMIN_LIMIT, command.output()).await;
-        output.is_ok_and(|output| output.is_ok_and(|output| output.status.success()))
+        command.args(["--user", &format!("{}:{}", ROOT.0, ROOT.1)]);
+        command.args(arguments).kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().ok()?;
+        child.stdin.take()?.write_all(input.as_bytes()).await.ok()?;
+        let output = child.wait_with_output().await.ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }

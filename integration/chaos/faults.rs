@@ -7,7 +7,8 @@ use enlist::store::api::{KeyRange, Op, StoreError, Txn};
 use enlist::store::keys::Role;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::etcd::Cluster;
+use super::etcd::{Cluster, ENLIST};
+use super::fleet::{OTHER_POOLS, POOLS};
 use super::plan::{Fault, Kind};
 use super::world::{Cure, WRITE_LIMIT, Which, World};
 
@@ -66,10 +67,66 @@ impl World {
                 let all = self.all();
                 self.restart(&all, fault.lasts.min(Duration::from_secs(4)))
             }
+            Kind::PoolChanged => self.change_pool(fault.pick).await,
+            Kind::UsersChanged => self.change_users(fault.pick).await,
+            Kind::MemberReplaced => self.replace(index(fault.pick, 3), fault.lasts).await,
+            Kind::MemberUpgraded => self.upgrade(fault.pick, fault.lasts),
         };
         if done {
             *self.counts.entry(fault.kind).or_default() += 1;
         }
+    }
+
+    /// Another form of a pool, or one of the first forms again.
+    async fn change_pool(&mut self, pick: u64) -> bool {
+        let first = POOLS.iter().copied().filter(|form| !form.contains("name: w"));
+        let forms: Vec<&str> = OTHER_POOLS.iter().copied().chain(first).collect();
+        match self::pick(&forms, pick) {
+            Some(form) => self.define(form).await,
+            None => false,
+        }
+    }
+
+    /// An operator writes users: whatever it is, every token of every client is old then. The password of enlist's user is set to
+    /// what it was, which makes etcd forget all its tokens as well.
+    async fn change_users(&self, pick: u64) -> bool {
+        let operator = self.cluster(!pick.is_multiple_of(3)).operator();
+        let other = format!("other-{pick}:word");
+        let permission = format!("/other/{pick}");
+        let done = match pick / 3 % 3 {
+            0 => operator.output(&["user", "add", &other], "").await,
+            1 => operator.output(&["role", "grant-permission", ENLIST.0, "read", &permission], "").await,
+            _ => operator.output(&["user", "passwd", "--interactive=false", ENLIST.0], &format!("{}\n", ENLIST.1)).await,
+        };
+        done.is_some()
+    }
+
+    /// A member goes for good, with its disk, and a new one comes in its place.
+    async fn replace(&mut self, member: usize, lasts: Duration) -> bool {
+        let which = Which::Member(member);
+        if self.removed.is_some() || self.process(which).is_down() {
+            return false;
+        }
+        self.kill_process(which);
+        let removed = self.source.remove(member).await;
+        if removed {
+            self.removed = Some(member);
+            self.later(lasts, Cure::Add(member));
+        } else {
+            self.later(Duration::ZERO, Cure::Start(which));
+        }
+        removed
+    }
+
+    /// A member is started again as a 3.5, if there is one that is not.
+    fn upgrade(&mut self, pick: u64, lasts: Duration) -> bool {
+        let begin = index(pick, 3);
+        for member in (0..3).map(|n| (begin + n) % 3) {
+            if self.source.members[member].is_up() && self.source.upgrade(member) {
+                return self.kill(Which::Member(member), lasts.min(Duration::from_secs(4)));
+            }
+        }
+        false
     }
 
     fn later(&mut self, lasts: Duration, cure: Cure) {
@@ -186,6 +243,14 @@ impl World {
             Cure::Hurry(a, b) => self.net.delay(&a, &b, Duration::ZERO),
             Cure::Spare(host) => drop(self.spared.remove(&host)),
             Cure::Space(source) => drop(tokio::spawn(self.make_space(source))),
+            Cure::Add(member) => {
+                if self.source.add(member).await {
+                    self.removed = None;
+                    self.start_process(Which::Member(member));
+                } else {
+                    self.later(Duration::from_secs(1), Cure::Add(member));
+                }
+            }
         }
     }
 
@@ -209,8 +274,9 @@ impl World {
                     sleep(Duration::from_millis(100)).await;
                 }
                 operator.run(None, &["compact", &progress.confirmed().to_string()]).await;
-                operator.run(None, &["defrag"]).await;
-                if operator.run(None, &["alarm", "disarm"]).await {
+                // A member that was not reached has no space yet: it would raise the alarm again at the next write.
+                let everywhere = operator.run(None, &["defrag"]).await;
+                if operator.run(None, &["alarm", "disarm"]).await && everywhere {
                     return;
                 }
                 sleep(Duration::from_millis(500)).await;

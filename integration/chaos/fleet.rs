@@ -19,6 +19,19 @@ pub(crate) const POOLS: [&str; 5] = [
     "{kind: Pool, name: t, cidrs: [10.67.0.0/29], ports: 9000-9003, selector: pool=t, hold: 8s, cooldown: 2s}",
 ];
 
+/// Other forms of pools, which come while the fleet runs: what does not fit any more moves, or stays. `w` is not among them: its
+/// promise holds with the hold and the cooling that it has.
+pub(crate) const OTHER_POOLS: [&str; 8] = [
+    "{kind: Pool, name: a, cidrs: [10.64.0.0/25], exclude: [10.64.0.0/27], ports: 8000-8031, selector: pool=a, hold: 12s, cooldown: 4s, on_mismatch: move}",
+    "{kind: Pool, name: a, cidrs: [10.64.0.0/25], ports: 8016-8047, selector: pool=a, hold: 9s, cooldown: 5s, on_mismatch: move}",
+    "{kind: Pool, name: a, cidrs: [10.64.0.0/25, 10.64.1.0/26], ports: 8000-8031, selector: pool=a, priority: 5, hold: 12s, cooldown: 4s}",
+    "{kind: Pool, name: s, cidrs: [10.65.0.0/29, 'fd00:65::/125'], ports: 20032-20095, sharing: shared, selector: pool=s, hold: 6s, cooldown: 3s, on_mismatch: move}",
+    "{kind: Pool, name: s, cidrs: [10.65.0.0/29, 'fd00:65::/125'], ports: 20000-20063, sharing: shared, selector: 'pool in (s,t)', hold: 10s, cooldown: 3s}",
+    "{kind: Pool, name: h, sharing: host, domain: host, ports: 30500-31499, selector: pool=h, hold: 8s, cooldown: 2s, on_mismatch: move}",
+    "{kind: Pool, name: t, cidrs: [10.67.0.0/28], ports: 9000-9003, selector: pool=t, hold: 8s, cooldown: 2s}",
+    "{kind: Pool, name: t, cidrs: [10.67.0.0/29], ports: 9002-9005, selector: pool=t, hold: 5s, cooldown: 2s, on_mismatch: move}",
+];
+
 /// The groups, each with its other forms.
 pub(crate) const GROUPS: [&[&str]; 3] = [
     &["{kind: Group, name: all, selector: ''}", "{kind: Group, name: all, selector: 'pool!=h'}"],

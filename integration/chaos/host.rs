@@ -14,11 +14,11 @@ use enlist::model::pool::OnIsolation;
 use enlist::model::status::Phase;
 use enlist::model::variables::Variables;
 use enlist::reconcile::{Context, Wall};
-use enlist::store::etcd::StoreSettings;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::etcd::{ENLIST, settings as settings_of};
 use super::uses::now_ms;
 
 /// TTL of an agent's lease: a fault of a few seconds loses some, and not all.
@@ -79,7 +79,7 @@ fn lines() -> mpsc::UnboundedReceiver<String> {
 
 /// Runs until its input ends.
 pub(crate) async fn run(endpoints: Vec<String>, states: PathBuf) {
-    let store = Store::open(StoreSettings::endpoints(endpoints)).unwrap();
+    let store = Store::open(settings_of(endpoints, ENLIST)).unwrap();
     let mut agents: BTreeMap<String, mpsc::UnboundedSender<What>> = BTreeMap::new();
     let mut lines = lines();
     while let Some(line) = lines.recv().await {

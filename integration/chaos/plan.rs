@@ -28,11 +28,15 @@ pub(crate) enum Kind {
     OutOfSpace,
     EtcdRestarted,
     AllRestarted,
+    PoolChanged,
+    UsersChanged,
+    MemberReplaced,
+    MemberUpgraded,
 }
 
 impl Kind {
     /// Every kind, and how often it comes in one round.
-    pub(crate) const ALL: [(Kind, usize); 22] = [
+    pub(crate) const ALL: [(Kind, usize); 26] = [
         (Kind::MemberKilled, 1),
         (Kind::LeadingMemberKilled, 2),
         (Kind::MemberPaused, 1),
@@ -55,6 +59,10 @@ impl Kind {
         (Kind::OutOfSpace, 1),
         (Kind::EtcdRestarted, 1),
         (Kind::AllRestarted, 1),
+        (Kind::PoolChanged, 4),
+        (Kind::UsersChanged, 3),
+        (Kind::MemberReplaced, 2),
+        (Kind::MemberUpgraded, 3),
     ];
 }
 
@@ -70,7 +78,7 @@ pub(crate) struct Fault {
     pub(crate) pick: u64,
 }
 
-/// The faults of a run. Every kind comes once in a round of 39 faults, about two minutes.
+/// The faults of a run. Every kind comes once in a round of 51 faults, under three minutes.
 pub(crate) fn faults(seed: u64, time: Duration) -> Vec<Fault> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut round: Vec<Kind> = Vec::new();

@@ -46,6 +46,25 @@ impl Process {
         &self.launch.name
     }
 
+    /// What it is from its next start on.
+    pub(crate) fn set_program(&mut self, program: PathBuf) {
+        self.launch.program = program;
+    }
+
+    /// The value that it has from its next start on for a flag that it has already.
+    pub(crate) fn set_flag(&mut self, flag: &str, value: &str) {
+        let begin = format!("--{flag}=");
+        if let Some(argument) = self.launch.arguments.iter_mut().find(|argument| argument.starts_with(&begin)) {
+            *argument = format!("{begin}{value}");
+        }
+    }
+
+    /// The value of a flag.
+    pub(crate) fn flag(&self, flag: &str) -> Option<&str> {
+        let begin = format!("--{flag}=");
+        self.launch.arguments.iter().find_map(|argument| argument.strip_prefix(&begin))
+    }
+
     /// Starts it; answers its id. It must be called by the main thread: the process dies with the thread that started it.
     pub(crate) fn start(&mut self) -> u32 {
         let log = append(&self.launch.log);

@@ -2,7 +2,7 @@
 //! agent wrote down is in the history with what it was given.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use enlist::model::names::{NodeId, Revision};
 use enlist::model::status::Phase;
@@ -95,13 +95,23 @@ impl Ledger {
     }
 }
 
+/// Whether a pool was written more than once: what a node has may move then.
+fn pools_change(prefix: &Prefix, source: &PathBuf) -> bool {
+    let changes = |event: &Event| match event {
+        Event::Put(kv) => kv.version > 1 && matches!(prefix.parse(&kv.key), ParsedKey::Pool(_)),
+        Event::Delete { .. } => false,
+    };
+    read(source).any(|recorded| recorded.events.iter().any(changes))
+}
+
 /// Reads the files of a run, and proves.
 pub(crate) fn prove(folder: &Path) -> Proof {
     let mut proof = Proof::default();
     let mut ledger = Ledger::default();
     let (source, destination) = (folder.join("source.jsonl"), folder.join("destination.jsonl"));
     let prefix = Prefix::default();
-    let mut walk = Walk::new(prefix.clone(), Allowed::default(), Times::default());
+    let allowed = Allowed { pools_change: pools_change(&prefix, &source), ..Allowed::default() };
+    let mut walk = Walk::new(prefix.clone(), allowed, Times::default());
     let mut last = Revision(1);
     for Recorded { revision, ms, events } in read(&source) {
         proof.holes += hole(&mut last, revision);

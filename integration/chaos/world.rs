@@ -9,8 +9,8 @@ use enlist::store::api::{Op, Txn};
 use enlist::store::keys::{Prefix, Role};
 use tokio::time::Instant;
 
-use super::etcd::Cluster;
-use super::fleet::{self, Fleet, GROUPS, POOLS};
+use super::etcd::{Cluster, ENLIST};
+use super::fleet::{self, Fleet, GROUPS, OTHER_POOLS, POOLS};
 use super::host::Said;
 use super::net::Net;
 use super::plan::Kind;
@@ -42,6 +42,8 @@ pub(super) enum Cure {
     Hurry(String, String),
     Space(bool),
     Spare(usize),
+    /// Takes a removed member in again.
+    Add(usize),
 }
 
 /// Everything.
@@ -60,6 +62,8 @@ pub(crate) struct World {
     /// Hosts that are cut off for long: nothing else is to end what their agents use.
     pub(super) spared: BTreeSet<usize>,
     pub(super) ends: Vec<String>,
+    /// The member that is out of the cluster: it is started by nothing but [`Cure::Add`].
+    pub(super) removed: Option<usize>,
 }
 
 /// The names of the source's members, and of the destination's only one.
@@ -90,7 +94,15 @@ impl World {
             counts: BTreeMap::new(),
             spared: BTreeSet::new(),
             ends: Vec::new(),
+            removed: None,
         };
+        for cluster in [&world.source, &world.destination] {
+            while !cluster.protect().await {
+                assert!(began.elapsed() < Duration::from_secs(60), "etcd did not start: see {}", folder.display());
+            }
+        }
+        // A form with a fault is found now, and not in the middle of a run.
+        OTHER_POOLS.iter().for_each(|form| drop(parse("chaos", form).unwrap()));
         for text in POOLS.iter().copied().chain(GROUPS.iter().map(|forms| forms[0])) {
             while !world.define(text).await {
                 assert!(began.elapsed() < Duration::from_secs(60), "etcd did not start: see {}", folder.display());
@@ -122,7 +134,12 @@ impl World {
         let (from, to) = (self.ways(&name, &self.source).await, self.ways(&name, &self.destination).await);
         let log = self.folder.join(format!("{name}.log"));
         let arguments = ["run", "--endpoints", &from, "--manager-endpoints", &to].map(str::to_owned).to_vec();
-        let environment = vec![("ENLIST__ROLES__LEADER_TTL".to_owned(), "4s".to_owned())];
+        let variable = |name: &str, value: &str| (format!("ENLIST__{name}"), value.to_owned());
+        let mut environment = vec![variable("ROLES__LEADER_TTL", "4s")];
+        for store in ["SOURCE", "MANAGER"] {
+            environment.push(variable(&format!("{store}__USER"), ENLIST.0));
+            environment.push(variable(&format!("{store}__PASSWORD"), ENLIST.1));
+        }
         Launch { name, program: env!("CARGO_BIN_EXE_enlist").into(), arguments, environment, log, journal: None }
     }
 
@@ -184,7 +201,7 @@ impl World {
 
     /// Starts what is down.
     pub(super) fn start_process(&mut self, which: Which) {
-        if !self.process(which).is_down() {
+        if !self.process(which).is_down() || matches!(which, Which::Member(index) if self.removed == Some(index)) {
             return;
         }
         match which {
