@@ -99,6 +99,7 @@ pub(crate) fn registered(n: usize, at: i64) -> Vec<KeyValue> {
             ports: label.ports.iter().cloned().map(|name| (name, 30_000)).collect(),
         }),
         leaving: Vec::new(),
+        mark: None,
     };
     vec![
         kv(prefix.node(&label.id, NodePart::Label), label.encode(), at),

@@ -77,7 +77,7 @@ fn rows(table: &str) -> Vec<(&str, &str, &str)> {
 
 fn numbers() -> Vec<String> {
     let mut all: Vec<String> = (1..=4).map(|number| format!("S{number}")).collect();
-    for number in 1..=72 {
+    for number in 1..=73 {
         all.push(number.to_string());
         if number == 44 {
             all.extend(('a'..='i').map(|letter| format!("44{letter}")));

@@ -147,6 +147,7 @@ impl Lab {
                 ports: label.ports.iter().zip(port..).map(|(name, port)| (name.clone(), port)).collect(),
             }),
             leaving: leaving.into_iter().collect(),
+            mark: None,
         };
         self.write(Op::put(self.prefix.node(&self.id, NodePart::Assignment), assignment.encode())).await;
         assignment

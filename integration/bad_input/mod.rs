@@ -99,6 +99,7 @@ fn is_unreadable(prefix: &Prefix, kv: &KeyValue) -> bool {
         ParsedKey::Member(..) => Member::decode(value).is_err(),
         ParsedKey::Role(_) => RoleReport::decode(value).is_err(),
         ParsedKey::Checkpoint => enlist::store::wire::Checkpoint::decode(value).is_err(),
+        ParsedKey::Lineage => enlist::model::lineage::Chain::decode(value).is_err(),
         // Only the next `apply --set` of that name reads it, and says so.
         ParsedKey::Brake(_) | ParsedKey::Applied(..) => false,
         ParsedKey::Leader(..) => kv.lease == enlist::store::api::LeaseId::NONE,

@@ -175,6 +175,7 @@ fn keys() {
             ParsedKey::Claim(claim) => prefix.claim(&claim),
             ParsedKey::Copy(node, part) => prefix.copy(&node, part),
             ParsedKey::Checkpoint => prefix.checkpoint(),
+            ParsedKey::Lineage => prefix.lineage(),
             ParsedKey::Summary(segment) => prefix.summary(&segment),
             ParsedKey::Member(segment, node) => prefix.member(&segment, &node),
             ParsedKey::Role(role) => prefix.role(role),

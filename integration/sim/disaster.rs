@@ -23,6 +23,7 @@ pub(crate) struct Done {
     pub(crate) deposed: u64,
     pub(crate) jumped_clocks: u64,
     pub(crate) restored: u64,
+    pub(crate) raised: u64,
     pub(crate) emptied: u64,
     pub(crate) compacted: u64,
     pub(crate) elections: u64,
@@ -86,9 +87,11 @@ impl World {
                 self.source.back_up();
                 self.destination.back_up();
             }
-            Fault::Restore { source, writes } => {
+            Fault::Restore { source, writes, raised } => {
                 let store = if *source || self.one_store { &mut self.source } else { &mut self.destination };
-                self.done.restored += u64::from(store.restore());
+                let is_older = store.restore(*raised);
+                self.done.restored += u64::from(is_older);
+                self.done.raised += u64::from(is_older && *raised);
                 self.note_unproven();
                 let store = if *source || self.one_store { &mut self.source } else { &mut self.destination };
                 store.etcd().set_full(false);

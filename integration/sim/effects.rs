@@ -72,6 +72,7 @@ pub(super) fn assert_enough<'a>(runs: impl Iterator<Item = &'a Ran>, count: u64)
         ("leaders deposed", all(|d| d.deposed), 12),
         ("clocks jumped", all(|d| d.jumped_clocks), 8),
         ("restored", all(|d| d.restored), 8),
+        ("restored with raised revisions", all(|d| d.raised), 3),
         ("emptied", all(|d| d.emptied), 3),
         ("compacted", all(|d| d.compacted), 20),
         ("elections", all(|d| d.elections), 4),

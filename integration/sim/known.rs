@@ -19,7 +19,7 @@ fn stays_right(seed: u64, two_stores: bool, steps: &[(u64, Step)]) {
 #[test]
 fn an_answer_out_of_a_backup_is_not_used_while_the_next_owner_lives() {
     let w = |node| Step::Change { node, pool: "w", ports: 0 };
-    let restore = |writes| Step::Fault(Fault::Restore { source: true, writes });
+    let restore = |writes| Step::Fault(Fault::Restore { source: true, writes, raised: false });
     stays_right(
         134,
         false,

@@ -97,7 +97,10 @@ fn restored_under_way(rng: &mut fastrand::Rng, node: Node, nodes: usize) -> Step
         (ms(rng, 0, 2_000), Step::Leave(node)),
         (ms(rng, 5_000, 12_000), Step::Change { node: (node + 1) % nodes, pool: to, ports: rng.usize(..3) }),
         (ms(rng, 0, 2_000), Step::Change { node: (node + 2) % nodes, pool: to, ports: rng.usize(..3) }),
-        (ms(rng, 2_000, 5_000), Step::Fault(Fault::Restore { source: rng.u8(..4) > 0, writes: rng.usize(..2) * 60 })),
+        (
+            ms(rng, 2_000, 5_000),
+            Step::Fault(Fault::Restore { source: rng.u8(..4) > 0, writes: rng.usize(..2) * 60, raised: rng.clone().bool() }),
+        ),
         (ms(rng, 0, 3_000), Step::Change { node, pool: to, ports: 0 }),
         (ms(rng, 0, 3_000), Step::Reinstall((node + 3) % nodes)),
     ]

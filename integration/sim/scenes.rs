@@ -113,10 +113,38 @@ fn a_store_that_forgot_costs_nobody_anything() {
         before.keys().for_each(|node| drop(world.machine(*node).journal()));
         let disaster = match rng.u8(..3) {
             0 => Fault::Empty { source: true },
-            _ => Fault::Restore { source: true, writes: rng.usize(..3) * 40 },
+            _ => Fault::Restore { source: true, writes: rng.usize(..3) * 40, raised: rng.bool() },
         };
         world.step(&Step::Fault(disaster)).await;
         // The operator's word that what is gone from the source may go at the destination.
+        world.calm().await;
+        settled(world, QUIET_MAX).await?;
+        disturbed(world, &before)
+    });
+}
+
+/// Since the backup some have registered; the restore raises the revisions above everything that was seen, and leaves no past to be
+/// asked. One of them cannot say yet what it uses, and a newcomer asks for an address at once.
+#[test]
+fn a_restore_with_raised_revisions_takes_nothing_from_anybody() {
+    play("revisions raised", async |world, rng| {
+        let pool = ["a", "s", "w", "h"][rng.usize(..4)];
+        steps(world, [Step::Leave(3), Step::Leave(4)]).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        settled(world, SOON).await?;
+        steps(world, [Step::Fault(Fault::BackUp)]).await;
+        let ask = |node| Step::Change { node, pool, ports: 0 };
+        steps(world, [ask(3), ask(4)]).await;
+        settled(world, SOON).await?;
+        let before = uses(world);
+        before.keys().for_each(|node| drop(world.machine(*node).journal()));
+        let cut = rng.bool();
+        if cut {
+            steps(world, [Step::Fault(Fault::Cut(Who::Node(4)))]).await;
+        }
+        let restore = Fault::Restore { source: true, writes: rng.usize(..2) * 60, raised: true };
+        steps(world, [Step::Fault(restore), Step::Change { node: 5, pool, ports: 0 }]).await;
+        tokio::time::sleep(Duration::from_secs(rng.u64(1..10))).await;
         world.calm().await;
         settled(world, QUIET_MAX).await?;
         disturbed(world, &before)
@@ -173,7 +201,7 @@ fn an_address_that_is_anothers_since_the_backup_stays_his() {
         let before = uses(world);
         assert_eq!(before.get(&5).map(|given| given.addresses.clone()), had, "there is no other address");
         before.keys().for_each(|node| drop(world.machine(*node).journal()));
-        let restore = Fault::Restore { source: true, writes: rng.usize(..2) * 60 };
+        let restore = Fault::Restore { source: true, writes: rng.usize(..2) * 60, raised: rng.bool() };
         steps(world, [Fault::Cut(Who::Node(5)), restore].map(Step::Fault)).await;
         steps(world, [Step::Join(3)]).await;
         tokio::time::sleep(Duration::from_secs(rng.u64(5..15))).await;
@@ -190,7 +218,7 @@ fn what_a_restored_store_does_before_anybody_looks_is_missed_by_nobody() {
     play("the store went on since", async |world, rng| {
         world.step(&Step::Fault(Fault::BackUp)).await;
         tokio::time::sleep(Duration::from_secs(20)).await;
-        world.step(&Step::Fault(Fault::Restore { source: true, writes: 0 })).await;
+        world.step(&Step::Fault(Fault::Restore { source: true, writes: 0, raised: rng.bool() })).await;
         world.step(&Step::Join(5)).await;
         tokio::time::sleep(Duration::from_millis(rng.u64(1..60))).await;
         for number in 0..80 {

@@ -105,6 +105,8 @@ pub(crate) enum Fault {
     Restore {
         source: bool,
         writes: usize,
+        /// As by `--bump-revision` with `--mark-compacted`.
+        raised: bool,
     },
     Empty {
         source: bool,
@@ -218,7 +220,10 @@ fn fault(rng: &mut fastrand::Rng, (node, role): (Node, Role), level: usize) -> F
         77..=84 => Fault::Crash(who, at),
         85..=92 => Fault::Pause(who, at, Duration::from_millis(rng.u64(..40_000))),
         93..=94 => Fault::BackUp,
-        95..=97 => Fault::Restore { source: rng.bool(), writes: rng.usize(..3) * 40 },
+        95..=97 => {
+            let (source, writes) = (rng.bool(), rng.usize(..3) * 40);
+            Fault::Restore { source, writes, raised: rng.clone().bool() }
+        }
         _ => Fault::Empty { source: rng.bool() },
     }
 }

@@ -213,7 +213,10 @@ fn backup_with_the_former_owner(rng: &mut fastrand::Rng, node: Node, nodes: usiz
         steps.extend([(ms(rng, 6_000, 8_000), ask(node)), backup, (ms(rng, 0, 1_000), gone)]);
     }
     steps.extend([(away, ask(next)), (ms(rng, 4_000, 5_000), Step::Fault(Fault::Cut(Who::Node(next))))]);
-    steps.push((ms(rng, 0, 500), Step::Fault(Fault::Restore { source: true, writes: rng.usize(..2) * 60 })));
+    steps.push((
+        ms(rng, 0, 500),
+        Step::Fault(Fault::Restore { source: true, writes: rng.usize(..2) * 60, raised: rng.clone().bool() }),
+    ));
     steps.extend([(ms(rng, 0, 500), ask(node)), (ms(rng, 8_000, 12_000), Step::Fault(Fault::Heal(Who::Node(next))))]);
     steps
 }

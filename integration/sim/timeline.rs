@@ -16,12 +16,15 @@ pub(crate) type Era = BTreeMap<Revision, Vec<Event>>;
 /// How often it is looked which revision a store is at.
 const SAMPLE: Duration = Duration::from_millis(20);
 
+/// What `--bump-revision` is given: more than any run writes.
+const RAISED_BY: i64 = 1_000_000;
+
 /// A store with a past.
 pub(crate) struct Timeline {
     etcd: MemoryEtcd,
     times: Arc<Mutex<Vec<Times>>>,
     past: Vec<Era>,
-    backup: Option<Snapshot>,
+    backup: Option<(Revision, Snapshot)>,
 }
 
 impl Timeline {
@@ -52,16 +55,19 @@ impl Timeline {
     }
 
     pub(crate) fn back_up(&mut self) {
-        self.backup = Some(self.etcd.snapshot());
+        self.backup = Some((self.etcd.revision(), self.etcd.snapshot()));
     }
 
-    /// Puts the last backup in. Answers whether there was one that is older than what is there.
-    pub(crate) fn restore(&mut self) -> bool {
-        let Some(backup) = self.backup.clone() else { return false };
+    /// Puts the last backup in, perhaps with raised revisions. Answers whether there was one that is older than what is there.
+    pub(crate) fn restore(&mut self, raised: bool) -> bool {
+        let Some((at, backup)) = self.backup.clone() else { return false };
         let (era, before) = (self.etcd.history(), self.etcd.revision());
-        self.etcd.restore(backup);
+        match raised {
+            true => self.etcd.restore_raised(backup, RAISED_BY),
+            false => self.etcd.restore(backup),
+        }
         self.ended(era);
-        self.etcd.revision() < before
+        at < before
     }
 
     pub(crate) fn empty(&mut self) {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::assignment::Assignment;
+use crate::model::lineage::Mark;
 use crate::plan::change::{Change, Compare as Wanted, Write};
 use crate::store::api::{Compare, KeyRange, LeaseId, Op, RangeRequest};
 use crate::store::committer::Unit;
@@ -48,11 +50,11 @@ impl Leases {
     }
 }
 
-/// The unit of a change; `None` when a lease that it needs was not granted (it is planned again).
-pub(super) fn unit(prefix: &Prefix, change: &Change, leases: &mut Leases) -> Option<Unit> {
+/// The unit of a change, with the mark of its pass; `None` when a lease that it needs was not granted (it is planned again).
+pub(super) fn unit(prefix: &Prefix, change: &Change, leases: &mut Leases, mark: Option<Mark>) -> Option<Unit> {
     let mut writes = Vec::with_capacity(change.writes.len());
     for write in &change.writes {
-        writes.push(op(prefix, write, leases)?);
+        writes.push(op(prefix, write, leases, mark)?);
     }
     let compares = change.compares.iter().map(|wanted| compare(prefix, wanted)).collect();
     Some(Unit { compares, writes, reads: vec![RangeRequest::all(KeyRange::one(prefix.subject(&first_subject(change))))] })
@@ -74,10 +76,10 @@ fn compare(prefix: &Prefix, wanted: &Wanted) -> Compare {
     }
 }
 
-fn op(prefix: &Prefix, write: &Write, leases: &mut Leases) -> Option<Op> {
+fn op(prefix: &Prefix, write: &Write, leases: &mut Leases, mark: Option<Mark>) -> Option<Op> {
     let key = prefix.subject(&write.subject());
     let (value, lease) = match write {
-        Write::Assignment(_, assignment) => (assignment.encode(), LeaseId::NONE),
+        Write::Assignment(_, assignment) => (Assignment { mark, ..assignment.clone() }.encode(), LeaseId::NONE),
         Write::Hold(_, hold) => (hold.encode(), LeaseId::NONE),
         Write::Clock(_, seconds) => (().encode(), leases.hand_out(*seconds)?),
         Write::Bind(_, claim) => (claim.encode(), LeaseId::NONE),

@@ -8,6 +8,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::AllocatorSettings;
 use super::encode::{LEASE_KEYS_MAX, Leases, leases_needed, unit};
+use super::lineage::{Begun, Lineage, Shown};
 use super::listing::Listing;
 use super::tally::Tally;
 use super::view::{Noticed, View};
@@ -24,7 +25,7 @@ use crate::reconcile::trouble::{Asked, Troubles};
 use crate::reconcile::{Context, Site};
 use crate::store::api::StoreError;
 use crate::store::backoff::Backoff;
-use crate::store::committer::{Committer, Outcome};
+use crate::store::committer::{Committer, Outcome, Unit};
 use crate::store::feed::{Feed, Update};
 
 /// A pass runs this often even if nothing happens: it meters the brake's releases and finds what no event told.
@@ -42,17 +43,29 @@ const ECHO_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Carried {
     quiet: Quiet,
     budget: Budget,
+    pub(super) lineage: Lineage,
 }
 
 impl Carried {
-    pub(super) fn new(settings: &AllocatorSettings) -> Self {
-        Carried { quiet: Quiet::new(settings), budget: Budget::default() }
+    pub(super) fn new(site: &Site, settings: &AllocatorSettings, context: &Context) -> Self {
+        let rng = context.rng(&format!("lineage/{}", context.identity));
+        let lineage = Lineage::new(site.prefix.lineage(), rng);
+        Carried { quiet: Quiet::new(settings), budget: Budget::default(), lineage }
     }
 
     /// Takes an update into the view, and notes what is carried on of it.
     pub(super) fn apply(&mut self, view: &mut View, update: Update<Listing>) -> Noticed {
         let before = view.silent_releases();
-        let noticed = view.apply(update);
+        let is_listing = matches!(update, Update::Reset { .. });
+        let mut noticed = view.apply(update);
+        let shown = match noticed {
+            Noticed::SteppedBack => Shown::SteppedBack,
+            _ if is_listing => Shown::Listed,
+            _ => Shown::Told,
+        };
+        if self.lineage.see(view.snapshot(), shown) {
+            noticed = Noticed::SteppedBack;
+        }
         self.quiet.noticed(noticed);
         self.budget.spend(view.silent_releases() - before);
         noticed
@@ -121,6 +134,9 @@ impl<'a> Leader<'a> {
         let mut backoff = Backoff::new(self.context.rng("pass"), Duration::from_millis(20), Duration::from_secs(2));
         let mut dirty = view.is_complete();
         loop {
+            if !dirty {
+                self.end_pass(carried).await;
+            }
             // A view that is not complete yet is waited for, whatever was noticed: never a loop without a wait.
             if !dirty || !view.is_complete() {
                 dirty |= self.wake(feed, view, carried).await;
@@ -200,6 +216,11 @@ impl<'a> Leader<'a> {
             forget_s: self.forget.as_secs(),
         };
         let mut plan = view.plan(&pass);
+        if carried.lineage.must_be_quiet(&plan.lost, pass.held_only) {
+            warn!(rev = %revision, "a node uses what a pass gave that this store lacks: store was restored; granting only what nodes reclaim for a while");
+            carried.quiet.noticed(Noticed::SteppedBack);
+            plan = view.plan(&Pass { held_only: true, ..pass });
+        }
         let more = plan.changes.len() > PASS_CHANGES_MAX;
         plan.changes.truncate(PASS_CHANGES_MAX);
         self.say_findings(&plan);
@@ -208,7 +229,7 @@ impl<'a> Leader<'a> {
             return Passed { more, ..Passed::default() };
         }
         self.pace.begin();
-        let outcomes = self.commit(&plan.changes).await;
+        let outcomes = self.commit(&plan.changes, view.snapshot(), carried).await;
         let mut passed = Passed { more, ..Passed::default() };
         for (change, outcome) in plan.changes.iter().zip(outcomes) {
             self.settle(change, outcome, &mut passed);
@@ -221,7 +242,9 @@ impl<'a> Leader<'a> {
         passed
     }
 
-    async fn commit(&self, changes: &[Change]) -> Vec<Outcome> {
+    async fn commit(&self, changes: &[Change], snapshot: &Snapshot, carried: &mut Carried) -> Vec<Outcome> {
+        let begun = carried.lineage.begin(snapshot);
+        let mark = begun.as_ref().map(|begun| begun.mark);
         let mut leases = Leases::default();
         let mut no_lease = StoreError::NoLease;
         for (seconds, keys) in leases_needed(changes.iter()) {
@@ -235,17 +258,75 @@ impl<'a> Leader<'a> {
         let mut places = Vec::new();
         let mut units = Vec::new();
         for (place, change) in changes.iter().enumerate() {
-            if let Some(unit) = unit(&self.site.prefix, change, &mut leases) {
+            if let Some(unit) = unit(&self.site.prefix, change, &mut leases, mark) {
                 places.push(place);
                 units.push(unit);
             }
         }
         // A change without its lease was not sent: what is said of it is why there is no lease.
         let mut outcomes = vec![Outcome::from(Err(no_lease)); changes.len()];
-        for (place, outcome) in places.into_iter().zip(self.committer.commit(units).await) {
+        let committed = match begun {
+            Some(begun) => self.commit_counted(units, &begun, carried).await,
+            None => self.committer.commit(units).await,
+        };
+        for (place, outcome) in places.into_iter().zip(committed) {
             outcomes[place] = outcome;
         }
         outcomes
+    }
+
+    /// Commits the units of a pass, all of them under its count.
+    async fn commit_counted(&self, mut units: Vec<Unit>, begun: &Begun, carried: &mut Carried) -> Vec<Outcome> {
+        if units.is_empty() {
+            return Vec::new(); // no lease was granted for any of them
+        }
+        if let [unit] = &mut units[..]
+            && carried.lineage.count_within(begun, unit)
+        {
+            let outcomes = self.committer.commit(units).await;
+            match &outcomes[..] {
+                [Outcome::Committed(revision)] => carried.lineage.counted_within(begun, *revision),
+                // The next pass goes without a count.
+                [Outcome::Refused(error @ StoreError::Refused(_))] => carried.lineage.denied(error),
+                _ => {}
+            }
+            return outcomes;
+        }
+        let failed = match self.committer.commit(vec![carried.lineage.count(begun)]).await.pop() {
+            Some(Outcome::Committed(revision)) => {
+                carried.lineage.counted(begun, revision);
+                carried.lineage.fence(&mut units);
+                let outcomes = self.committer.commit(units).await;
+                // What may have been written, or not, is in no finished pass.
+                if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Unknown(_))) {
+                    carried.lineage.end_term();
+                }
+                return outcomes;
+            }
+            Some(Outcome::Lost(read)) => {
+                if carried.lineage.is_behind(&read) {
+                    warn!("store was restored: it lacks passes of this allocator; listing it again");
+                    carried.quiet.noticed(Noticed::SteppedBack);
+                }
+                Outcome::Lost(Vec::new())
+            }
+            Some(Outcome::Refused(error @ StoreError::Refused(_))) => {
+                carried.lineage.denied(&error);
+                Outcome::Refused(error)
+            }
+            Some(failed) => failed,
+            None => Outcome::Lost(Vec::new()),
+        };
+        vec![failed; units.len()]
+    }
+
+    /// Writes that the last pass has ended. Whether that is written or not, nothing waits for it.
+    async fn end_pass(&self, carried: &mut Carried) {
+        let Some(end) = carried.lineage.end() else { return };
+        match self.committer.commit(vec![carried.lineage.count(&end)]).await.pop() {
+            Some(Outcome::Committed(revision)) => carried.lineage.ended(&end, revision),
+            _ => carried.lineage.end_term(),
+        }
     }
 
     fn settle(&mut self, change: &Change, outcome: Outcome, passed: &mut Passed) {

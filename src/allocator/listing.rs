@@ -55,6 +55,7 @@ impl Listing {
                 let pool = pool(kv, &name);
                 self.rest.pools.insert(name, pool);
             }
+            ParsedKey::Lineage => self.rest.lineage = Some(stored(kv)),
             ParsedKey::Brake(Role::Allocator) => self.rest.brake_released = kv.mod_revision,
             ParsedKey::Foreign => {
                 if let Some(address) = self.prefix.stray_under(&kv.key) {

@@ -1,12 +1,13 @@
 //! The allocator: sees labels, chooses addresses and ports, commits them with compares.
 //!
 //! The decisions are [`crate::plan`]'s (pure). Here is the loop around them: `view` is the typed picture of the prefix,
-//! `encode` turns a planned change into a transaction, `lead` runs passes while this instance leads. It may never write
+//! `encode` turns a planned change into a transaction, `lineage` counts the passes, `lead` runs passes while this instance leads. It may never write
 //! without its leader key in the compares, and never plan before it leads and the view is complete.
 
 mod listing;
 mod view;
 mod encode;
+mod lineage;
 mod lead;
 mod tally;
 
@@ -17,6 +18,7 @@ use tracing::{Instrument as _, error_span};
 
 use crate::reconcile::election::Election;
 use crate::reconcile::{Context, Site};
+use crate::store::api::KeyRange;
 use crate::store::feed::{Feed, FeedSettings, Scope};
 use crate::store::keys::Role;
 
@@ -33,7 +35,7 @@ mod tests;
 pub struct AllocatorSettings {
     /// TTL of the leader's lease.
     pub leader_ttl: Duration,
-    /// Give only what is asked back for a while: the store was restored while all was down.
+    /// Grant only what nodes reclaim for a while: the store was restored while the roles were stopped.
     pub after_restore: bool,
     /// How long that while is at the least: twice the TTL of the agents' leases. With pools that withdraw it is their
     /// longest hold and cooldown, if that is longer.
@@ -55,7 +57,8 @@ impl Default for AllocatorSettings {
 
 /// Everything the allocator looks at, seen in one total order: a commit's claims and assignment arrive together.
 pub fn scope(site: &Site) -> Scope {
-    Scope { ranges: ["brakes", "claims", "nodes", "pools"].map(|folder| site.prefix.folder(folder)).into() }
+    let folders = ["brakes", "claims", "nodes", "pools"].map(|folder| site.prefix.folder(folder));
+    Scope { ranges: folders.into_iter().chain([KeyRange::one(site.prefix.lineage())]).collect() }
 }
 
 fn open_feed(site: &Site, context: &Context) -> Feed<Listing> {
@@ -77,7 +80,7 @@ pub async fn run(site: Site, settings: AllocatorSettings, context: Context) -> R
 async fn campaign_and_lead(site: Site, settings: AllocatorSettings, context: Context) -> Result<()> {
     let mut feed = open_feed(&site, &context);
     let mut view = View::new(site.prefix.clone());
-    let mut carried = lead::Carried::new(&settings);
+    let mut carried = lead::Carried::new(&site, &settings, &context);
     let mut election = Election::new(&site, Role::Allocator, settings.leader_ttl, &context);
     while !context.shutdown.is_cancelled() {
         let won = {
@@ -99,6 +102,7 @@ async fn campaign_and_lead(site: Site, settings: AllocatorSettings, context: Con
             () = leadership.lost() => {}
             () = leader.run(&mut feed, &mut view, &mut carried) => {}
         }
+        carried.lineage.end_term();
         election.leave(leadership).await;
     }
     Ok(())

@@ -4,19 +4,23 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::model::assignment::Assignment;
 use crate::model::documents::{Document, to_stored};
 use crate::model::label::{Label, Want};
+use crate::model::lineage::Verdict;
 use crate::model::names::{NodeId, PoolName, Revision};
 use crate::model::pool::Pool;
 use crate::model::status::{Phase, Status};
 use crate::plan::check::check;
 use crate::reconcile::Wall;
 use crate::reconcile::testing::Refusing;
-use crate::store::api::{KeyRange, LeaseId, Op, Store, Txn};
+use crate::store::api::{KeyRange, LeaseId, Op, Store, StoreError, Txn, TxnResponse};
+use crate::store::around::Around;
 use crate::store::keys::{NodePart, Prefix};
 use crate::store::memory::MemoryEtcd;
 use crate::store::wire::Stored;
@@ -171,6 +175,74 @@ async fn a_standby_takes_over_and_gives_no_address_twice() {
     second.1.await.unwrap().unwrap();
 }
 
+/// What the stored lineage says of the mark that a node's answer carried.
+async fn verdict(bench: &Bench, assignment: &Assignment) -> Verdict {
+    let snapshot = bench.snapshot().await;
+    snapshot.lineage.unwrap().value.unwrap().knows(assignment.mark.unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_notices_a_restore_with_raised_revisions() {
+    let bench = Bench::new("10.0.0.0/24").await;
+    let (shutdown, task) = bench.start("a");
+    for i in 0..5 {
+        bench.join(&format!("n{i}")).await;
+    }
+    bench.until("5 assigned", |s| (0..5).all(|i| bound(s, &format!("n{i}")).is_some())).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let backup = bench.etcd.snapshot();
+    bench.join("b").await;
+    bench.until("b assigned", |s| bound(s, "b").is_some()).await;
+    let before = bench.snapshot().await;
+    let (old, lost) = (bound(&before, "n0").unwrap(), bound(&before, "b").unwrap());
+    assert_eq!((verdict(&bench, &old).await, verdict(&bench, &lost).await), (Verdict::Known, Verdict::Known));
+
+    bench.etcd.restore_raised(backup, 1_000);
+    bench.join("newcomer").await;
+    // The address of b is nobody's here: it must not be given before b can reclaim it.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(bound(&bench.snapshot().await, "newcomer"), None);
+    bench.until("the newcomer is served in the end", |s| bound(s, "newcomer").is_some()).await;
+    assert_eq!((verdict(&bench, &old).await, verdict(&bench, &lost).await), (Verdict::Known, Verdict::Lost));
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+}
+
+/// A store as with the grants of an older enlist.
+#[derive(Debug)]
+struct NoLineage(Store);
+
+impl Around for NoLineage {
+    fn inner(&self) -> &Store {
+        &self.0
+    }
+
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, std::result::Result<TxnResponse, StoreError>> {
+        let counts = txn.then.iter().any(|op| matches!(op, Op::Put { key, .. } if *key == "/enlist/lineage".into()));
+        match counts {
+            true => std::future::ready(Err(StoreError::Refused("permission denied".into()))).boxed(),
+            false => self.0.txn(txn).boxed(),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_allocator_that_may_not_count_assigns_without_marks() {
+    let mut bench = Bench::new("10.0.0.0/24").await;
+    bench.store = Store::new(std::sync::Arc::new(NoLineage(bench.store.clone())));
+    let (shutdown, task) = bench.start("a");
+    bench.join("alone").await;
+    bench.until("one assigned", |s| bound(s, "alone").is_some()).await;
+    for i in 0..5 {
+        bench.join(&format!("n{i}")).await;
+    }
+    bench.until("5 assigned", |s| (0..5).all(|i| bound(s, &format!("n{i}")).is_some())).await;
+    let snapshot = bench.snapshot().await;
+    assert_eq!((bound(&snapshot, "alone").unwrap().mark, snapshot.lineage), (None, None));
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_leader_whose_view_is_not_complete_waits_for_it() {
     let bench = Bench::new("10.0.0.0/24").await;
@@ -185,7 +257,7 @@ async fn a_leader_whose_view_is_not_complete_waits_for_it() {
         crate::reconcile::election::campaign(&plain, Role::Allocator, Duration::from_secs(10), &context).await.unwrap();
     let mut feed = open_feed(&Site { store: slow.store(), prefix: plain.prefix.clone() }, &context);
     let mut view = View::new(plain.prefix.clone());
-    let mut carried = lead::Carried::new(&AllocatorSettings::default());
+    let mut carried = lead::Carried::new(&plain, &AllocatorSettings::default(), &context);
     let leader = lead::Leader::new(&plain, &context, &leadership, Duration::from_secs(1));
     let led = tokio::time::timeout(Duration::from_secs(60), leader.run(&mut feed, &mut view, &mut carried));
     // Without a wait inside, the time-out would never be looked at.

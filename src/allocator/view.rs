@@ -80,7 +80,10 @@ impl View {
                 self.picture.set_revision(revision);
                 let mut noticed = Noticed::Nothing;
                 for event in events {
-                    noticed = Noticed::Changed;
+                    // No plan depends on the count alone, and each pass writes it.
+                    if self.prefix.parse(event.key()) != ParsedKey::Lineage {
+                        noticed = Noticed::Changed;
+                    }
                     match event {
                         Event::Put(kv) => self.put(&kv),
                         Event::Delete { key, .. } => self.delete(&key),
@@ -109,6 +112,7 @@ impl View {
                 let pool = pool(kv, &name);
                 picture.set_pool(name, Some(pool));
             }
+            ParsedKey::Lineage => picture.set_lineage(Some(stored(kv))),
             ParsedKey::Brake(Role::Allocator) => picture.set_brake_released(kv.mod_revision),
             ParsedKey::Foreign => {
                 if let Some(address) = self.prefix.stray_under(&kv.key) {
@@ -133,6 +137,7 @@ impl View {
             }
             ParsedKey::Claim(key) => picture.set_claim(key, None),
             ParsedKey::Pool(name) => picture.set_pool(name, None),
+            ParsedKey::Lineage => picture.set_lineage(None),
             ParsedKey::Brake(Role::Allocator) => picture.set_brake_released(Revision::NONE),
             ParsedKey::Foreign => picture.set_stray(self.prefix.relative(key), None),
             _ => {}

@@ -74,6 +74,7 @@ pub async fn beside(site: &Site, other: Option<&Prefix>) -> anyhow::Result<Vec<S
 /// What is below the prefix without the folders.
 fn gaps(prefix: &Prefix, other: Option<&Prefix>) -> Vec<KeyRange> {
     let mut taken: Vec<KeyRange> = FOLDERS.iter().map(|folder| prefix.folder(folder)).collect();
+    taken.push(KeyRange::between(prefix.lineage(), prefix.key("lineage\0")));
     taken.extend(other.filter(|other| *other != prefix).map(Prefix::range));
     taken.sort();
     let whole = prefix.range();
@@ -212,12 +213,12 @@ mod tests {
             let key = Key::from(format!("/enlist/{key}"));
             gaps(&Prefix::default(), other.as_ref()).iter().filter(|gap| gap.contains(&key)).count()
         };
-        for key in ["a", "weird", "nodes", "nodesx/a", "pools0", "zzz/a/b", ".", "~"] {
+        for key in ["a", "weird", "nodes", "nodesx/a", "lineage/a", "lineages", "pools0", "zzz/a/b", ".", "~"] {
             assert_eq!(within(None, key), 1, "{key}");
             assert_eq!(within(Some("/enlist/core"), key), 1, "{key}");
             assert_eq!(within(Some("/other"), key), 1, "{key}");
         }
-        for key in ["nodes/a/label", "roles/x", "manager/groups/a", "brakes/"] {
+        for key in ["nodes/a/label", "roles/x", "manager/groups/a", "brakes/", "lineage"] {
             assert_eq!(within(None, key), 0, "{key}");
             assert_eq!(within(Some("/enlist/nodes/x"), key), 0, "{key}");
         }

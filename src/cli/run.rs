@@ -29,7 +29,7 @@ pub struct Args {
     roles: Vec<Role>,
     #[command(flatten)]
     relay: RelayFlags,
-    /// etcd was restored from a backup while all was down: give only what is asked back for a while
+    /// After a restore of etcd while the roles were stopped: grant only what nodes reclaim for a while
     #[arg(long)]
     after_restore: bool,
 }

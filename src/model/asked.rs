@@ -146,6 +146,7 @@ mod tests {
             generation: Revision(generation),
             addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
             ports: ports.iter().map(|(name, port)| (name.parse().unwrap(), *port)).collect(),
+            mark: None,
         }))
     }
 

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use super::asked::Asked;
 use super::claim::ClaimKey;
+use super::lineage::Mark;
 use super::names::{DomainName, InstanceId, NodeId, PoolName, Revision};
 use super::pool::{OnIsolation, Sharing};
 use super::ports::Ports;
@@ -35,6 +36,9 @@ pub struct Assignment {
     pub answer: Answer,
     /// What earlier generations had and is still claimed until the present one is acknowledged. At most two.
     pub leaving: Vec<Leaving>,
+    /// The pass that wrote it: a store that lacks that pass was restored from an older backup. `None` = an older enlist wrote it.
+    /// No plan sets it; it is put in when the pass begins to write.
+    pub mark: Option<Mark>,
 }
 
 /// Bound or waiting.

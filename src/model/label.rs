@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use super::lineage::Mark;
 use super::names::{BootId, InstanceId, NodeId, PortName, Revision, RunId};
 use super::ports::Ports;
 use super::variables::Variables;
@@ -94,6 +95,8 @@ pub struct Holding {
     pub addresses: Vec<IpAddr>,
     /// Its ports.
     pub ports: Ports,
+    /// Its mark: where the store's lineage lacks this pass, the store was restored, whatever the generations say.
+    pub mark: Option<Mark>,
 }
 
 #[cfg(test)]

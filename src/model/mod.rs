@@ -19,6 +19,7 @@ pub mod pool;
 pub mod claim;
 pub mod assignment;
 pub mod hold;
+pub mod lineage;
 pub mod group;
 pub mod asked;
 pub mod finding;

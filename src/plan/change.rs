@@ -9,6 +9,7 @@ use crate::model::assignment::{Answer, Assignment};
 use crate::model::claim::{Claim, ClaimKey};
 use crate::model::finding::Finding;
 use crate::model::hold::Hold;
+use crate::model::lineage::Mark;
 use crate::model::names::{DomainName, NodeId, Revision};
 use crate::plan::brake::{Brake, BrakeState};
 
@@ -25,6 +26,8 @@ pub struct Plan {
     pub brake_state: BrakeState,
     /// Releases that would be due but wait for the driver's budget (brake on, extended holds over).
     pub releases_deferred: usize,
+    /// Marks that live nodes hold and the store has lost: it was restored.
+    pub lost: Vec<Mark>,
 }
 
 /// What people are told of a change: from, to, why.

@@ -71,7 +71,7 @@ pub fn explain(snapshot: &Snapshot, node: &NodeId) -> Option<Explanation> {
     let mut taken = Taken::of(snapshot);
     taken.begin(&index);
     let mut explanation = Explanation { node: node.clone(), state: String::new(), pools: Vec::new(), addresses: Vec::new() };
-    let Some(asker) = Asker::new(node, record) else {
+    let Some(asker) = Asker::new(snapshot, node, record) else {
         explanation.state = match (&record.label, &record.assignment) {
             (None, _) => "it has no label: it keeps what it has and is given nothing".into(),
             (Some(Stored { value: Err(fault), .. }), _) => {

@@ -27,6 +27,7 @@ pub mod explain;
 
 use std::borrow::Cow;
 
+use crate::model::lineage::Mark;
 use crate::model::names::NodeId;
 use change::Plan;
 use index::Index;
@@ -64,6 +65,7 @@ fn decide(snapshot: &Snapshot, index: &Index, taken: &mut Taken, pass: &Pass) ->
     let world = World::new(snapshot, index, pass);
     taken.begin(index);
     let queue = queue(&world);
+    let lost = lost(&world, &queue);
     let restored = restore::restore(&world, taken, &queue);
     let mut changes = restored.changes;
     let mut done = restored.done;
@@ -92,7 +94,7 @@ fn decide(snapshot: &Snapshot, index: &Index, taken: &mut Taken, pass: &Pass) ->
     findings.extend(repairs.findings);
     findings.sort();
     let brake_state = brake::state(snapshot, brake);
-    Plan { changes, findings, brake, brake_state, releases_deferred: away.deferred }
+    Plan { changes, findings, brake, brake_state, releases_deferred: away.deferred, lost }
 }
 
 /// A label or assignment that says it is another node's counts as one that cannot be read: to go by it would be to act on
@@ -134,10 +136,22 @@ fn queue<'a>(world: &World<'a>) -> Vec<(&'a NodeId, &'a NodeRecord)> {
     queue.sort_by_cached_key(|(node, record)| {
         let label = record.label.as_ref().and_then(|label| label.ok());
         let old = record.assignment.as_ref().and_then(|old| old.ok());
-        let held = label.and_then(|label| allocate::asker::active_holding(label, old)).map(|holding| holding.generation);
+        let held =
+            label.and_then(|label| allocate::asker::active_holding(world.snapshot, label, old)).map(|holding| holding.generation);
         (std::cmp::Reverse(held), world::created(record.label.as_ref()), *node)
     });
     queue
+}
+
+/// The marks of what live nodes hold that the store has lost.
+fn lost(world: &World<'_>, queue: &[(&NodeId, &NodeRecord)]) -> Vec<Mark> {
+    let held = |record: &NodeRecord| {
+        let label = record.label.as_ref()?.ok()?;
+        let old = record.assignment.as_ref().and_then(|old| old.ok());
+        allocate::asker::active_holding(world.snapshot, label, old)?.mark
+    };
+    let marks = queue.iter().filter_map(|(_, record)| held(record));
+    marks.filter(|mark| world.snapshot.has_lost(Some(*mark))).collect()
 }
 
 #[cfg(test)]

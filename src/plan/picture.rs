@@ -5,6 +5,7 @@
 
 use crate::model::assignment::Assignment;
 use crate::model::claim::{Claim, ClaimKey};
+use crate::model::lineage::Chain;
 use crate::model::names::{NodeId, PoolName, Revision};
 use crate::model::pool::Pool;
 use crate::plan::Pass;
@@ -57,6 +58,11 @@ impl Picture {
     /// When `brakes/allocator` was last written.
     pub fn set_brake_released(&mut self, revision: Revision) {
         self.snapshot.brake_released = revision;
+    }
+
+    /// `lineage` is put or deleted.
+    pub fn set_lineage(&mut self, stored: Option<Stored<Chain>>) {
+        self.snapshot.lineage = stored;
     }
 
     /// A pool is defined, changed, or deleted.

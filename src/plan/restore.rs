@@ -17,7 +17,7 @@ use crate::plan::allocate::leaving::{GiveUp, give_up};
 use crate::plan::allocate::serve::as_seen;
 use crate::plan::away::release;
 use crate::plan::change::{Action, Change, Compare, Note, Subject, Write};
-use crate::plan::snapshot::NodeRecord;
+use crate::plan::snapshot::{NodeRecord, Snapshot};
 use crate::plan::taken::Taken;
 use crate::plan::world::{World, modified};
 
@@ -33,7 +33,7 @@ pub struct Restored<'a> {
 /// Gives up what the store says against what live nodes hold.
 pub fn restore<'a>(world: &World<'a>, taken: &mut Taken, queue: &[(&'a NodeId, &'a NodeRecord)]) -> Restored<'a> {
     let mut restored = Restored::default();
-    let holders: Vec<Asker<'a>> = queue.iter().filter_map(|(node, record)| holder(node, record)).collect();
+    let holders: Vec<Asker<'a>> = queue.iter().filter_map(|(node, record)| holder(world.snapshot, node, record)).collect();
     for asker in &holders {
         let attempt = Attempt { world, taken, asker };
         if let Some(change) = void(&attempt) {
@@ -63,11 +63,11 @@ pub fn restore<'a>(world: &World<'a>, taken: &mut Taken, queue: &[(&'a NodeId, &
     restored
 }
 
-fn holder<'a>(node: &'a NodeId, record: &'a NodeRecord) -> Option<Asker<'a>> {
+fn holder<'a>(snapshot: &Snapshot, node: &'a NodeId, record: &'a NodeRecord) -> Option<Asker<'a>> {
     // Looked at first, because in a healthy fleet nobody holds anything against the store.
     record.label.as_ref()?.ok()?.holding.as_ref()?;
     let draining = record.status.as_ref()?.ok().is_some_and(|status| status.phase == Phase::Draining);
-    let asker = Asker::new(node, record)?;
+    let asker = Asker::new(snapshot, node, record)?;
     (asker.holding.is_some() && asker.label.fault().is_none() && !draining).then_some(asker)
 }
 

@@ -6,6 +6,7 @@ use crate::model::assignment::Assignment;
 use crate::model::claim::{Claim, ClaimKey};
 use crate::model::hold::Hold;
 use crate::model::label::Label;
+use crate::model::lineage::{Chain, Mark, Verdict};
 use crate::model::names::{NodeId, PoolName, Revision};
 use crate::model::pool::Pool;
 use crate::model::status::Status;
@@ -26,6 +27,20 @@ pub struct Snapshot {
     pub strays: BTreeMap<String, ClaimKey>,
     /// mod_revision of `brakes/allocator`, [`Revision::NONE`] if absent: holds older than this get no extension.
     pub brake_released: Revision,
+    /// `lineage`: which passes are in the past of this store.
+    pub lineage: Option<Stored<Chain>>,
+}
+
+impl Snapshot {
+    /// Whether the store was restored from a backup that is older than this mark. One without a lineage has no pass in its past; one
+    /// that cannot be read proves nothing.
+    pub fn has_lost(&self, mark: Option<Mark>) -> bool {
+        let Some(mark) = mark else { return false };
+        match &self.lineage {
+            None => true,
+            Some(stored) => stored.ok().is_some_and(|chain| chain.knows(mark) == Verdict::Lost),
+        }
+    }
 }
 
 /// A stored value with the revisions that compares need.

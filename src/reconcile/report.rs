@@ -37,14 +37,17 @@ pub struct Reporter {
     refused: Arc<AtomicBool>,
     /// So was a write of the leader key: this lead is about to be given up, and is asked for a little sooner.
     doomed: Arc<AtomicBool>,
+    /// The last write was not done: the next report is news, whatever it tells.
+    failed: Arc<AtomicBool>,
 }
 
 impl Reporter {
     /// For this leadership.
     pub fn new(site: &Site, role: Role, leadership: &Leadership) -> Self {
         let (fence, lease) = (leadership.fence.clone(), leadership.lease.id());
-        let (refused, doomed) = (Arc::default(), Arc::default());
-        Reporter { site: site.clone(), role, fence, lease, written: None, troubles: leadership.troubles.clone(), refused, doomed }
+        let (refused, doomed, failed) = (Arc::default(), Arc::default(), Arc::default());
+        let troubles = leadership.troubles.clone();
+        Reporter { site: site.clone(), role, fence, lease, written: None, troubles, refused, doomed, failed }
     }
 
     /// Whether the brake differs from what was written last: people wait for that, it is written at once.
@@ -57,7 +60,8 @@ impl Reporter {
         let report = RoleReport { trouble: self.troubles.text(), ..report };
         let now = Instant::now();
         let is_old_news = |(last, at): &(RoleReport, Instant)| *last == report && now.duration_since(*at) < REFRESH;
-        if self.waits() || self.written.as_ref().is_some_and(is_old_news) {
+        let is_told = !self.failed.load(Ordering::Relaxed) && self.written.as_ref().is_some_and(is_old_news);
+        if self.waits() || is_told {
             return None;
         }
         let put = Op::Put { key: self.site.prefix.role(self.role), value: report.encode(), lease: self.lease };
@@ -67,10 +71,11 @@ impl Reporter {
         let (put, lead) = (fenced(put), fenced(lead));
         self.written = Some((report, now));
         let (store, troubles) = (self.site.store.clone(), self.troubles.clone());
-        let (refused, doomed) = (self.refused.clone(), self.doomed.clone());
+        let (refused, doomed, failed) = (self.refused.clone(), self.doomed.clone(), self.failed.clone());
         Some(Box::pin(async move {
             let answer = note(&troubles, Asked::Report, store.txn(put).await);
             refused.store(matches!(answer, Err(StoreError::Refused(_))), Ordering::Relaxed);
+            failed.store(answer.is_err(), Ordering::Relaxed);
             let may_lead = match answer {
                 Err(StoreError::Refused(_)) => note(&troubles, Asked::Lead, store.txn(lead).await),
                 answer => {
@@ -80,6 +85,11 @@ impl Reporter {
             };
             doomed.store(matches!(may_lead, Err(StoreError::Refused(_))), Ordering::Relaxed);
         }))
+    }
+
+    /// Whether the last report told a lag.
+    pub fn tells_lag(&self) -> bool {
+        !self.waits() && self.written.as_ref().is_some_and(|(last, _)| last.lag > 0)
     }
 
     fn waits(&self) -> bool {

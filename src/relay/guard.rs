@@ -85,6 +85,12 @@ pub fn restored(mirror: &Mirror) -> Option<&'static str> {
     }
 }
 
+/// The checkpoint's revision where it is ahead of the view of the same cluster: either the source went back, or the view is old.
+pub fn ahead(mirror: &Mirror) -> Option<Revision> {
+    let stored = mirror.stored_checkpoint().filter(|stored| stored.cluster == mirror.source_cluster())?;
+    Some(stored.revision).filter(|stored| *stored > mirror.source_revision())
+}
+
 /// What the brake says of the differences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

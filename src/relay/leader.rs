@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt as _};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, error, info, warn};
 
@@ -21,10 +21,11 @@ use crate::relay::RelaySettings;
 use crate::relay::cut::{self, Limits, Part};
 use crate::relay::diff::Mirror;
 use crate::relay::guard::{self, Refusal, Verdict};
-use crate::store::api::{KeyRange, OpResult, RangeRequest, RangeResponse, StoreError, TxnResponse};
+use crate::relay::reads::{ask, open_destination, open_source};
+use crate::store::api::{OpResult, RangeResponse, StoreError, TxnResponse};
 use crate::store::backoff::Backoff;
 use crate::store::committer::Fence;
-use crate::store::feed::{Feed, FeedSettings, Scope, Update};
+use crate::store::feed::{Feed, Update};
 use crate::store::keys::Role;
 use crate::store::wire::RoleReport;
 
@@ -45,6 +46,8 @@ enum Done {
     /// The checkpoint's mod_revision, after a write whose outcome is unknown.
     Looked(Revision, Result<Revision, StoreError>),
     SecondRead(Result<RangeResponse, StoreError>),
+    /// The source's revision, asked for because the checkpoint at this one is ahead of the view.
+    Asked(Revision, Result<Revision, StoreError>),
     Released(Result<Revision, StoreError>),
 }
 
@@ -78,6 +81,8 @@ pub(super) struct Leader {
     job: Option<BoxFuture<'static, Done>>,
     /// The revision of our last write: nothing is planned before the view has it.
     awaited: Revision,
+    /// The source was asked, and is behind a checkpoint at this revision: it was restored.
+    went_back: Revision,
     awaited_since: Instant,
     retry_at: Option<Instant>,
     /// Of whole cuts: the parts of one follow each other at once.
@@ -115,6 +120,7 @@ impl Leader {
             limits: Limits::default(),
             job: None,
             awaited: Revision::NONE,
+            went_back: Revision::NONE,
             awaited_since: Instant::now(),
             retry_at: None,
             pace: Pace::new(PACE),
@@ -140,13 +146,13 @@ impl Leader {
         let mut ticker = tokio::time::interval(report::EVERY);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reporting: Option<BoxFuture<'static, ()>> = None;
-        let mut asking: Option<BoxFuture<'static, Result<(), StoreError>>> = None;
+        let mut asking: Option<BoxFuture<'static, Result<Revision, StoreError>>> = None;
         let (mut ask_at, mut asks) = (Instant::now(), Backoff::new(context.rng("relay-ask"), report::EVERY, report::EVERY));
         loop {
             self.plan()?;
             let state = BrakeState::of(!self.brake.is_empty(), true);
             self.brake_report.set(Role::Relay, state, self.brake.as_str(), || self.context.wall.now());
-            if reporting.is_none() && self.reporter.is_urgent(&self.brake_report) {
+            if reporting.is_none() && (self.reporter.is_urgent(&self.brake_report) || self.has_caught_up()) {
                 reporting = self.report();
             }
             let paced = self.pace.wait();
@@ -164,7 +170,7 @@ impl Leader {
                 }
                 () = report::finish(&mut reporting) => {}
                 answered = report::finish(&mut asking) => match answered {
-                    Ok(()) => {
+                    Ok(_) => {
                         self.heard = Instant::now();
                         self.troubles.worked(Asked::Source);
                         asks.reset();
@@ -226,6 +232,11 @@ impl Leader {
         }
     }
 
+    /// Whether the last report told a lag that is over.
+    fn has_caught_up(&self) -> bool {
+        self.reporter.tells_lag() && self.behind_since.is_none() && self.heard.elapsed() <= UNHEARD_MIN
+    }
+
     /// Opens the destination's feed anew if it does not show our own write.
     fn nudge(&mut self) {
         let waits = self.mirror.destination_revision() < self.awaited;
@@ -267,6 +278,10 @@ impl Leader {
         if self.retry_at.is_some() {
             return Ok(());
         }
+        if let Some(ahead) = guard::ahead(&self.mirror).filter(|ahead| *ahead > self.went_back) {
+            self.ask_source(ahead);
+            return Ok(());
+        }
         let stored = self.mirror.checkpoint().map(|seen| &seen.value);
         guard::same_source(stored, &self.settings.source_name, self.settings.adopt)?;
         match guard::judge(&self.mirror, self.settings.allow_empty, self.released) {
@@ -291,12 +306,27 @@ impl Leader {
                 reason = why,
                 rev = %self.mirror.source_revision(),
                 changes = part.writes.len(),
-                "the source is not the one it was (restored?): the copies follow it"
+                "source was restored; copies follow it"
             );
         }
         let txn = cut::transaction(&part, &self.destination.prefix, &self.fence, self.limits);
         let store = self.destination.store.clone();
         self.job = Some(Box::pin(async move { Done::Written(Box::new(part), store.txn(txn).await) }));
+    }
+
+    /// A checkpoint that is ahead of the view proves nothing by itself. Race: this process was paused, and another relay led meanwhile.
+    fn ask_source(&mut self, ahead: Revision) {
+        self.job = Some(ask(&self.source).map(move |answer| Done::Asked(ahead, answer)).boxed());
+    }
+
+    fn source_asked(&mut self, ahead: Revision, now: Revision) {
+        if now < ahead {
+            self.went_back = ahead;
+        } else {
+            debug!(rev = %self.mirror.source_revision(), "view of the source is older than the checkpoint; listing it again");
+            self.mirror.forget_source();
+            self.source_feed = open_source(&self.source, &self.context);
+        }
     }
 
     fn read_again(&mut self) {
@@ -328,6 +358,7 @@ impl Leader {
             Done::Written(part, Err(error)) => self.failed(&part, &error),
             Done::Looked(seen, Ok(now)) if now != seen => self.await_own(now),
             Done::Looked(_, Ok(_)) => self.retry_later(),
+            Done::Asked(ahead, Ok(now)) => self.source_asked(ahead, now),
             Done::SecondRead(Ok(response)) => self.compare_second(&response),
             Done::Released(Ok(released)) => {
                 let before = std::mem::replace(&mut self.released, released);
@@ -335,7 +366,7 @@ impl Leader {
                     self.retry_at = Some(Instant::now() + RELEASE_EVERY);
                 }
             }
-            Done::SecondRead(Err(error)) => {
+            Done::SecondRead(Err(error)) | Done::Asked(_, Err(error)) => {
                 self.troubles.failed(Asked::Source, &error, 1);
                 self.retry_later();
             }
@@ -466,21 +497,4 @@ impl Leader {
         self.brake_report.write_to(&mut report);
         self.reporter.write(report)
     }
-}
-
-/// Asks the source anything at all, to hear whether it answers. (The feed's silence proves nothing: a quiet prefix is silent.)
-fn ask(source: &Site) -> BoxFuture<'static, Result<(), StoreError>> {
-    let request = RangeRequest { limit: 1, keys_only: true, ..RangeRequest::all(source.prefix.folder("nodes")) };
-    let store = source.store.clone();
-    Box::pin(async move { store.range(request).await.map(drop) })
-}
-
-fn open_source(source: &Site, context: &Context) -> Feed {
-    let scope = Scope::one(source.prefix.folder("nodes"));
-    Feed::open(source.store.clone(), scope, FeedSettings::default(), context.rng("relay-source"))
-}
-
-fn open_destination(destination: &Site, context: &Context) -> Feed {
-    let ranges = vec![KeyRange::one(destination.prefix.checkpoint()), destination.prefix.folder("manager/nodes")];
-    Feed::open(destination.store.clone(), Scope { ranges }, FeedSettings::default(), context.rng("relay-destination"))
 }

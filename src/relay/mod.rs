@@ -10,6 +10,7 @@ pub mod cut;
 pub mod guard;
 pub mod check;
 mod leader;
+mod reads;
 #[cfg(test)]
 mod tests;
 

@@ -171,6 +171,8 @@ pub enum ParsedKey {
     Node(NodeId, NodePart),
     /// `claims/<domain>/<ip>[/<port>]`
     Claim(ClaimKey),
+    /// `lineage`
+    Lineage,
     /// `manager/nodes/<node>/…`
     Copy(NodeId, NodePart),
     /// `manager/checkpoint`
@@ -248,6 +250,11 @@ impl Prefix {
         self.folder(format_args!("claims/{domain}/{ip}"))
     }
 
+    /// `lineage`
+    pub fn lineage(&self) -> Key {
+        self.key("lineage")
+    }
+
     /// `manager/nodes/<node>/<part>`
     pub fn copy(&self, node: &NodeId, part: NodePart) -> Key {
         self.key(format_args!("manager/nodes/{node}/{}", part.as_str()))
@@ -319,6 +326,9 @@ impl Prefix {
 }
 
 fn parse_relative(text: &str) -> Option<ParsedKey> {
+    if text == "lineage" {
+        return Some(ParsedKey::Lineage);
+    }
     let (folder, rest) = text.split_once('/')?;
     match folder {
         "nodes" => parse_node(rest).map(|(node, part)| ParsedKey::Node(node, part)),
@@ -399,6 +409,7 @@ mod tests {
         assert_eq!(prefix.claim(&claim).to_string(), "/enlist/claims/default/fd00::1/80");
         assert_eq!(prefix.parse(&prefix.claim(&claim)), ParsedKey::Claim(claim));
         assert_eq!(prefix.parse(&prefix.checkpoint()), ParsedKey::Checkpoint);
+        assert_eq!(prefix.parse(&prefix.lineage()), ParsedKey::Lineage);
         assert_eq!(prefix.parse(&prefix.member("web%2Fzone%3Da", &node)), ParsedKey::Member("web%2Fzone%3Da".into(), node));
         let set: SetName = "site-a".parse().unwrap();
         for kind in [Defined::Pools, Defined::Groups] {

@@ -47,6 +47,8 @@ impl Actor {
                 }
                 if proof == Proof::SteppedBack {
                     warn!("the store no longer knows what this node was given");
+                    // The shared watch may not have seen it: with raised revisions nothing goes back.
+                    self.ties.leases.iter().for_each(|leases| leases.store_stepped_back());
                 }
             }
             io::Done::Status(Err(StoreError::NoLease), _) => {
@@ -131,10 +133,10 @@ impl Actor {
                 self.withdraw(&why);
                 Duration::ZERO
             }
-            Outcome::Over(generation) => {
+            Outcome::Over(generation, mark) => {
                 warn!(%generation, "the store stepped back behind what this node gave up: what it gives is not used before it is given anew");
                 (self.applied, self.given) = (None, None);
-                self.set_holding(Some(Box::new(nothing_since(generation))));
+                self.set_holding(Some(Box::new(nothing_since(generation, mark))));
                 Duration::ZERO
             }
             Outcome::Superseded => return self.superseded(),

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use tracing::warn;
 
 use crate::agent::decide::applied::Applied;
 use crate::agent::decide::identity::{self, Holder, Identity, Me, Row};
 use crate::agent::decide::join::{self, Seen};
-use crate::agent::decide::observe::{self, Do, Proof};
+use crate::agent::decide::observe::{self, Do, Past, Proof};
 use crate::agent::decide::subtree::Subtree;
 use crate::agent::decide::word::Word;
 use crate::agent::host::Host;
 use crate::model::assignment::Assignment;
 use crate::model::label::Label;
+use crate::model::lineage::{Chain, Mark, Verdict};
 use crate::model::names::Revision;
 use crate::model::status::{Phase, Status};
 use crate::reconcile::Site;
@@ -99,8 +101,8 @@ pub(super) enum Outcome {
     Wait(Holder, String),
     /// What is in use is no longer this node's: stop using it, then try again.
     WithdrawFirst(String),
-    /// What the store gives is out of a past that is over; nothing is in use. The generation after which that is so.
-    Over(Revision),
+    /// What the store gives is out of a past that is over; nothing is in use. The generation and mark after which that is so.
+    Over(Revision, Option<Mark>),
     /// Another run of this instance took over.
     Superseded,
 }
@@ -190,8 +192,12 @@ async fn enter(trial: &Trial, how: Seen<'_>, lease: &Lease) -> Result<Outcome, S
         match find_out(trial, seen, &label, applied).await? {
             Do::Withdraw(why) => return Ok(Outcome::WithdrawFirst(why)),
             // For how long nobody used it is not known: it may be another's, who need not have told the store yet.
-            Do::Hold if trial.first && applied.withdraws() => return Ok(Outcome::Over(applied.assignment.generation)),
+            Do::Hold if trial.first && applied.withdraws() => return Ok(over(applied)),
+            Do::Same | Do::Keep if trial.first && applied.withdraws() && observe::is_older(seen, applied) => {
+                return Ok(over(applied));
+            }
             Do::Hold => {
+                trial.leases.iter().for_each(|leases| leases.store_stepped_back());
                 label = Arc::new(Encoded::new(Label { holding: applied.holding(), ..Label::clone(&label) }));
                 // The generation that is in use means nothing to this store, or something else.
                 status.phase = Phase::Joining;
@@ -204,9 +210,9 @@ async fn enter(trial: &Trial, how: Seen<'_>, lease: &Lease) -> Result<Outcome, S
         && label.holding.is_none()
         && (trial.first || trial.applied.is_none())
         && word.must_be_asked_for(seen, &trial.me)
-        && !is_past(trial, word).await?
+        && !is_past(trial, seen, word).await?
     {
-        return Ok(Outcome::Over(word.revision));
+        return Ok(Outcome::Over(word.revision, None));
     }
     let row = match identity::decide(seen, &trial.me, trial.replace) {
         Identity::Take(row) => row,
@@ -219,6 +225,11 @@ async fn enter(trial: &Trial, how: Seen<'_>, lease: &Lease) -> Result<Outcome, S
         return Ok(Outcome::Again);
     }
     Ok(Outcome::Joined(Box::new(Entered { label, status, row, header: response.header, known: None })))
+}
+
+/// What was applied is given up, by a node that uses nothing.
+fn over(applied: &Applied) -> Outcome {
+    Outcome::Over(applied.assignment.generation, applied.assignment.mark)
 }
 
 /// What became of a try to join without a look.
@@ -265,7 +276,7 @@ async fn find_out(trial: &Trial, seen: &Subtree, label: &Label, applied: &Applie
 }
 
 /// Whether the store has this word in its past, or cannot tell any more.
-async fn is_past(trial: &Trial, word: &Word) -> Result<bool, StoreError> {
+async fn is_past(trial: &Trial, seen: &Subtree, word: &Word) -> Result<bool, StoreError> {
     let range = KeyRange::one(trial.site.prefix.node(&trial.me.id, NodePart::Status));
     let request = RangeRequest { revision: Some(word.revision), ..RangeRequest::all(range) };
     match trial.site.store.range(request).await {
@@ -274,7 +285,7 @@ async fn is_past(trial: &Trial, word: &Word) -> Result<bool, StoreError> {
             Ok(word.is_what_stood(then.as_ref().map(|(at, status)| (*at, status))))
         }
         Err(StoreError::Future) => Ok(false),
-        Err(StoreError::Compacted(_)) => Ok(true),
+        Err(StoreError::Compacted(_)) => Ok(!word.is_missing(seen, &trial.me)),
         Err(error) => Err(error),
     }
 }
@@ -321,12 +332,36 @@ pub(super) async fn prove(site: &Site, me: &Me, applied: &Applied) -> Result<Pro
         Ok(response) => {
             let then = response.kvs.first().map(|kv| Assignment::decode(&kv.value));
             let then = then.as_ref().and_then(|decoded| decoded.as_ref().ok());
-            Ok(observe::proof(applied, response.header.cluster_id, response.header.revision, Some(then)))
+            Ok(observe::proof(applied, response.header.cluster_id, response.header.revision, Past::AsOf(then)))
         }
         Err(StoreError::Future) => Ok(Proof::SteppedBack),
         Err(StoreError::Compacted(_)) => {
+            let (header, verdict) = look_up(site, me, applied).await?;
+            Ok(observe::proof(applied, header.cluster_id, header.revision, Past::Compacted(verdict)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What the store's lineage says of the mark of what was applied.
+async fn look_up(site: &Site, me: &Me, applied: &Applied) -> Result<(Header, Verdict), StoreError> {
+    let (Some(mark), key) = (applied.assignment.mark, site.prefix.lineage()) else {
+        let (header, _) = site.store.get(site.prefix.node(&me.id, NodePart::Assignment)).await?;
+        return Ok((header, Verdict::Unknown));
+    };
+    match site.store.get(key.clone()).await {
+        Ok((header, None)) => Ok((header, Chain::default().knows(mark))),
+        Ok((header, Some(kv))) => match Chain::decode(&kv.value) {
+            Ok(chain) => Ok((header, chain.knows(mark))),
+            Err(error) => {
+                warn!(%key, %error, "lineage cannot be read; a restore with raised revisions may not be recognised");
+                Ok((header, Verdict::Unknown))
+            }
+        },
+        Err(error @ StoreError::Refused(_)) => {
+            warn!(%key, %error, "permission to read lineage is missing; a restore with raised revisions is not recognised");
             let (header, _) = site.store.get(site.prefix.node(&me.id, NodePart::Assignment)).await?;
-            Ok(observe::proof(applied, header.cluster_id, header.revision, None))
+            Ok((header, Verdict::Unknown))
         }
         Err(error) => Err(error),
     }

@@ -32,7 +32,7 @@ impl Applied {
     pub fn holding(&self) -> Option<Box<Holding>> {
         let bound = self.bound()?;
         let (addresses, ports) = (bound.addresses.clone(), bound.ports.clone());
-        Some(Box::new(Holding { generation: self.assignment.generation, addresses, ports }))
+        Some(Box::new(Holding { generation: self.assignment.generation, addresses, ports, mark: self.assignment.mark }))
     }
 
     /// Whether the node must stop using it when it cannot reach etcd.

@@ -90,6 +90,7 @@ pub(crate) fn bound(generation: i64, ip: &str, ports: &[(&str, u16)]) -> Assignm
             ports: ports.iter().map(|(name, port)| (name.parse().unwrap(), *port)).collect(),
         }),
         leaving: Vec::new(),
+        mark: None,
     }
 }
 

@@ -244,8 +244,12 @@ mod tests {
 
     #[test]
     fn an_answer_to_what_was_held_stays_valid_over_a_restart() {
-        let holding =
-            Holding { generation: Revision(812), addresses: vec!["10.0.0.1".parse().unwrap()], ports: Default::default() };
+        let holding = Holding {
+            generation: Revision(812),
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+            ports: Default::default(),
+            mark: None,
+        };
         let held = Label { holding: Some(Box::new(holding.clone())), ..label() };
         let mut answer = bound(20, "10.0.0.1", &[]);
         answer.asked = Asked::of(&held, Sharing::Exclusive);

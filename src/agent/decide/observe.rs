@@ -7,6 +7,7 @@ use super::identity::{Me, superseded};
 use super::subtree::{Entry, Subtree};
 use crate::model::assignment::{Answer, Assignment};
 use crate::model::label::Label;
+use crate::model::lineage::Verdict;
 use crate::model::names::{InstanceId, NodeId, Revision};
 use crate::store::api::LeaseId;
 use crate::store::wire::Encoded;
@@ -138,8 +139,10 @@ pub fn answer(view: &Subtree, id: &NodeId, instance: &InstanceId, label: &Label,
     if mine.and_then(Assignment::bound).is_some_and(|bound| same_place(bound, in_use)) {
         return if answers.is_some() { Do::Same } else { Do::Keep };
     }
+    // A restore may raise the revisions, so a newer generation excuses only what is this node's still, or another's by now.
     let newer = present.is_some_and(|assignment| assignment.generation > applied.assignment.generation);
-    if !newer && label.holding.is_none() {
+    let is_settled = mine.map_or(present.is_some(), |mine| covers(mine, applied));
+    if !(newer && is_settled) && label.holding.is_none() {
         match proof {
             Proof::Unknown => return Do::Prove,
             Proof::SteppedBack => return Do::Hold,
@@ -166,16 +169,33 @@ pub fn covers(assignment: &Assignment, applied: &Applied) -> bool {
     applied.assignment.present_claims().iter().all(|claim| claims.binary_search(claim).is_ok())
 }
 
-/// What a look at the store's past proves. `as_of`: the assignment as of the revision at which it was applied; `None` = it
-/// could not be read because that revision is compacted.
-pub fn proof(applied: &Applied, cluster_id: u64, now: Revision, as_of: Option<Option<&Assignment>>) -> Proof {
+/// What a store's past says of what was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past<'a> {
+    /// The assignment as of the revision at which it was applied.
+    AsOf(Option<&'a Assignment>),
+    /// That revision is compacted: the lineage's verdict on the mark.
+    Compacted(Verdict),
+}
+
+/// What a look at the store's past proves. A pass that began and did not end here may have written what was applied, or may not:
+/// then the store is told what is held, and its allocator decides by the generations.
+pub fn proof(applied: &Applied, cluster_id: u64, now: Revision, past: Past<'_>) -> Proof {
     if cluster_id != applied.cluster_id || now < applied.mod_revision || now < applied.assignment.generation {
         return Proof::SteppedBack;
     }
-    match as_of {
-        Some(then) if then != Some(&applied.assignment) => Proof::SteppedBack,
-        _ => Proof::No,
-    }
+    let lacks_it = match past {
+        Past::AsOf(then) => then != Some(&applied.assignment),
+        Past::Compacted(verdict) => matches!(verdict, Verdict::Lost | Verdict::Unfinished),
+    };
+    if lacks_it { Proof::SteppedBack } else { Proof::No }
+}
+
+/// Whether this node's assignment is an older one than what was applied. A key is never older than it was, so that proves a restore,
+/// whatever it gives.
+pub fn is_older(view: &Subtree, applied: &Applied) -> bool {
+    let older = |entry: &Entry<Assignment>| entry.mod_revision < applied.mod_revision;
+    view.cluster_id == applied.cluster_id && view.assignment.as_deref().is_some_and(older)
 }
 
 #[cfg(test)]
@@ -280,9 +300,10 @@ mod tests {
         moved.asked = "0000000000000001".parse().unwrap();
         assert_eq!(act(Some(moved.clone()), Some(&was), Proof::Unknown), Do::Keep);
         moved.leaving.clear();
-        withdraws(act(Some(moved.clone()), Some(&was), Proof::Unknown), "no longer gives");
+        assert_eq!(act(Some(moved.clone()), Some(&was), Proof::Unknown), Do::Prove);
+        withdraws(act(Some(moved.clone()), Some(&was), Proof::No), "no longer gives");
         moved.asked = was.assignment.asked;
-        withdraws(act(Some(moved), Some(&was), Proof::Unknown), "no longer gives");
+        withdraws(act(Some(moved), Some(&was), Proof::No), "no longer gives");
     }
 
     #[test]
@@ -303,8 +324,9 @@ mod tests {
         let older = bound(3, "10.0.0.9", &[("http", 80)]);
         assert_eq!(act(Some(older.clone()), Some(&was), Proof::Unknown), Do::Prove);
         assert_eq!(act(Some(older.clone()), Some(&was), Proof::SteppedBack), Do::Hold);
-        // Held longer ago than the store's own answer: it was away too long.
-        withdraws(act(Some(bound(9, "10.0.0.9", &[])), Some(&was), Proof::SteppedBack), "no longer gives");
+        // A restore may have raised the revisions: what is newer by them excuses nothing.
+        assert_eq!(act(Some(bound(9, "10.0.0.9", &[])), Some(&was), Proof::Unknown), Do::Prove);
+        assert_eq!(act(Some(bound(9, "10.0.0.9", &[])), Some(&was), Proof::SteppedBack), Do::Hold);
 
         let held = Label { holding: was.holding(), ..label() };
         let mut view = joined(Some(older));
@@ -337,15 +359,22 @@ mod tests {
     fn what_proves_that_a_store_stepped_back() {
         let was = applied(bound(8, "10.0.0.1", &[]));
         let other = bound(8, "10.0.0.2", &[]);
-        for (cluster, now, as_of, expected) in [
-            (2, 100, Some(Some(&was.assignment)), Proof::SteppedBack),
-            (1, 7, None, Proof::SteppedBack),
-            (1, 100, Some(None), Proof::SteppedBack),
-            (1, 100, Some(Some(&other)), Proof::SteppedBack),
-            (1, 100, Some(Some(&was.assignment)), Proof::No),
-            (1, 100, None, Proof::No),
+        for (cluster, now, past, expected) in [
+            (2, 100, Past::AsOf(Some(&was.assignment)), Proof::SteppedBack),
+            (1, 7, Past::Compacted(Verdict::Known), Proof::SteppedBack),
+            (1, 100, Past::AsOf(None), Proof::SteppedBack),
+            (1, 100, Past::AsOf(Some(&other)), Proof::SteppedBack),
+            (1, 100, Past::AsOf(Some(&was.assignment)), Proof::No),
+            (1, 100, Past::Compacted(Verdict::Known), Proof::No),
+            (1, 100, Past::Compacted(Verdict::Unknown), Proof::No),
+            (1, 100, Past::Compacted(Verdict::Lost), Proof::SteppedBack),
+            (1, 100, Past::Compacted(Verdict::Unfinished), Proof::SteppedBack),
         ] {
-            assert_eq!(proof(&was, cluster, Revision(now), as_of), expected, "{cluster} {now} {as_of:?}");
+            assert_eq!(proof(&was, cluster, Revision(now), past), expected, "{cluster} {now} {past:?}");
         }
+        let mut view = joined(Some(bound(9, "10.0.0.1", &[])));
+        assert!(!is_older(&view, &was));
+        fixtures::change(&mut view.assignment).mod_revision = Revision(7);
+        assert!(is_older(&view, &was));
     }
 }

@@ -9,6 +9,7 @@ use super::identity::Me;
 use super::subtree::{Entry, Subtree};
 use crate::model::assignment::Assignment;
 use crate::model::label::Holding;
+use crate::model::lineage::Mark;
 use crate::model::names::{NodeId, Revision, RunId};
 use crate::model::pool::OnIsolation;
 use crate::model::status::{Phase, Status};
@@ -41,8 +42,18 @@ impl Word {
         (self.left || withdraws(own)) && !stands
     }
 
-    /// Whether this status, as of the word's revision, is the word: then the store has it in its past. (A revision that is compacted
-    /// proves nothing: a store that passed it so long ago was told by everybody what he uses.)
+    /// Whether a store whose past is compacted is known to lack the word, by what stands there now. A key is never older than it was.
+    /// A last word is on no lease: if nothing stands there, whoever deleted it gave up the answer as well. Unless a later run of this
+    /// installation took its place and was killed: then nothing is known.
+    pub fn is_missing(&self, seen: &Subtree, me: &Me) -> bool {
+        let before = me.runs.iter().rev().find(|run| run.run != me.run);
+        match &seen.status {
+            Some(status) => status.mod_revision < self.revision,
+            None => before.is_some_and(|before| before.run == self.run),
+        }
+    }
+
+    /// Whether this status, as of the word's revision, is the word: then the store has it in its past.
     pub fn is_what_stood(&self, then: Option<(Revision, &Status)>) -> bool {
         then.is_some_and(|(revision, status)| self.is(revision, Some(status)))
     }
@@ -53,8 +64,8 @@ impl Word {
 }
 
 /// What a node says that uses nothing, to a store that gives it something out of a past that is over.
-pub fn nothing_since(generation: Revision) -> Holding {
-    Holding { generation, addresses: Vec::new(), ports: Default::default() }
+pub fn nothing_since(generation: Revision, mark: Option<Mark>) -> Holding {
+    Holding { generation, addresses: Vec::new(), ports: Default::default(), mark }
 }
 
 fn withdraws(assignment: &Assignment) -> bool {
@@ -67,6 +78,7 @@ fn withdraws(assignment: &Assignment) -> bool {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::super::fixtures::{bound, entry, joined, me, status};
+    use super::super::identity::RecordedRun;
     use super::*;
     use crate::model::assignment::Answer;
 
@@ -96,6 +108,21 @@ mod tests {
         assert!(!word(false).must_be_asked_for(&stands, &me()), "it stands there");
         stands.status = Some(entry(status("mine", "run-0", Phase::Registered), 19));
         assert!(word(false).must_be_asked_for(&stands, &me()), "one from before stands there");
+    }
+
+    #[test]
+    fn a_compacted_store_is_asked_by_what_stands_there() {
+        let mut seen = given(OnIsolation::Withdraw);
+        seen.status = Some(entry(status("mine", "run-0", Phase::Registered), 19));
+        assert!(word(false).is_missing(&seen, &me()), "an older one stands there");
+        seen.status = Some(entry(status("mine", "run-9", Phase::Registered), 21));
+        assert!(!word(false).is_missing(&seen, &me()), "a later one stands there");
+        seen.status = None;
+        let run = |run: &str| RecordedRun { run: run.parse().unwrap(), boot: me().boot, place: me().place };
+        let after = |runs: &[&str]| Me { runs: runs.iter().map(|name| run(name)).collect(), ..me() };
+        assert!(word(false).is_missing(&seen, &after(&["run-0", "run-1"])), "it was the last word");
+        assert!(!word(false).is_missing(&seen, &after(&["run-0", "killed", "run-1"])), "a later run was killed");
+        assert!(!Word { run: me().run, ..word(false) }.is_missing(&seen, &after(&["run-0", "run-1"])), "that was on a lease");
     }
 
     #[test]

@@ -78,6 +78,8 @@ struct HoldingFile {
     generation: Revision,
     addresses: Vec<std::net::IpAddr>,
     ports: std::collections::BTreeMap<String, u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mark: Option<String>,
 }
 
 impl StateDir {
@@ -140,6 +142,7 @@ impl StateDir {
                 generation: held.generation,
                 addresses: held.addresses.clone(),
                 ports: held.ports.iter().map(|(name, port)| (name.to_string(), *port)).collect(),
+                mark: held.mark.map(|mark| mark.to_string()),
             }),
         };
         write_json(&path, &file)
@@ -210,6 +213,7 @@ impl StateDir {
                 generation: held.generation,
                 addresses: held.addresses,
                 ports: held.ports.into_iter().map(|(name, port)| Some((name.parse().ok()?, port))).collect::<Option<_>>()?,
+                mark: held.mark.and_then(|mark| mark.parse().ok()),
             })),
         };
         Some(Applied {

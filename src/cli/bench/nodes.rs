@@ -125,6 +125,7 @@ pub fn values(n: usize) -> anyhow::Result<Values> {
             asked: Asked::of(&label, Sharing::Exclusive),
             answer: Answer::Bound(bound),
             leaving: Vec::new(),
+            mark: None,
         },
         claim: Claim { node: label.id.clone(), pool, state: ClaimState::Bound },
         address,

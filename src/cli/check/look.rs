@@ -9,6 +9,7 @@ use super::{Found, Severity, Sites, health};
 use crate::cli::content::{self, Content};
 use crate::cli::describe::all_findings;
 use crate::model::finding::Finding;
+use crate::model::lineage::Chain;
 use crate::model::names::Revision;
 use crate::reconcile::Site;
 use crate::store::api::{Header, KeyRange, RangeResponse, StoreError};
@@ -21,6 +22,7 @@ pub(super) async fn look(sites: &Sites) -> anyhow::Result<Vec<Found>> {
     let source = content::read(&sites.source, &["applied", "brakes", "claims", "leaders", "nodes", "pools", "roles"]).await?;
     let mut found: Vec<Found> = all_findings(&source.snapshot()).into_iter().map(of("source")).collect();
     found.extend(stray(&source, &told(&found)).into_iter().map(of("source")));
+    found.extend(lineage(&sites.source).await?.map(of("source")));
     let destination = content::read(&sites.manager, &["applied", "brakes", "groups", "leaders", "manager", "roles"]).await?;
     let is_one = (source.cluster_id, &source.prefix) == (destination.cluster_id, &destination.prefix);
     let mut copied: Vec<Found> = copies(sites, &destination).await?.into_iter().map(of("manager")).collect();
@@ -51,6 +53,14 @@ pub(super) async fn look(sites: &Sites) -> anyhow::Result<Vec<Found>> {
     found.sort();
     found.dedup();
     Ok(found)
+}
+
+/// What is wrong with the allocator's count: without it a restore with raised revisions is not recognised.
+async fn lineage(site: &Site) -> anyhow::Result<Option<Finding>> {
+    let key = site.prefix.lineage();
+    let (_, kv) = site.store.get(key.clone()).await.with_context(|| format!("failed to read {key}"))?;
+    let fault = kv.and_then(|kv| Chain::decode(&kv.value).err());
+    Ok(fault.map(|fault| Finding::about("lineage-unreadable", site.prefix.relative(&key), fault.to_string())))
 }
 
 /// Keys in none of our folders.

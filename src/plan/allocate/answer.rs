@@ -105,5 +105,13 @@ pub fn assignment(
     answer: Answer,
     leaving: Vec<Leaving>,
 ) -> Assignment {
-    Assignment { node: asker.node.clone(), instance: asker.label.instance.clone(), generation, asked, answer, leaving }
+    Assignment {
+        node: asker.node.clone(),
+        instance: asker.label.instance.clone(),
+        generation,
+        asked,
+        answer,
+        leaving,
+        mark: None,
+    }
 }

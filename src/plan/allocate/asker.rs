@@ -86,7 +86,7 @@ pub struct Attempt<'w, 'a> {
 impl<'a> Asker<'a> {
     /// A live node that can be answered; `None` for one without a readable label, or with an assignment that cannot be
     /// read (which is left alone).
-    pub fn new(node: &'a NodeId, record: &'a NodeRecord) -> Option<Self> {
+    pub fn new(snapshot: &Snapshot, node: &'a NodeId, record: &'a NodeRecord) -> Option<Self> {
         let label = record.label.as_ref()?.ok()?;
         let old = match &record.assignment {
             Some(stored) => Some(stored.ok()?),
@@ -100,7 +100,7 @@ impl<'a> Asker<'a> {
             old,
             own: old.map(Assignment::claims).unwrap_or_default().into_iter().collect(),
             refused: refused.map_or(&[], Vec::as_slice),
-            holding: active_holding(label, old),
+            holding: active_holding(snapshot, label, old),
         })
     }
 
@@ -136,10 +136,12 @@ impl<'a> Asker<'a> {
 }
 
 /// What an agent uses although the store forgot it counts until it is answered, and only if the store is the older of the
-/// two: a store that is newer says that the node was away too long, and its address may be another's.
-pub fn active_holding<'a>(label: &'a Label, old: Option<&Assignment>) -> Option<&'a Holding> {
-    let holding = label.holding.as_ref()?;
-    let counts = old.is_none_or(|old| !old.asked.answers(label) && old.generation <= holding.generation);
+/// two: a store that is newer says that the node was away too long, and its address may be another's. A restore may raise the
+/// revisions, so a mark that the store has lost proves that it is the older one, whatever the generations say.
+pub fn active_holding<'a>(snapshot: &Snapshot, label: &'a Label, old: Option<&Assignment>) -> Option<&'a Holding> {
+    let holding = label.holding.as_deref()?;
+    let is_older = |old: &Assignment| old.generation <= holding.generation || snapshot.has_lost(holding.mark);
+    let counts = old.is_none_or(|old| !old.asked.answers(label) && is_older(old));
     counts.then_some(holding)
 }
 

@@ -30,7 +30,7 @@ pub fn serve<'a>(world: &World<'a>, taken: &mut Taken, node: &'a NodeId, record:
     if is_served(world, record) {
         return None;
     }
-    let asker = Asker::new(node, record)?;
+    let asker = Asker::new(world.snapshot, node, record)?;
     if let Some(fault) = asker.label.fault() {
         return invalid_label(world, taken, &asker, &fault);
     }
@@ -153,7 +153,7 @@ fn wait(world: &World<'_>, taken: &mut Taken, asker: &Asker<'_>, refusal: Refusa
     };
     let why = waiting.message.clone();
     let next = assignment(asker, generation, asked, Answer::Waiting(waiting), leaving);
-    if asker.old == Some(&next) {
+    if asker.old.is_some_and(|old| *old == Assignment { mark: old.mark, ..next.clone() }) {
         return None;
     }
     Some(answer(world, taken, asker, next, (Action::Wait, rests_on, why)))

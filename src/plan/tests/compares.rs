@@ -119,7 +119,7 @@ fn what_is_settled_or_void_rests_on_the_word_of_the_node_and_on_what_is_given_up
 
     let mut lab = bound();
     let ports = [("main".parse().unwrap(), 30000)].into();
-    let holding = Holding { generation: Revision(900), addresses: vec!["10.0.0.2".parse().unwrap()], ports };
+    let holding = Holding { generation: Revision(900), addresses: vec!["10.0.0.2".parse().unwrap()], ports, mark: None };
     lab.relabel(Label { holding: Some(Box::new(holding)), ..label("a") });
     check(&lab, Action::Void, &["label", "status", "assignment", "10.0.0.1", "10.0.0.1/30000"]);
 }

@@ -112,7 +112,8 @@ fn harm(lab: &mut Lab, harm: Harm, n: usize) {
             let label = record.and_then(|record| record.label.as_mut()?.value.as_mut().ok());
             if let (Some(label), Some(bound)) = (label, old) {
                 let generation = Revision(now.0 - 1);
-                label.holding = Some(Box::new(Holding { generation, addresses: bound.addresses, ports: bound.ports }));
+                label.holding =
+                    Some(Box::new(Holding { generation, addresses: bound.addresses, ports: bound.ports, mark: None }));
             }
         }
         Harm::Extend => {

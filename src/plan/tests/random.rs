@@ -371,7 +371,7 @@ proptest! {
             let is_same = now.is_some_and(|now| now == used);
             let is_newer = now.is_some_and(|now| now.generation > used.generation);
             prop_assume!(!is_newer);
-            let holding = (!is_same).then(|| Box::new(Holding { generation: used.generation, addresses: bound.addresses.clone(), ports: bound.ports.clone() }));
+            let holding = (!is_same).then(|| Box::new(Holding { generation: used.generation, addresses: bound.addresses.clone(), ports: bound.ports.clone(), mark: None }));
             let label = Label { holding: holding.or_else(|| label.holding.clone()), ..label.clone() };
             lab.join(label);
             Ok(())

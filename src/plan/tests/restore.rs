@@ -1,11 +1,12 @@
 //! The store forgot: it was emptied or restored under a running fleet.
 
 use crate::model::label::{Holding, Label};
+use crate::model::lineage::{Chain, Mark, Nonce};
 use crate::model::names::Revision;
 use crate::model::pool::Pool;
 use crate::plan::change::Action;
 use crate::plan::check::check;
-use crate::plan::snapshot::Snapshot;
+use crate::plan::snapshot::{Snapshot, Stored};
 use crate::plan::testing::lab::Lab;
 use crate::plan::testing::make::*;
 
@@ -14,6 +15,7 @@ fn holding(node: &str, generation: i64, address: &str, port: u16) -> Label {
         generation: Revision(generation),
         addresses: vec![address.parse().unwrap()],
         ports: [("main".parse().unwrap(), port)].into(),
+        mark: None,
     };
     Label { holding: Some(Box::new(holding)), ..label(node) }
 }
@@ -22,7 +24,12 @@ fn holding(node: &str, generation: i64, address: &str, port: u16) -> Label {
 fn held_by(lab: &Lab, node: &str) -> Label {
     let assignment = lab.assignment(node);
     let bound = assignment.bound().unwrap();
-    let holding = Holding { generation: assignment.generation, addresses: bound.addresses.clone(), ports: bound.ports.clone() };
+    let holding = Holding {
+        generation: assignment.generation,
+        addresses: bound.addresses.clone(),
+        ports: bound.ports.clone(),
+        mark: assignment.mark,
+    };
     Label { holding: Some(Box::new(holding)), ..label(node) }
 }
 
@@ -69,6 +76,31 @@ fn two_nodes_that_swapped_since_the_backup_swap_again() {
     lab.run();
     assert_eq!((lab.addresses("a"), lab.addresses("b")), ("10.0.0.3".into(), "10.0.0.2".into()));
     assert_eq!(check(&lab.snapshot), []);
+}
+
+/// The revisions were raised by the restore, and the node got an answer before it could say what it uses.
+#[test]
+fn a_lost_mark_counts_although_the_answer_is_newer() {
+    let chain = Chain::default().begin(Nonce(1)).count(3);
+    let lab = |count: u64| {
+        let mut lab = Lab::new([pool("eu", &["10.0.0.2/31"])]);
+        let value = Ok(chain.clone());
+        lab.snapshot.lineage = Some(Stored { value, create_revision: Revision(1), mod_revision: Revision(1), leased: false });
+        lab.snapshot.revision = Revision(1_000_000);
+        lab.join(label_wanting("a", "10.0.0.2"));
+        lab.run();
+        let mut held = holding("a", 500, "10.0.0.3", 30000);
+        held.holding.as_mut().unwrap().mark = Some(Mark { seq: 1, nonce: Nonce(1), count });
+        lab.join(held);
+        lab
+    };
+    let (mut lost, mut known) = (lab(4), lab(2));
+    assert_eq!(lost.plan().lost.len(), 1);
+    assert_eq!(known.plan().lost, []);
+    lost.run();
+    known.run();
+    assert_eq!((lost.addresses("a"), known.addresses("a")), ("10.0.0.3".into(), "10.0.0.2".into()));
+    assert_eq!(lost.plan().lost, [], "it was answered");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::relay::diff::VALUE_BYTES_MAX;
-use crate::relay::guard::{DELETES_MIN, DELETES_PERCENT_MAX, Refusal, Verdict, judge, no_loop, restored, same_source};
+use crate::relay::guard::{DELETES_MIN, DELETES_PERCENT_MAX, Refusal, Verdict, ahead, judge, no_loop, restored, same_source};
 
 #[test]
 fn a_restored_source_is_followed_back() {
@@ -19,6 +19,7 @@ fn a_restored_source_is_followed_back() {
     world.source.write("/s/nodes/a/label", Some(b"2"));
     world.reread_source();
     assert_eq!(restored(&world.mirror), Some("its revision went back"));
+    assert_eq!(ahead(&world.mirror), Some(Revision(4)));
     world.run();
     world.assert_equal();
     assert_eq!(world.checkpoint().unwrap().revision, Revision(2));
@@ -41,6 +42,7 @@ fn another_cluster_of_the_same_name_is_said_and_followed() {
     let Update::Reset { revision, kvs, .. } = world.source.reset(&[prefix("/s").folder("nodes")]) else { unreachable!() };
     world.mirror.apply_source(Update::Reset { revision, cluster_id: 8, kvs, stepped_back: true });
     assert_eq!(restored(&world.mirror), Some("other cluster"));
+    assert_eq!(ahead(&world.mirror), None);
     assert_eq!(world.step().unwrap().writes.len(), 0);
     assert_eq!(world.checkpoint().unwrap().cluster, "8");
 }

@@ -352,6 +352,32 @@ async fn a_destination_restored_to_before_a_write_that_was_not_seen_yet_is_compl
     drop(relay);
 }
 
+/// As after a pause, in which another relay led: the copies are newer than the view of the source.
+#[tokio::test(start_paused = true)]
+async fn a_view_older_than_the_checkpoint_is_no_restore() {
+    let mut rig = Rig::new();
+    rig.fill(5).await;
+    let faults = Faults::new(1, FaultPlan::default());
+    let relay = rig.start_on(faults.client(rig.source.store()).store(), rig.destination.store());
+    rig.equal().await;
+    tokio::time::sleep(SOON).await;
+    faults.set_plan(FaultPlan { watch_delay_max: Duration::from_secs(100_000), ..FaultPlan::default() });
+    rig.put("n000/label", "1").await;
+    rig.put("n000/label", "2").await;
+    let revision = rig.source.revision();
+    let (_, stored) = rig.destination.store().get("/d/manager/checkpoint").await.unwrap();
+    let ahead = Checkpoint { revision, ..Checkpoint::decode(&stored.unwrap().value).unwrap() };
+    rig.meddle(Op::put("/d/manager/checkpoint", ahead.encode())).await;
+    rig.equal().await;
+    let checkpoints = rig.destination.history().into_values().flatten().filter_map(|event| match event {
+        Event::Put(kv) if kv.key == "/d/manager/checkpoint".into() => Some(Checkpoint::decode(&kv.value).unwrap().revision),
+        _ => None,
+    });
+    let checkpoints: Vec<Revision> = checkpoints.collect();
+    assert!(checkpoints.is_sorted(), "{checkpoints:?}");
+    drop(relay);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_source_that_is_away_shows_as_lag_in_seconds() {
     let mut rig = Rig::new();

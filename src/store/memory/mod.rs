@@ -195,6 +195,14 @@ impl MemoryEtcd {
         });
     }
 
+    /// [`restore`](Self::restore) as by `etcdutl snapshot restore --bump-revision BY --mark-compacted`: the revision is `by` above the
+    /// backup's, and nothing before it can be read any more. Keys keep the revisions at which they were written.
+    pub fn restore_raised(&self, mut snapshot: Snapshot, by: i64) {
+        snapshot.mvcc.revision = snapshot.mvcc.revision.saturating_add(by);
+        snapshot.mvcc.compacted = snapshot.mvcc.revision;
+        self.restore(snapshot);
+    }
+
     /// Somebody starts the cluster anew with empty disks: another cluster id, revision 1, no leases, all watches break.
     pub fn empty(&self) {
         self.0.with(|state, _| {

@@ -4,7 +4,7 @@
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::*;
-use crate::store::api::{KeyRange, LeaseId, Op, Txn, Watch, WatchMessage, WatchRequest};
+use crate::store::api::{KeyRange, LeaseId, Op, RangeRequest, Txn, Watch, WatchMessage, WatchRequest};
 
 fn put(key: &str, value: &str, lease: LeaseId) -> Txn {
     Txn { then: vec![Op::Put { key: key.into(), value: value.to_owned().into(), lease }], ..Txn::default() }
@@ -114,6 +114,24 @@ async fn a_restore_goes_back_and_brings_leases_back() {
     let emptied = store.member().await.unwrap().header;
     assert!(emptied.revision == Revision(1) && emptied.cluster_id != after.cluster_id);
     assert_eq!(store.keep_alive(lease).await.unwrap().beat().await, Ok(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_with_raised_revisions_keeps_keys_and_no_past() {
+    let etcd = MemoryEtcd::new();
+    let store = etcd.store();
+    store.txn(put("a", "1", LeaseId::NONE)).await.unwrap();
+    let backup = etcd.snapshot();
+    let (written, _) = store.get("a").await.unwrap();
+    store.txn(put("b", "2", LeaseId::NONE)).await.unwrap();
+    etcd.restore_raised(backup, 1_000);
+    let (header, kv) = store.get("a").await.unwrap();
+    assert_eq!(header.revision, Revision(written.revision.0 + 1_000));
+    assert_eq!(kv.unwrap().mod_revision, written.revision);
+    assert!(store.get("b").await.unwrap().1.is_none());
+    let as_of = RangeRequest { revision: Some(written.revision), ..RangeRequest::all(KeyRange::one("a")) };
+    assert!(matches!(store.range(as_of).await, Err(StoreError::Compacted(_))));
+    assert!(matches!(etcd.compact(written.revision), Err(StoreError::Compacted(_))));
 }
 
 #[tokio::test(start_paused = true)]

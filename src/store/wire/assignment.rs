@@ -6,9 +6,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::label::real_ports;
+use super::lineage;
 use super::{Stored, VERSION, parse, print, version};
 use crate::model::asked::Asked;
 use crate::model::assignment::{Answer, Assignment, Bound, Leaving, Reason, Terms, Waiting};
+use crate::model::lineage::Mark;
 use crate::model::names::{DomainName, InstanceId, NodeId, PoolName, Revision};
 use crate::model::pool::{OnIsolation, Sharing};
 use crate::model::ports::Ports;
@@ -48,6 +50,8 @@ struct Wire {
     asked: Asked,
     #[serde(default)]
     leaving: Vec<WireLeaving>,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "lineage::mark")]
+    mark: Option<Mark>,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -124,11 +128,12 @@ impl Stored for Assignment {
         let leaving = std::mem::take(&mut wire.leaving).into_iter().map(WireLeaving::leaving);
         let leaving = leaving.collect::<Result<_, _>>()?;
         let (node, instance, generation, asked) = (wire.node.clone(), wire.instance.clone(), wire.generation, wire.asked);
+        let mark = wire.mark;
         let answer = match wire.state {
             State::Bound => Answer::Bound(wire.bound()?),
             State::Waiting => Answer::Waiting(wire.waiting()?),
         };
-        Ok(Assignment { node, instance, generation, asked, answer, leaving })
+        Ok(Assignment { node, instance, generation, asked, answer, leaving, mark })
     }
 
     fn encode(&self) -> Bytes {
@@ -154,6 +159,7 @@ impl Stored for Assignment {
             generation: self.generation,
             asked: self.asked,
             leaving: self.leaving.iter().map(WireLeaving::from).collect(),
+            mark: self.mark,
         })
     }
 }

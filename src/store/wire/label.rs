@@ -6,8 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::lineage;
 use super::{Stored, VERSION, parse, print, version};
 use crate::model::label::{Holding, LABEL_BYTES_MAX, Label, Want};
+use crate::model::lineage::Mark;
 use crate::model::names::{BootId, InstanceId, NodeId, PortName, Revision, RunId};
 use crate::model::ports::Ports;
 use crate::model::variables::Variables;
@@ -71,6 +73,8 @@ struct WireHolding {
     addresses: Vec<IpAddr>,
     #[serde(default)]
     ports: Ports,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "lineage::mark")]
+    mark: Option<Mark>,
 }
 
 /// Ports that may be had: 0 is none.
@@ -89,7 +93,9 @@ impl Stored for Label {
         let wire: Wire = parse(bytes)?;
         let holding = match wire.holding {
             None => None,
-            Some(h) => Some(Box::new(Holding { generation: h.generation, addresses: h.addresses, ports: real_ports(h.ports)? })),
+            Some(WireHolding { generation, addresses, ports, mark }) => {
+                Some(Box::new(Holding { generation, addresses, ports: real_ports(ports)?, mark }))
+            }
         };
         // What breaks a rule beyond the types of the fields is a label all the same: its node is told why it waits.
         Ok(Label {
@@ -126,6 +132,7 @@ impl Stored for Label {
                 generation: h.generation,
                 addresses: h.addresses.clone(),
                 ports: h.ports.clone(),
+                mark: h.mark,
             }),
             ephemeral: self.ephemeral,
             annotations: self.annotations.clone(),

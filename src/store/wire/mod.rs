@@ -8,6 +8,7 @@ mod status;
 mod assignment;
 mod claim;
 mod hold;
+mod lineage;
 mod manager;
 mod role;
 

@@ -115,3 +115,25 @@ fn a_newer_version_is_said_and_what_does_not_parse_says_where() {
         }
     }
 }
+
+#[test]
+fn a_lineage_has_one_form_and_a_mark_that_cannot_be_read_spoils_nothing() {
+    use crate::model::lineage::{Chain, Nonce};
+    let chain = Chain::default().begin(Nonce(255)).count(3).begin(Nonce(1));
+    let stored = r#"{"v":1,"epochs":["2.0000000000000001.0","1.00000000000000ff.3"]}"#;
+    assert_eq!(chain.encode(), stored);
+    assert_eq!(Chain::decode(stored.as_bytes()).unwrap(), chain);
+    for bad in [r#"{"v":1,"epochs":[]}"#, r#"{"v":1,"epochs":["x"]}"#, r#"{"v":1}"#, "[]"] {
+        assert!(matches!(Chain::decode(bad.as_bytes()), Err(Unreadable::Invalid(_))), "{bad}");
+    }
+    assert_eq!(Chain::decode(br#"{"v":2}"#), Err(Unreadable::Newer(2)));
+    let answer = |mark: &str| {
+        let fields =
+            r#""v":1,"node":"a","instance":"i","state":"waiting","reason":"pool-full","generation":8,"asked":"0000000000000001""#;
+        crate::Assignment::decode(format!("{{{fields}{mark}}}").as_bytes()).unwrap().mark
+    };
+    assert_eq!(answer(r#","mark":"1.00000000000000ff.3""#), chain.epochs().last().copied());
+    for absent in ["", r#","mark":"later""#, r#","mark":{"seq":1}"#, r#","mark":null"#] {
+        assert_eq!(answer(absent), None, "{absent}");
+    }
+}

@@ -159,6 +159,7 @@ impl Lab {
                 ports: label.ports.iter().zip(port..).map(|(name, port)| (name.clone(), port)).collect(),
             }),
             leaving: Vec::new(),
+            mark: None,
         }
     }
 
