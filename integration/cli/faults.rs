@@ -110,3 +110,24 @@ fn a_role_takes_other_endpoints_at_sighup() {
     role.signal(Signal::SIGTERM);
     assert_eq!(role.end(), 0);
 }
+
+/// An endpoint that is dead among live ones is logged once, and once when it answers, whichever of them is used.
+#[test]
+fn a_dead_endpoint_is_logged_once_and_when_it_is_back() {
+    let mut members = Etcd::start_cluster(EtcdVersion::V3_5);
+    let endpoints: Vec<String> = members.iter().map(|member| member.endpoint.clone()).collect();
+    let mut command = enlist();
+    command.args(["run", "allocator", "--endpoints", &endpoints.join(",")]);
+    let mut role = Running::start(command);
+    role.line("started");
+    members[1].kill();
+    let said = role.line("an endpoint does not answer; the others are used");
+    assert!(said.contains(&endpoints[1]), "{said}");
+    members[1].restart();
+    let back = role.line("an endpoint answers again");
+    assert!(back.contains(&endpoints[1]), "{back}");
+    role.signal(Signal::SIGTERM);
+    assert_eq!(role.end(), 0);
+    role.said.extend(role.lines.try_iter());
+    assert_eq!(role.said.iter().filter(|line| line.contains("an endpoint does not answer")).count(), 1);
+}

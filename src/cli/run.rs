@@ -72,6 +72,8 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     let reloaded: Vec<Reloaded> =
         vec![(stores.source.store.clone(), Loaded::source), (stores.manager.store.clone(), Loaded::manager)];
     let _reloads = reload::on_hangup(common, flags, reloaded)?;
+    stores.source.store.look_out();
+    stores.manager.store.look_out();
     let context = site::context(shutdown.orderly.clone());
     tracing::info!(roles = ?roles.iter().map(|role| role.as_str()).collect::<Vec<_>>(), identity = %context.identity, "started");
     let mut tasks = start(&roles, &stores, &loaded, &context)?;

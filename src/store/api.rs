@@ -513,6 +513,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     }
     /// The cluster that was used before this process was started. Counts until a cluster is known.
     fn expect_cluster(&self, _cluster_id: u64) {}
+    /// From now on endpoints that no call uses are looked at as well, and trouble with them is logged.
+    fn look_out(&self) {}
     /// Puts other settings into force: endpoints, user, password, certificates. What is under way ends on the former connections.
     fn reconfigure(&self, _settings: StoreSettings) -> Result<(), StoreError> {
         Ok(())
@@ -627,6 +629,12 @@ impl Store {
     /// cluster is taken before any other.
     pub fn expect_cluster(&self, cluster_id: u64) {
         self.0.expect_cluster(cluster_id);
+    }
+
+    /// From now on endpoints that no call uses are looked at as well, every 10 s: one that does not answer, or is a member of
+    /// another cluster, is logged once, and once when that is over. For roles; a fleet of agents would be a load. Needs a runtime.
+    pub fn look_out(&self) {
+        self.0.look_out();
     }
 
     /// Puts other settings into force on every clone of this handle: endpoints, user, password, certificates and time-outs. Calls

@@ -55,6 +55,10 @@ pub trait Around: Send + Sync + fmt::Debug {
     fn expect_cluster(&self, cluster_id: u64) {
         self.inner().expect_cluster(cluster_id);
     }
+    /// See [`Backend::look_out`].
+    fn look_out(&self) {
+        self.inner().look_out();
+    }
     /// See [`Backend::reconfigure`].
     fn reconfigure(&self, settings: StoreSettings) -> Result<(), StoreError> {
         self.inner().reconfigure(settings)
@@ -100,6 +104,10 @@ impl<T: Around> Backend for T {
 
     fn expect_cluster(&self, cluster_id: u64) {
         Around::expect_cluster(self, cluster_id);
+    }
+
+    fn look_out(&self) {
+        Around::look_out(self);
     }
 
     fn reconfigure(&self, settings: StoreSettings) -> Result<(), StoreError> {

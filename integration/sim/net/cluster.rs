@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use enlist::Store;
+use enlist::model::names::Revision;
 use enlist::store::api::StoreError;
 use enlist::store::memory::MemoryEtcd;
 use futures::future::BoxFuture;
@@ -38,6 +39,8 @@ pub(crate) struct Cluster(Arc<Inner>);
 
 struct Inner {
     name: &'static str,
+    /// The number of the first member's host: that of a wiped member, which is a cluster of its own.
+    first: usize,
     model: OnceLock<(Handle, MemoryEtcd)>,
     network: Network,
     ledger: Ledger,
@@ -56,6 +59,8 @@ struct State {
     /// What the server says of a watch with a bad token: 3.4 and 3.5 differ.
     watch_refusal: &'static str,
     random: fastrand::Rng,
+    /// Members that were wiped: the cluster that each is when it starts again.
+    alone: BTreeMap<usize, Cluster>,
 }
 
 #[derive(Default)]
@@ -101,9 +106,33 @@ impl Cluster {
             tokens_made: 0,
             watch_refusal: refusals[usize::from(seed.is_multiple_of(3))],
             random: fastrand::Rng::with_seed(seed ^ 0xc1),
+            alone: BTreeMap::new(),
         };
         let (network, ledger, log) = books;
-        Cluster(Arc::new(Inner { name, model: OnceLock::new(), network, ledger, log, state: Mutex::new(state) }))
+        Cluster(Arc::new(Inner { name, first: 0, model: OnceLock::new(), network, ledger, log, state: Mutex::new(state) }))
+    }
+
+    /// A member loses its data, and is a cluster of its own when it starts again. On the script's host.
+    pub(super) fn wipe(&self, member: usize) {
+        let etcd = MemoryEtcd::new();
+        etcd.empty();
+        let books = (self.network().clone(), self.ledger().clone(), self.log().clone());
+        let alone = Cluster::new(self.0.name, 1, false, 0, books);
+        let Some(mut inner) = Arc::into_inner(alone.0) else { return };
+        inner.first = member;
+        let alone = Cluster(Arc::new(inner));
+        alone.set_model(Handle::current(), etcd);
+        self.state().alone.insert(member, alone);
+    }
+
+    /// The cluster that a wiped member is.
+    pub(super) fn alone(&self, member: usize) -> Option<Cluster> {
+        self.state().alone.get(&member).cloned()
+    }
+
+    /// How often its store was written.
+    pub(super) fn revision(&self) -> Revision {
+        self.model().1.revision()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -138,7 +167,7 @@ impl Cluster {
 
     /// The name of a member's host.
     pub(super) fn host(&self, member: usize) -> String {
-        format!("{}-{member}", self.0.name)
+        format!("{}-{}", self.0.name, self.0.first + member)
     }
 
     pub(super) fn hosts(&self) -> Vec<String> {

@@ -18,6 +18,10 @@ impl World {
         let source = self.clusters[0].clone();
         match fault {
             Fault::Crash { member, silently } if !source.is_out(*member) => self.crash(source, *member, *silently, lasts),
+            Fault::Wipe { member } if !source.is_out(*member) => {
+                source.wipe(*member);
+                self.crash(source, *member, false, lasts);
+            }
             Fault::Pause { member } if !source.is_out(*member) => self.pause(source, *member, lasts),
             Fault::PauseDestination => {
                 if let Some(second) = self.second().cloned().filter(|second| !second.is_out(0)) {
@@ -44,7 +48,7 @@ impl World {
             }
             Fault::ForgetTokens => source.forget_tokens(),
             Fault::ChangeUsers => source.change_users(),
-            Fault::Crash { .. } | Fault::Pause { .. } | Fault::Isolate { .. } => {}
+            Fault::Crash { .. } | Fault::Wipe { .. } | Fault::Pause { .. } | Fault::Isolate { .. } => {}
         }
     }
 

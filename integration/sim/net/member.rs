@@ -48,6 +48,13 @@ pub(super) fn peer<T>(request: &Request<T>) -> String {
 impl Member {
     /// Starts, and serves until the host crashes.
     pub(super) async fn serve(self) -> turmoil::Result {
+        match self.cluster.alone(self.number) {
+            Some(cluster) => Member { cluster, number: 0 }.serve_its_cluster().await,
+            None => self.serve_its_cluster().await,
+        }
+    }
+
+    async fn serve_its_cluster(self) -> turmoil::Result {
         tokio::time::sleep(START).await;
         let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
         self.cluster.started(self.number);

@@ -124,6 +124,40 @@ fn scene(name: &str, auth: bool, served: Served, faults: fn(usize) -> Vec<Fault>
     }
 }
 
+/// The leader stands still while a wiped member is there, and others join.
+async fn wiped(world: &mut World, member: usize, log: &Log) -> Result<(), String> {
+    for node in 0..NODES {
+        world.step(&Step::Join(node)).await;
+    }
+    quiet(world, Duration::from_secs(20)).await?;
+    let source = world.clusters[0].clone();
+    world.fault(&Fault::Wipe { member }, Duration::from_secs(1));
+    watched(world, Duration::from_secs(3)).await?;
+    let leader = source.leader().ok_or("there is no leader")?;
+    let alone = source.alone(member).ok_or("nobody was wiped")?;
+    let before = alone.revision();
+    world.fault(&Fault::Pause { member: leader }, Duration::from_secs(8));
+    watched(world, Duration::from_secs(1)).await?;
+    for node in NODES..NODES + JOINERS {
+        world.step(&Step::Join(node)).await;
+    }
+    world.calm().await;
+    let served = quiet(world, Duration::from_secs(60)).await?;
+    log.line(format_args!("served after {served:?}"));
+    if alone.revision() == before { Ok(()) } else { Err("the wiped member was written to".to_owned()) }
+}
+
+#[test]
+fn a_wiped_member_takes_nobody_along() {
+    for member in 0..MEMBERS {
+        let script = Script { nodes: NODES + JOINERS, two_stores: false, auth: false, steps: Vec::new() };
+        let played = simulate(1, script, async move |world, _, log| wiped(world, member, log).await.map(|()| Duration::ZERO));
+        if let Err(why) = played {
+            panic!("scene a wiped member, seed 1: with member {member}: {why}");
+        }
+    }
+}
+
 #[test]
 fn a_member_crashes() {
     scene("a member crashes", false, SOON, |member| vec![Fault::Crash { member, silently: false }]);

@@ -48,6 +48,8 @@ pub(super) enum Who {
 pub(super) enum Fault {
     /// A member's host dies, with or without its connections being closed.
     Crash { member: usize, silently: bool },
+    /// A member loses its data and comes up alone, as a cluster of its own under its old address.
+    Wipe { member: usize },
     /// A member stands still, as by SIGSTOP: connections stay.
     Pause { member: usize },
     /// A member cannot reach the others. Clients reach it.

@@ -153,6 +153,10 @@ impl Backend for Etcd {
         self.pool.ring().clusters().expect(cluster_id);
     }
 
+    fn look_out(&self) {
+        self.pool.ring().look_at_all();
+    }
+
     fn reconfigure(&self, settings: StoreSettings) -> Result<(), StoreError> {
         self.pool.reconfigure(settings)
     }

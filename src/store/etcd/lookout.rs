@@ -14,8 +14,16 @@ const DEAD_AFTER: Duration = Duration::from_secs(10);
 /// How often endpoints in trouble are asked, at first and later: each process asks, and there may be thousands.
 const ASKED_EVERY: Duration = Duration::from_secs(5);
 const ASKED_EVERY_MAX: Duration = Duration::from_secs(60);
+/// How often all endpoints are asked where that was wanted: by roles, of which there are few.
+const ALL_ASKED_EVERY: Duration = Duration::from_secs(10);
 
 impl Ring {
+    /// From now on endpoints that no call uses are looked at as well.
+    pub(super) fn look_at_all(&self) {
+        self.looks_at_all.store(true, Ordering::Relaxed);
+        self.look_out();
+    }
+
     /// Has somebody look after the endpoints, if nobody does yet.
     pub(super) fn look_out(&self) {
         // Without a runtime the process ends.
@@ -28,9 +36,10 @@ impl Ring {
             let mut pause = ASKED_EVERY;
             loop {
                 sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-                pause = (pause * 2).min(ASKED_EVERY_MAX);
                 let Some(ring) = me.upgrade() else { return };
-                let again = !ring.retired.is_cancelled() && ring.look_after().await;
+                let all = ring.looks_at_all.load(Ordering::Relaxed);
+                pause = if all { ALL_ASKED_EVERY } else { (pause * 2).min(ASKED_EVERY_MAX) };
+                let again = !ring.retired.is_cancelled() && (ring.look_after(all).await || all);
                 if !again {
                     ring.has_lookout.store(false, Ordering::Relaxed);
                     return;
@@ -39,14 +48,15 @@ impl Ring {
         });
     }
 
-    /// Asks the endpoints that are not in order. Whether there are any left.
-    async fn look_after(&self) -> bool {
-        let in_trouble = |index: &usize| self.slot(*index).is_aside() || self.slot(*index).health().since.is_some();
-        let troubled: Vec<usize> = (0..self.len()).filter(in_trouble).collect();
-        for index in &troubled {
-            self.look_at(*index, troubled.len() < self.len()).await;
+    /// Asks the endpoints that are not in order, or all but the one that is used. Whether any is not in order.
+    async fn look_after(&self, all: bool) -> bool {
+        let in_trouble = |index: usize| self.slot(index).is_aside() || self.slot(index).health().since.is_some();
+        let used = self.used();
+        for index in (0..self.len()).filter(|index| in_trouble(*index) || (all && *index != used)) {
+            let others_answer = (0..self.len()).any(|other| other != index && !in_trouble(other));
+            self.look_at(index, others_answer).await;
         }
-        (0..self.len()).any(|index| in_trouble(&index))
+        (0..self.len()).any(in_trouble)
     }
 
     async fn look_at(&self, index: usize, others_answer: bool) {
@@ -69,6 +79,8 @@ impl Ring {
                 }
             }
             Ok(Err(_)) | Err(_) => {
+                let now = Instant::now();
+                slot.set_health(|health| Health { since: health.since.or(Some(now)), ..health });
                 if let Some(since) = slot.health().since
                     && others_answer
                     && since.elapsed() >= DEAD_AFTER

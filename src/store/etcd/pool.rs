@@ -49,6 +49,9 @@ impl Pool {
         let ring = Ring::new(self.connect.clone(), settings, known)?;
         let former = std::mem::replace(&mut *self.ring.write().unwrap_or_else(PoisonError::into_inner), ring);
         former.retired.cancel();
+        if former.looks_at_all.load(Ordering::Relaxed) {
+            self.ring().look_at_all();
+        }
         Ok(())
     }
 

@@ -45,14 +45,16 @@ pub(super) struct Ring {
     pub(super) retired: CancellationToken,
     /// Whether somebody looks after endpoints in trouble.
     pub(super) has_lookout: AtomicBool,
+    /// Whether it looks at all endpoints, not only at those in trouble.
+    pub(super) looks_at_all: AtomicBool,
 }
 
 /// What calls to an endpoint returned.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Health {
-    faults: u32,
+    pub(super) faults: u32,
     /// Left alone until then.
-    until: Option<Instant>,
+    pub(super) until: Option<Instant>,
     /// When the first of these faults was.
     pub(super) since: Option<Instant>,
 }
@@ -84,7 +86,13 @@ impl Ring {
             learning: tokio::sync::Mutex::default(),
             retired: CancellationToken::new(),
             has_lookout: AtomicBool::new(false),
+            looks_at_all: AtomicBool::new(false),
         }))
+    }
+
+    /// The endpoint that answered last.
+    pub(super) fn used(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
     }
 
     /// How many endpoints there are; at least one.

@@ -151,12 +151,11 @@ impl Ring {
     /// hash.
     pub(super) async fn client(&self, index: usize, stale: Option<u64>) -> Result<(Arc<Client>, u64), Failure> {
         let mut shared = self.slot(index).client.lock().await;
-        if shared.as_ref().is_some_and(|shared| Some(shared.number) == stale) {
-            *shared = None;
-        }
+        // The former client stays until there is another: keep-alives go on over its connection while a login is refused.
+        let is_stale = shared.as_ref().is_some_and(|shared| Some(shared.number) == stale);
         let Numbered { client, number } = match &*shared {
-            Some(numbered) => numbered,
-            None => {
+            Some(numbered) if !is_stale => numbered,
+            _ => {
                 // In a box of its own: it is needed once, and would be most of every call's future.
                 let client = Arc::new(Box::pin(self.connect(index)).await?);
                 shared.insert(Numbered { client, number: next(&self.made) })
