@@ -1,4 +1,4 @@
-//! `asked`: a digest of what an answer depends on. An agent that restarts compares it and needs no allocator.
+//! `asked`: a digest of the inputs of an answer. An agent that restarts compares it and then needs no allocator.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,18 +12,18 @@ use super::ports::Ports;
 
 /// The first 8 bytes of a SHA-256, as 16 hexadecimal digits.
 ///
-/// It covers id, instance, variables, ports, want and holding, and for [`Sharing::Host`] the address of the temporary
-/// endpoint, because there the answer depends on it.
+/// The digest covers id, instance, variables, ports, want and holding. For [`Sharing::Host`] it also covers the address
+/// of the temporary endpoint, because the answer depends on it there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Asked([u8; 8]);
 
 impl Asked {
-    /// The digest of what `label` asks, for an answer out of a pool of this sharing.
+    /// The digest of the request in `label`, for an answer out of a pool of this sharing.
     pub fn of(label: &Label, sharing: Sharing) -> Self {
         Self::digest(label, (sharing == Sharing::Host).then(|| label.temporary.ip()))
     }
 
-    /// Whether this is the answer to `label`, whatever the sharing of the pool that answered.
+    /// Whether this digest answers `label`, for any sharing of the pool that answered.
     pub fn answers(&self, label: &Label) -> bool {
         *self == Self::digest(label, None) || *self == Self::digest(label, Some(label.temporary.ip()))
     }
@@ -61,7 +61,7 @@ impl Asked {
     }
 }
 
-/// Feeds a hash so that no two different lists of parts look the same: each part goes in with its length before it.
+/// Feeds a hash so that two different lists of parts never look the same: the length of each part precedes it.
 struct Parts(Sha256);
 
 impl Parts {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_answer_depends_on_changes_it() {
+    fn each_input_of_the_answer_changes_the_digest() {
         let labels = [
             label(),
             changed(|l| l.id = "edge-8".parse().unwrap()),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_does_not_depend_on_does_not() {
+    fn other_fields_do_not_change_the_digest() {
         let same = [
             changed(|l| l.boot = "b2".parse().unwrap()),
             changed(|l| l.run = "r2".parse().unwrap()),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_address_counts_where_it_is_what_is_given() {
+    fn temporary_address_counts_only_in_host_pools() {
         let moved = changed(|l| l.temporary.set_ip("192.0.2.18".parse().unwrap()));
         assert_eq!(Asked::of(&moved, Sharing::Exclusive), Asked::of(&label(), Sharing::Exclusive));
         assert_ne!(Asked::of(&moved, Sharing::Host), Asked::of(&label(), Sharing::Host));
@@ -205,13 +205,13 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_same_in_every_release() {
-        // Stored in assignments: a change here would make every answer in every store look outdated.
+    fn digest_is_the_same_in_every_release() {
+        // Assignments store the digest: a change would make every answer in every store look outdated.
         assert_eq!(Asked::of(&label(), Sharing::Exclusive).to_string(), "bb99e98cb8684a38");
     }
 
     #[test]
-    fn only_sixteen_digits_are_one() {
+    fn only_sixteen_hex_digits_parse() {
         for bad in ["", "0", "+00000000000000a", "9f86d081884c7d6g", "9f86d081884c7d655"] {
             assert!(bad.parse::<Asked>().is_err(), "{bad}");
         }
@@ -219,7 +219,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn its_text_reads_back(bytes in any::<[u8; 8]>()) {
+        fn printed_digest_parses_back(bytes in any::<[u8; 8]>()) {
             prop_assert_eq!(Asked(bytes).to_string().parse::<Asked>().unwrap(), Asked(bytes));
         }
     }

@@ -1,18 +1,18 @@
-//! Claims: one address, or one port on an address, is taken. Written by the allocator, one key each.
+//! Claims: one address, or one port on an address, is taken. The allocator writes one key for each.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use super::names::{DomainName, InstanceId, NodeId, PoolName};
 
-/// What is claimed. Ordered as in the store: by domain, then address, an address before its ports.
+/// The key of a claim. The order is that of the store: by domain, then address, an address before its ports.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClaimKey {
     /// Routing domain.
     pub domain: DomainName,
     /// The address, canonical.
     pub ip: IpAddr,
-    /// `None` = the address whole (exclusive), else this port on it.
+    /// `None`: the whole address (exclusive). `Some`: this port on it.
     pub port: Option<u16>,
 }
 
@@ -23,12 +23,12 @@ impl fmt::Display for ClaimKey {
     }
 }
 
-/// Who has it, or had it.
+/// The owner of a claim, present or former.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// The owner; while cooling the last owner.
+    /// The owner; while the claim cools, the last owner.
     pub node: NodeId,
-    /// The pool it came from.
+    /// The pool that the claim came from.
     pub pool: PoolName,
     /// Bound or cooling.
     pub state: ClaimState,
@@ -39,29 +39,29 @@ pub struct Claim {
 pub enum ClaimState {
     /// In an assignment (`leaving` included).
     Bound,
-    /// Free, but not for others yet. On a lease: the key goes by itself when the time is over. Few claims cool, so it takes no
-    /// room in the others.
+    /// Not in use, but not free for other nodes yet. The key is on a lease, so that etcd deletes it when the time is
+    /// over. Few claims cool, so the details are boxed and take no room in the others.
     Cooling(Box<Cooling>),
 }
 
-/// Given up, and by whom.
+/// The release of a claim, and its former owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cooling {
-    /// The installation that had it, for people. Its node may have it back, whichever installation that is by then.
+    /// The installation that had it, for people. The node may take it back, even as another installation.
     pub instance: InstanceId,
-    /// When it was given up, RFC 3339, for people.
+    /// The time of the release, RFC 3339, for people.
     pub since: String,
 }
 
 impl ClaimState {
-    /// Cooling: who had it, and since when.
+    /// The cooling state, with the former owner and the time of the release.
     pub fn cooling(instance: InstanceId, since: String) -> ClaimState {
         ClaimState::Cooling(Box::new(Cooling { instance, since }))
     }
 }
 
 impl Claim {
-    /// Whether it is part of an assignment.
+    /// Whether the claim is part of an assignment.
     pub fn is_bound(&self) -> bool {
         self.state == ClaimState::Bound
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// Reads a duration: numbers with units, added up (`s`, `m`, `h`, `d` and what the crate `humantime` knows besides).
+/// Reads a duration: numbers with units, added up (`s`, `m`, `h`, `d` and the other units of the crate `humantime`).
 ///
 /// # Errors
-/// What is allowed, in words.
+/// The allowed form, in words.
 pub fn parse(text: &str) -> Result<Duration, String> {
     // `humantime` reads M as a month. People who write it usually mean minutes, and get a hold of thirty days.
     if text.contains('M') {
@@ -22,7 +22,8 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// The shortest exact form with one unit: `10m`, `90s`, `7d`. Parts of a second are printed only if there are any.
+/// The shortest exact form with one unit: `10m`, `90s`, `7d`. A duration with a fraction of a second prints all its
+/// parts.
 pub fn print(duration: Duration) -> String {
     let seconds = duration.as_secs();
     if duration.subsec_nanos() > 0 {
@@ -41,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn people_write_and_read_units() {
+    fn durations_parse_and_print_with_units() {
         let check = |text: &str, seconds: u64, printed: &str| {
             assert_eq!(parse(text).unwrap(), Duration::from_secs(seconds), "{text}");
             assert_eq!(print(Duration::from_secs(seconds)), printed);
@@ -55,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_unit_is_told_what_is_missing() {
+    fn number_without_a_unit_gets_a_hint() {
         let error = parse("60").unwrap_err();
         assert!(error.contains("it has no unit: 60s?"), "{error}");
         for bad in ["", "m", "-5s", "10x", "99999999999999999999s", "ten minutes"] {
@@ -74,7 +75,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_parses_back(seconds in 0..u64::from(u32::MAX), nanos in prop_oneof![Just(0), 0..1_000_000_000u32]) {
+        fn printed_duration_parses_back(seconds in 0..u64::from(u32::MAX), nanos in prop_oneof![Just(0), 0..1_000_000_000u32]) {
             let duration = Duration::new(seconds, nanos);
             prop_assert_eq!(parse(&print(duration)).unwrap(), duration);
         }

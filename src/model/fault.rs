@@ -1,13 +1,13 @@
-//! What is wrong with a definition beyond the types of its fields.
+//! Faults of a definition beyond the types of its fields.
 
 use std::fmt;
 
 /// A rule that a definition breaks, with the field to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The field as it is written in a document, e.g. `reserve`.
+    /// The field as a document spells it, e.g. `reserve`.
     pub field: &'static str,
-    /// What is wrong and what is allowed.
+    /// The problem and the allowed values.
     pub message: String,
 }
 

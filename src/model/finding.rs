@@ -1,15 +1,15 @@
-//! Findings: what is wrong with a stored thing. A bad record costs that record, and says so here.
+//! Findings: problems of stored records. A bad record costs only that record, and a finding reports it.
 
 use std::fmt;
 
-/// Something `enlist check` reports, and roles count.
+/// A problem that `enlist check` reports and that roles count.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
     /// A code out of a closed set, e.g. `label-invalid`.
     pub code: &'static str,
-    /// The keys concerned, relative to the prefix, e.g. `nodes/edge-7/label`.
+    /// The keys that it concerns, relative to the prefix, e.g. `nodes/edge-7/label`.
     pub keys: Vec<String>,
-    /// What is wrong and what to do.
+    /// The problem and the remedy.
     pub message: String,
 }
 

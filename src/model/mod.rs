@@ -1,9 +1,9 @@
-//! What enlist talks about: names, labels, pools, assignments, groups. Pure values.
+//! The nouns of enlist: names, labels, pools, assignments, groups. Pure values.
 //!
 //! Nothing here knows of etcd, time or the network, and only [`documents`] knows YAML and JSON. A value of these types
-//! cannot be wrong: text is parsed at the edge (`FromStr`, `TryFrom`), and what does not parse never gets in; what fields
-//! may not hold together, `fault` tells. The stored forms of everything but pools and groups are in [`crate::store::wire`].
-//! Reading order follows the `mod` lines.
+//! is valid: text is parsed at the edge (`FromStr`, `TryFrom`), which rejects an invalid text, and `fault` reports
+//! fields that contradict each other. The stored forms of everything but pools and groups are in
+//! [`crate::store::wire`]. Reading order follows the `mod` lines.
 
 pub(crate) mod text;
 mod recent;

@@ -1,4 +1,4 @@
-//! Validated names and numbers. Parsed once at the edge; every later use may trust them.
+//! Validated names and numbers. The edge parses them once; every later use may trust them.
 //!
 //! Ids and names are lower-case RFC 1123 subdomains (the rule of Kubernetes object names), so that each is one etcd path
 //! segment and one DNS name. They are cheap to clone.
@@ -12,15 +12,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::recent;
 use super::text::FromText;
 
-/// Why a name was refused. `Display` says what is allowed.
+/// The reason why a name was rejected. `Display` gives the allowed form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {given:?} is not valid: {rule}")]
 pub struct NameError {
-    /// What the name was for, e.g. `node id`.
+    /// The kind of name, e.g. `node id`.
     pub kind: &'static str,
     /// The text that was given (cut at 80 characters).
     pub given: String,
-    /// The rule it breaks, with what is allowed.
+    /// The rule that the name breaks, which gives the allowed form.
     pub rule: &'static str,
 }
 
@@ -30,7 +30,7 @@ impl NameError {
     }
 }
 
-/// RFC 1123 subdomain as Kubernetes reads it: labels of `[a-z0-9]([-a-z0-9]*[a-z0-9])?` joined by dots, at most 253 bytes.
+/// RFC 1123 subdomain as in Kubernetes: labels of `[a-z0-9]([-a-z0-9]*[a-z0-9])?` joined by dots, at most 253 bytes.
 pub(crate) fn is_rfc1123_subdomain(text: &str) -> bool {
     !text.is_empty() && text.len() <= 253 && text.split('.').all(is_rfc1123_label)
 }
@@ -48,7 +48,7 @@ fn is_service_name(text: &str) -> bool {
     text.len() <= 15 && is_rfc1123_label(text) && !text.contains("--") && text.bytes().any(|b| b.is_ascii_lowercase())
 }
 
-/// An opaque token (instance, run, boot): it is compared and shown, never taken apart.
+/// An opaque token (instance, run, boot): it is compared and printed, never parsed.
 fn is_token(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
@@ -121,11 +121,11 @@ subdomain!(/** A routing domain: the same address may exist once in each. */ Dom
 name!(/** The name of a port a node asks for, e.g. `http`: a service name of RFC 6335. */
     PortName, "port name", is_service_name,
     "at most 15 lower-case letters, digits and single '-', with at least one letter, not starting or ending with '-' (RFC 6335)");
-name!(/** Which installation of a node this is: random, kept in the state directory, or given for containers made anew. */
+name!(/** The installation of a node: random and kept in the state directory, or configured for containers that are recreated. */
     InstanceId, "instance", is_token, "1 to 128 letters, digits, '.', '_' and '-'");
-name!(/** Which process of the agent this is: random for each start. */
+name!(/** The process of the agent: random for each start. */
     RunId, "run", is_token, "1 to 128 letters, digits, '.', '_' and '-'");
-name!(/** Which boot of the host this is (`/proc/sys/kernel/random/boot_id`). */
+name!(/** The boot of the host (`/proc/sys/kernel/random/boot_id`). */
     BootId, "boot id", is_token, "1 to 128 letters, digits, '.', '_' and '-'");
 
 /// The rule of ids and names, for messages.
@@ -137,7 +137,7 @@ pub const NAME_RULE: &str = SUBDOMAIN_RULE;
 pub struct Revision(pub i64);
 
 impl Revision {
-    /// What an absent key compares equal to.
+    /// The `mod_revision` of an absent key in a compare.
     pub const NONE: Revision = Revision(0);
 
     /// The revision after this one.
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_what_where_and_what_is_allowed() {
+    fn error_names_the_kind_the_value_and_the_rule() {
         let error = "Edge 7".parse::<NodeId>().unwrap_err();
         assert_eq!(error.to_string(), format!("node id \"Edge 7\" is not valid: {NAME_RULE}"));
     }

@@ -1,4 +1,4 @@
-//! Ports by name: what a node asks for, is given, gives up.
+//! Ports by name, as a node requests, holds and releases them.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::names::PortName;
 
-/// A number for each name, in the order of names. There are few, so it is a list: a view of a large fleet holds as many of
-/// them as there are nodes, and a map's node has room for eleven.
+/// A number for each name, in the order of names. A node has few ports, so this is a list: a view of a large fleet
+/// holds one per node, and a node of a `BTreeMap` has room for eleven entries.
 ///
 /// ```
 /// use enlist::Ports;
@@ -19,11 +19,11 @@ use super::names::PortName;
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ports(Box<[(PortName, u16)]>);
 
-/// In the order of names.
+/// An iterator in the order of names.
 pub type Iter<'a> = std::iter::Map<std::slice::Iter<'a, (PortName, u16)>, fn(&'a (PortName, u16)) -> (&'a PortName, &'a u16)>;
 
 impl Ports {
-    /// Adds or replaces one.
+    /// Adds or replaces one port.
     pub fn insert(&mut self, name: PortName, port: u16) {
         match self.place(&name) {
             Ok(place) => self.0[place].1 = port,
@@ -35,7 +35,7 @@ impl Ports {
         }
     }
 
-    /// Keeps those of which `keeps` is true.
+    /// Keeps the ports for which `keeps` is true.
     pub fn retain(&mut self, mut keeps: impl FnMut(&PortName, u16) -> bool) {
         let mut ports = std::mem::take(&mut self.0).into_vec();
         ports.retain(|(name, port)| keeps(name, *port));
@@ -52,17 +52,17 @@ impl Ports {
         self.place(name).is_ok()
     }
 
-    /// How many there are.
+    /// The number of ports.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether there is no port.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// In the order of names.
+    /// Iterates in the order of names.
     pub fn iter(&self) -> Iter<'_> {
         self.0.iter().map(|(name, port)| (name, port))
     }
@@ -77,13 +77,13 @@ impl Ports {
         self.0.iter().map(|(_, port)| port)
     }
 
-    /// Where a name is, or would be.
+    /// The index at which a name is, or would be inserted.
     fn place(&self, name: &PortName) -> Result<usize, usize> {
         self.0.binary_search_by(|(other, _)| other.cmp(name))
     }
 }
 
-/// Of a name that is there twice the last number counts.
+/// If a name occurs twice, the last number counts.
 impl FromIterator<(PortName, u16)> for Ports {
     fn from_iter<I: IntoIterator<Item = (PortName, u16)>>(ports: I) -> Self {
         Ports(ports.into_iter().collect::<BTreeMap<_, _>>().into_iter().collect())
@@ -113,7 +113,7 @@ impl Serialize for Ports {
 
 impl<'de> Deserialize<'de> for Ports {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // In order, and of a name that is there twice the last one.
+        // Sorts the names; if a name occurs twice, the last number counts.
         Ok(Ports(BTreeMap::<PortName, u16>::deserialize(deserializer)?.into_iter().collect()))
     }
 }
@@ -131,7 +131,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_what_a_map_is(pairs in prop::collection::vec((0..20_u8, any::<u16>()), 0..12), more in (0..20_u8, any::<u16>())) {
+        fn ports_behave_like_a_map(pairs in prop::collection::vec((0..20_u8, any::<u16>()), 0..12), more in (0..20_u8, any::<u16>())) {
             let (mut map, mut ports): (BTreeMap<_, _>, Ports) = (named(&pairs).into_iter().collect(), named(&pairs).into_iter().collect());
             let [(name, port)] = &named(&[more])[..] else { unreachable!() };
             prop_assert_eq!(ports.get(name), map.get(name));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_name_that_is_there_twice_the_last_number_counts() {
+    fn last_number_of_a_repeated_name_counts() {
         assert_eq!(
             serde_json::from_str::<Ports>(r#"{"a":1,"b":2,"a":3}"#).unwrap(),
             Ports::from([("a".parse().unwrap(), 3), ("b".parse().unwrap(), 2)])

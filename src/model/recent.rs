@@ -1,21 +1,21 @@
-//! One copy of a name that is met again soon.
+//! One copy of a name that occurs again soon.
 //!
-//! A store says the same names over and over: a node's id and installation in each of its keys, a pool's name and domain in each
-//! claim out of it. With a copy each, names are most of what a view of a full store holds. This keeps the last names of a
-//! thread, so that most of those that are equal are one. It is bounded, and nobody can tell but by counting bytes.
+//! A store repeats the same names: the id and installation of a node in each of its keys, the name and domain of a pool
+//! in each claim from it. With a copy each, names are most of the memory of a view of a full store. This bounded cache
+//! keeps the last names of a thread, so that most equal names share one copy; only the memory use shows it.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
-/// Places for names. Node ids that pass by cost a place that a pool's name had now and then, which costs one more copy of that.
+/// Slots for names. A node id that takes the slot of a pool's name now and then costs one more copy of that name.
 const PLACES: usize = 512;
 
 thread_local! {
     static RECENT: RefCell<Vec<Arc<str>>> = RefCell::new(vec![Arc::from(""); PLACES]);
 }
 
-/// The text as a name: shared with one that was met a moment ago, if there was one.
+/// The text as a name: a recent copy if there is one.
 pub(super) fn shared(text: &str) -> Arc<str> {
     let place = BuildHasherDefault::<DefaultHasher>::default().hash_one(text) as usize % PLACES;
     let found = RECENT.try_with(|recent| {
@@ -26,7 +26,7 @@ pub(super) fn shared(text: &str) -> Arc<str> {
         }
         Some(slot.clone())
     });
-    // Only a thread that is ending has none.
+    // Only a thread that is ending has no cache.
     found.ok().flatten().unwrap_or_else(|| Arc::from(text))
 }
 
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_names_that_follow_each_other_are_one_and_any_number_of_others_is_right() {
+    fn repeated_names_share_one_copy_and_every_name_is_right() {
         let first = shared("edge-7");
         assert!(Arc::ptr_eq(&first, &shared("edge-7")));
         for n in 0..10 * PLACES {

@@ -1,6 +1,8 @@
-//! Values that have one spelling, in formats that serde knows: read by [`FromStr`], written by [`Display`](std::fmt::Display).
+//! Values that have one spelling, in the formats of serde: [`FromStr`] reads and [`Display`](std::fmt::Display) writes
+//! them.
 //!
-//! As a field's `#[serde(with = "…::text")]`, or by [`FromText`] for a type's own [`Deserialize`](serde::Deserialize).
+//! For the attribute `#[serde(with = "…::text")]` of a field, or through [`FromText`] for the
+//! [`Deserialize`](serde::Deserialize) of a type.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -18,7 +20,7 @@ pub(crate) fn printable(text: &str) -> String {
     clean
 }
 
-/// Reads a text without a copy of it, and says what its type says is wrong with it.
+/// Reads a text without copying it and returns the error of its type.
 pub(crate) struct FromText<T>(PhantomData<T>);
 
 impl<T> Default for FromText<T> {

@@ -14,8 +14,8 @@ use super::{recent, text};
 /// The longest value, and the longest name without its prefix, in characters.
 pub const VALUE_MAX: usize = 63;
 
-/// Validated variables, ordered by name. Cheap to clone, and small: a view of a large fleet holds as many of them as there are
-/// nodes.
+/// Validated variables, ordered by name. They are cheap to clone and small: a view of a large fleet holds one set per
+/// node.
 ///
 /// A name is `[prefix/]name`: the prefix a lower-case RFC 1123 subdomain, the name 1 to 63 characters of
 /// `[A-Za-z0-9._-]` that begin and end with a letter or digit. A value is empty or obeys the rule of names. (Kubernetes,
@@ -30,21 +30,21 @@ pub const VALUE_MAX: usize = 63;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Variables(Arc<[(Arc<str>, Arc<str>)]>);
 
-/// Why a variable was refused.
+/// The reason why a variable was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("variable {name:?}: {rule}")]
 pub struct VariableError {
     /// The name as given (cut at 80 characters).
     pub name: String,
-    /// What is wrong and what is allowed.
+    /// The problem and the allowed form.
     pub rule: String,
 }
 
 impl Variables {
-    /// Adds or replaces one.
+    /// Adds or replaces one variable.
     ///
     /// # Errors
-    /// When name or value break Kubernetes' rules; nothing is changed then.
+    /// When the name or the value breaks Kubernetes' rules; nothing changes then.
     pub fn insert(&mut self, name: &str, value: &str) -> Result<(), VariableError> {
         check(name, value)?;
         let pair = (recent::shared(name), recent::shared(value));
@@ -57,22 +57,22 @@ impl Variables {
         Ok(())
     }
 
-    /// The value of one.
+    /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.place(name).ok().and_then(|place| self.0.get(place)).map(|(_, value)| &**value)
     }
 
-    /// In the order of names.
+    /// Iterates in the order of names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// As a plain map.
+    /// Returns a plain map.
     pub fn to_map(&self) -> BTreeMap<String, String> {
         self.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
-    /// Where a name is, or would be.
+    /// The index at which a name is, or would be inserted.
     fn place(&self, name: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|(other, _)| (**other).cmp(name))
     }
@@ -94,14 +94,14 @@ impl Serialize for Variables {
 
 impl<'de> Deserialize<'de> for Variables {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // In order, and of a name that is there twice the last one.
+        // Sorts the names; if a name occurs twice, the last value counts.
         let pairs = BTreeMap::<Shared, Shared>::deserialize(deserializer)?;
         pairs.iter().try_for_each(|(name, value)| check(&name.0, &value.0)).map_err(D::Error::custom)?;
         Ok(Variables(pairs.into_iter().map(|(name, value)| (name.0, value.0)).collect()))
     }
 }
 
-/// A text that is shared with one that was met a moment ago.
+/// A text that shares its copy with a recent equal one.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Shared(Arc<str>);
 
@@ -161,8 +161,8 @@ pub fn check_value(value: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Makes a valid value out of a fact of the host: each byte that is not allowed becomes `-`, both ends are trimmed to a
-/// letter or digit, and it is cut at 63 characters.
+/// Makes a valid value from a fact of the host: each byte that is not allowed becomes `-`, both ends are trimmed to a
+/// letter or digit, and the value is cut at 63 characters.
 ///
 /// ```
 /// use enlist::model::variables::sanitize_value;
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_label_keys_of_kubernetes() {
+    fn names_obey_the_rule_of_kubernetes_label_keys() {
         let (name63, prefix253) = ("n".repeat(63), format!("{}/x", "a.".repeat(126) + "b"));
         for good in ["a", "A", "1a", "x_y.Z-9", "host/os", "example.com/rack-id", &name63, &prefix253] {
             assert_eq!(check_name(good), Ok(()), "{good}");
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_label_values_of_kubernetes() {
+    fn values_obey_the_rule_of_kubernetes_label_values() {
         let value63 = "v".repeat(63);
         for good in ["", "0", "eu-1", "a_b.C", &value63] {
             assert_eq!(check_value(good), Ok(()), "{good}");
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_variable_changes_nothing() {
+    fn rejected_variable_changes_nothing() {
         let mut variables = Variables::default();
         variables.insert("zone", "eu-1").unwrap();
         let error = variables.insert("zone", "a b").unwrap_err();
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_of_a_host_are_made_valid() {
+    fn host_facts_become_valid_values() {
         for (fact, value) in [
             ("x86_64", "x86_64"),
             ("6.1.0-18-amd64", "6.1.0-18-amd64"),
@@ -247,7 +247,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_sanitized_is_valid_and_stays(text in any::<String>()) {
+        fn sanitized_value_is_valid_and_stable(text in any::<String>()) {
             let value = sanitize_value(&text);
             prop_assert_eq!(check_value(&value), Ok(()));
             prop_assert_eq!(sanitize_value(&value), value);

@@ -1,4 +1,4 @@
-//! The name of one group, keyed or not: as people see and type it, and as one segment of an etcd key.
+//! The name of one group, keyed or not: as people read and type it, and as one segment of an etcd key.
 //!
 //! `web/zone=eu-1,rack=r2`: the definition's name, then variables with their values in the definition's order. Variable
 //! names may hold `/`, so within a part everything outside `[A-Za-z0-9._-]` is percent-encoded, and the segment is the
@@ -11,7 +11,7 @@ use std::str::FromStr;
 use crate::model::names::GroupName;
 use crate::model::variables::{check_name, check_value};
 
-/// The name of one group: the definition's, and for a keyed one the values that its members have.
+/// The name of one group: the name of the definition and, for a keyed group, the values that its members have.
 ///
 /// ```
 /// use enlist::model::group::GroupKey;
@@ -27,13 +27,13 @@ pub struct GroupKey {
     values: Vec<(String, String)>,
 }
 
-/// Why a text is no group's name.
+/// The reason why a text is not the name of a group.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("group {given:?} is not valid: {rule}; it is NAME or NAME/VARIABLE=VALUE,…, e.g. web/zone=eu-1,rack=r2")]
 pub struct GroupKeyError {
     /// The text as given (cut at 80 characters).
     pub given: String,
-    /// What is wrong.
+    /// The rule that it breaks.
     pub rule: String,
 }
 
@@ -46,7 +46,7 @@ impl GroupKey {
     /// One group of a keyed definition.
     ///
     /// # Errors
-    /// When a variable's name or value breaks the rules of [`crate::Variables`], or one is named twice.
+    /// When the name or value of a variable breaks the rules of [`crate::Variables`], or a variable is named twice.
     pub fn keyed(name: GroupName, values: Vec<(String, String)>) -> Result<Self, GroupKeyError> {
         let key = Self { name, values };
         match fault(&key.values) {
@@ -55,7 +55,7 @@ impl GroupKey {
         }
     }
 
-    /// The caller took names and values out of validated types.
+    /// For a caller that took names and values out of validated types.
     pub(super) fn of_valid(name: GroupName, values: Vec<(String, String)>) -> Self {
         Self { name, values }
     }
@@ -70,15 +70,15 @@ impl GroupKey {
         &self.values
     }
 
-    /// The one segment of an etcd key that stands for it.
+    /// The segment of an etcd key that encodes this name.
     pub fn segment(&self) -> String {
         encode(&self.to_string())
     }
 
-    /// Reads what [`GroupKey::segment`] wrote, and nothing else: a segment with needless escapes is foreign.
+    /// Reads only the output of [`GroupKey::segment`]: a segment with needless escapes is foreign.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The rule that the segment breaks.
     pub fn from_segment(segment: &str) -> Result<Self, GroupKeyError> {
         let error = |rule: String| GroupKeyError { given: segment.chars().take(80).collect(), rule };
         let text = decode(segment).map_err(|rule| error(rule.into()))?;
@@ -101,7 +101,7 @@ impl fmt::Display for GroupKey {
 impl FromStr for GroupKey {
     type Err = GroupKeyError;
 
-    /// People may leave the `/` of a variable's name as it is: `web/example.com/rack=r2`.
+    /// The `/` in the name of a variable may be typed as it is: `web/example.com/rack=r2`.
     fn from_str(text: &str) -> Result<Self, GroupKeyError> {
         let error = |rule: String| GroupKeyError { given: text.chars().take(80).collect(), rule };
         let (name, rest) = match text.split_once('/') {
@@ -161,5 +161,5 @@ fn decode(text: &str) -> Result<String, &'static str> {
         };
         decoded.push((high * 16 + low) as u8);
     }
-    String::from_utf8(decoded).map_err(|_| "what is percent-encoded is not UTF-8")
+    String::from_utf8(decoded).map_err(|_| "the percent-encoded bytes are not UTF-8")
 }

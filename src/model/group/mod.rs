@@ -1,4 +1,4 @@
-//! Groups: selector → members. Definitions are the operator's; members and summaries the manager's.
+//! Groups: a selector and its members. The operator writes definitions; the manager writes members and summaries.
 //!
 //! A group may be keyed: one group per combination of values that occurs. [`GroupKey`] names one of them.
 
@@ -32,23 +32,23 @@ pub const KEYED_BY_MAX: usize = 8;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
-    /// Its name.
+    /// The name of the group.
     pub name: GroupName,
-    /// Which nodes are members.
+    /// Selects the nodes that are members.
     pub selector: Selector,
     /// One group per combination of these variables' values; empty = one group. Order counts.
     pub keyed_by: Vec<String>,
-    /// Which named port members publish; `None` = all.
+    /// The named port that members publish; `None` = all.
     pub port: Option<PortName>,
 }
 
 impl Group {
-    /// The first fault in words, with its field; `None` = valid.
+    /// The first fault as text, with its field; `None` = valid.
     pub fn fault(&self) -> Option<String> {
         self.faults().first().map(Fault::to_string)
     }
 
-    /// Everything that is wrong beyond the types of its fields.
+    /// Every fault beyond the types of the fields.
     pub fn faults(&self) -> Vec<Fault> {
         let mut found = Vec::new();
         let mut fault = |message: String| found.push(Fault::new("keyed_by", message));
@@ -66,8 +66,8 @@ impl Group {
         found
     }
 
-    /// Which of its groups a node with these variables belongs to (whether the selector matches is another question);
-    /// `None` if it lacks a variable that the group is keyed by.
+    /// The group, of those that this definition makes, to which a node with these variables belongs; `None` if the node
+    /// lacks a variable that the definition is keyed by. The caller checks the selector.
     pub fn key_of(&self, variables: &Variables) -> Option<GroupKey> {
         let value = |name: &String| Some((name.clone(), variables.get(name)?.to_owned()));
         let values = self.keyed_by.iter().map(value).collect::<Option<Vec<_>>>()?;
@@ -80,30 +80,30 @@ impl Group {
 pub struct Member {
     /// The node.
     pub node: NodeId,
-    /// Its addresses, IPv4 first; empty while it has none.
+    /// The addresses of the node, IPv4 first; empty while it has none.
     pub addresses: Vec<IpAddr>,
-    /// Its ports by name (only the group's `port` if it names one).
+    /// The ports of the node by name (only the group's `port` if it names one).
     pub ports: Ports,
-    /// How it is.
+    /// The state of the member.
     pub state: MemberState,
     /// Whether consumers should use it.
     pub published: bool,
 }
 
-/// How a member is.
+/// The state of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MemberState {
-    /// Bound, `registered`, and its status' generation is the assignment's.
+    /// Bound, `registered`, and the generation in its status is that of the assignment.
     Ready,
-    /// On its way there.
+    /// Not ready yet.
     Joining,
-    /// Applying failed.
+    /// The agent failed to apply the assignment.
     Failed,
     /// Silent, but bound.
     Suspect,
     /// Stopping.
     Draining,
-    /// Stopped properly.
+    /// Stopped cleanly.
     Stopped,
 }
 

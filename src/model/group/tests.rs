@@ -33,18 +33,18 @@ fn keyed_by_names_each_variable_once() {
 }
 
 #[test]
-fn a_node_is_in_the_group_of_its_values() {
+fn node_belongs_to_the_group_of_its_values() {
     let keyed = group(&["zone", "rack"]);
     let node = variables(&[("rack", "r2"), ("zone", "eu-1"), ("other", "x")]);
     assert_eq!(keyed.key_of(&node).unwrap().to_string(), "web/zone=eu-1,rack=r2");
-    assert_eq!(keyed.key_of(&variables(&[("zone", "eu-1")])), None, "it lacks rack");
+    assert_eq!(keyed.key_of(&variables(&[("zone", "eu-1")])), None, "the node lacks rack");
     assert_eq!(group(&[]).key_of(&variables(&[])).unwrap().to_string(), "web");
     let empty = variables(&[("zone", ""), ("rack", "r2")]);
     assert_eq!(keyed.key_of(&empty).unwrap().to_string(), "web/zone=,rack=r2", "an empty value is a value");
 }
 
 #[test]
-fn a_keyed_group_is_one_segment() {
+fn keyed_group_is_one_segment() {
     let check = |text: &str, segment: &str| {
         let key: GroupKey = text.parse().unwrap();
         assert_eq!(key.to_string(), text);
@@ -60,7 +60,7 @@ fn a_keyed_group_is_one_segment() {
 }
 
 #[test]
-fn what_is_no_group_is_refused() {
+fn invalid_group_names_are_rejected() {
     let bad = ["", "/", "web/", "Web", "web/zone", "web/zone=a,", "web/=a", "web/zone=a,zone=b", "web/zone=a=b"];
     for bad in bad.into_iter().chain(["web/a%2=b", "web/a%=b", "web/é=b", "web/a=%FF", "web/a=%2C"]) {
         assert!(bad.parse::<GroupKey>().is_err(), "{bad}");
@@ -84,7 +84,7 @@ fn keys() -> impl Strategy<Value = GroupKey> {
 
 proptest! {
     #[test]
-    fn both_forms_read_back(key in keys()) {
+    fn both_forms_parse_back(key in keys()) {
         prop_assert_eq!(&key.to_string().parse::<GroupKey>().unwrap(), &key);
         prop_assert_eq!(&GroupKey::from_segment(&key.segment()).unwrap(), &key);
         prop_assert!(!key.segment().contains('/'));

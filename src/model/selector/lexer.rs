@@ -1,11 +1,12 @@
-//! Text to tokens, with byte positions. It knows no grammar; it must never drop a byte that it does not understand.
+//! Splits a text into tokens with byte positions. The lexer knows no grammar; it must never drop a byte that it does
+//! not know.
 //!
 //! Kubernetes' lexer stops silently at a NUL, so that `zone=eu-1\0,role=db` means `zone=eu-1` there. Here every control
 //! byte but tab, CR and LF (white space) is an error.
 
 use super::parser::{Problem, SelectorError};
 
-/// What a token is. `in` and `notin` are words; the parser decides whether one is an operator.
+/// The kind of a token. `in` and `notin` are words; the parser decides whether one is an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Word,

@@ -1,16 +1,15 @@
-//! Selectors: which nodes, by their variables. Kubernetes' label selectors, syntax and meaning exactly.
+//! Selectors choose nodes by their variables. Syntax and meaning are exactly those of Kubernetes' label selectors.
 //!
-//! `=` `==` `!=` `in (…)` `notin (…)` `key` `!key` `>` `<`, joined by commas that mean *and*. The rules that surprise:
+//! `=` `==` `!=` `in (…)` `notin (…)` `key` `!key` `>` `<`, joined by commas that mean *and*. The surprising rules:
 //!
 //! * `!=` and `notin` hold for a node that lacks the variable;
 //! * `x in ()`, `x=` and `x in (,)` ask for the empty text;
-//! * `>` and `<` compare 64-bit integers, and a value that is none never matches;
-//! * nothing is quoted: a value is what stands between white space and symbols.
+//! * `>` and `<` compare 64-bit integers, and a value that is not one never matches;
+//! * nothing is quoted: a value is the text between white space and symbols.
 //!
-//! The text is turned into tokens by `lexer`, into requirements by `parser`, and a requirement in [`Requirement`] answers
-//! for itself. Rows answered by Kubernetes' own code (`integration/data/selectors.jsonl`) hold it to that. A selector
-//! that does not parse must never be taken for one that matches all: there is no way to get a [`Selector`] but
-//! [`FromStr`] and the empty default.
+//! `lexer` turns the text into tokens, `parser` turns tokens into requirements, and each [`Requirement`] matches by
+//! itself. The test rows in `integration/data/selectors.jsonl`, which Kubernetes' own code answered, verify it. A
+//! selector that does not parse must never match all nodes: only [`FromStr`] and the empty default make a [`Selector`].
 
 mod lexer;
 mod parser;
@@ -54,7 +53,7 @@ pub struct Selector {
     requirements: Vec<Requirement>,
 }
 
-/// What a selector is held against.
+/// Variables that a selector can be matched with.
 pub trait HasVariables {
     /// The value of a variable; `None` = there is none of this name.
     fn value(&self, name: &str) -> Option<&str>;
@@ -78,14 +77,14 @@ impl HasVariables for BTreeMap<String, String> {
     }
 }
 
-/// One requirement held against a node's variables, for people who ask *why*.
+/// One requirement, evaluated for the variables of a node: it explains *why* a selector matched or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Term<'a> {
     /// The requirement.
     pub requirement: &'a Requirement,
     /// The value seen; `None` = the node lacks the variable.
     pub seen: Option<&'a str>,
-    /// Whether it holds.
+    /// Whether the requirement holds.
     pub holds: bool,
 }
 
@@ -95,12 +94,12 @@ impl Selector {
         self.requirements.iter().all(|requirement| requirement.matches(variables))
     }
 
-    /// Whether it has no requirement, so that it selects every node.
+    /// Whether the selector has no requirement, so that it selects every node.
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()
     }
 
-    /// Its requirements in canonical order.
+    /// The requirements in canonical order.
     pub fn requirements(&self) -> &[Requirement] {
         &self.requirements
     }
@@ -125,7 +124,7 @@ impl FromStr for Selector {
         let mut requirements = parser::parse(text)?;
         requirements.sort_by(|a, b| a.key().cmp(b.key()));
         let selector = Selector { requirements };
-        // The canonical form puts blanks round `in` that the text may lack. What is stored must parse again.
+        // The canonical form puts blanks round `in` that the text may lack, and the stored form must parse again.
         if selector.to_string().len() > SELECTOR_BYTES_MAX {
             return Err(SelectorError { position: text.len(), problem: Problem::TooLong });
         }

@@ -1,5 +1,5 @@
-//! Tokens to requirements: the grammar of Kubernetes' selectors (`apimachinery/pkg/labels/selector.go`), its quirks
-//! included. It must never accept a text that Kubernetes refuses: a misspelt selector would select other nodes.
+//! Turns tokens into requirements by the grammar of Kubernetes' selectors (`apimachinery/pkg/labels/selector.go`), with
+//! its quirks. The parser must reject every text that Kubernetes rejects: a misspelt selector would select other nodes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,47 +9,47 @@ use super::lexer::{Kind, Token, tokens};
 use super::requirement::{Operator, Requirement};
 use crate::model::variables::{check_name, check_value};
 
-/// Why a selector was refused, and where.
+/// The reason why a selector was rejected, and its position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("at byte {position}: {problem}")]
 pub struct SelectorError {
     /// Byte offset of the offending piece, from 0; the text's length if something is missing at its end.
     pub position: usize,
-    /// What is wrong and what is allowed.
+    /// The problem and the allowed form.
     pub problem: Problem,
 }
 
-/// What is wrong with a selector.
+/// The problem of a selector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
     /// Longer than [`SELECTOR_BYTES_MAX`].
     TooLong,
     /// A control character that is not white space.
     Control(char),
-    /// Something else should stand here.
+    /// A token other than the expected ones.
     Unexpected {
-        /// What stands there (cut at 80 characters); `None` = the text ends.
+        /// The token found (cut at 80 characters); `None` = the text ends.
         found: Option<String>,
-        /// What is allowed.
+        /// The allowed tokens.
         expected: &'static str,
     },
     /// A key that no variable can have.
     Key {
         /// The key (cut at 80 characters).
         key: String,
-        /// The rule it breaks.
+        /// The rule that the key breaks.
         rule: &'static str,
     },
     /// A value that no variable can have.
     Value {
         /// The value (cut at 80 characters).
         value: String,
-        /// The rule it breaks.
+        /// The rule that the value breaks.
         rule: &'static str,
     },
     /// `>` and `<` compare integers.
     NotAnInteger {
-        /// What stands there (cut at 80 characters).
+        /// The value (cut at 80 characters).
         value: String,
     },
 }
@@ -72,7 +72,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Reads a whole selector. The order is the text's.
+/// Reads a whole selector. The requirements keep the order of the text.
 pub(super) fn parse(text: &str) -> Result<Vec<Requirement>, SelectorError> {
     let tokens = tokens(text)?;
     let mut parser = Parser { tokens: &tokens, next: 0, end: text.len() };
@@ -147,7 +147,7 @@ impl<'t> Parser<'t> {
         })
     }
 
-    /// The value of `=`, `!=`, `>`, `<`. Nothing there is the empty value.
+    /// The value of `=`, `!=`, `>`, `<`. A missing value is the empty value.
     fn one_value(&mut self, operator: Operator) -> Result<BTreeSet<String>, SelectorError> {
         let mut token = self.peek();
         match token.kind {
@@ -161,8 +161,8 @@ impl<'t> Parser<'t> {
         Ok(BTreeSet::from([value(token)?]))
     }
 
-    /// The values of `in` and `notin`, with their parentheses. Where a value is missing the empty text is meant, so
-    /// `()`, `(,)` and `(,,)` are one.
+    /// The values of `in` and `notin`, with their parentheses. A missing value is the empty text, so `()`, `(,)` and
+    /// `(,,)` are equal.
     fn value_list(&mut self) -> Result<BTreeSet<String>, SelectorError> {
         let open = self.take();
         if open.kind != Kind::Open {
@@ -201,7 +201,7 @@ fn at(token: Token<'_>, problem: Problem) -> SelectorError {
     SelectorError { position: token.position, problem }
 }
 
-/// Errors are read by people and stored in conditions: a long piece is cut.
+/// People read errors and conditions store them: a long piece is cut.
 fn cut(text: &str) -> String {
     text.chars().take(80).collect()
 }

@@ -1,16 +1,16 @@
-//! One requirement of a selector: a key, an operator, values. It answers for itself and prints itself.
+//! One requirement of a selector: a key, an operator, values. It matches and prints itself.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use super::HasVariables;
 
-/// How a requirement compares.
+/// The comparison of a requirement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operator {
     /// `key=value`
     Equals,
-    /// `key==value`: the same, and printed as it was written (Kubernetes does so).
+    /// `key==value`: the same as `=`, but printed as written, as Kubernetes does.
     DoubleEquals,
     /// `key!=value`: holds without the variable too.
     NotEquals,
@@ -18,7 +18,7 @@ pub enum Operator {
     In,
     /// `key notin (a,b)`: holds without the variable too.
     NotIn,
-    /// `key`: the variable is there, whatever its value.
+    /// `key`: the variable exists with any value.
     Exists,
     /// `!key`
     NotExists,
@@ -38,29 +38,29 @@ pub struct Requirement {
 }
 
 impl Requirement {
-    /// The parser has checked key and values, and that their count fits the operator.
+    /// For the parser, which has checked the key, the values and that their count fits the operator.
     pub(super) fn new(key: &str, operator: Operator, values: BTreeSet<String>) -> Self {
         Self { key: key.to_owned(), operator, values: values.into_iter().collect() }
     }
 
-    /// The variable it is about.
+    /// The name of the variable.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// How it compares.
+    /// The comparison.
     pub fn operator(&self) -> Operator {
         self.operator
     }
 
-    /// What it compares with: sorted, without repeats; empty for [`Operator::Exists`] and [`Operator::NotExists`], one for
-    /// `=`, `==`, `!=`, `>` and `<`, at least one otherwise.
+    /// The values to compare with: sorted, without repeats; empty for [`Operator::Exists`] and [`Operator::NotExists`],
+    /// one for `=`, `==`, `!=`, `>` and `<`, at least one otherwise.
     pub fn values(&self) -> &[String] {
         &self.values
     }
 
-    /// The values of which a node must have one, if that is all it says (`=`, `==`, `in`): an index can hang a selector
-    /// under these pairs.
+    /// The values of which a node must have one, if that is the whole requirement (`=`, `==`, `in`): an index can file
+    /// a selector under these pairs.
     pub fn exact_values(&self) -> Option<&[String]> {
         matches!(self.operator, Operator::Equals | Operator::DoubleEquals | Operator::In).then_some(&*self.values)
     }
@@ -70,12 +70,12 @@ impl Requirement {
         !matches!(self.operator, Operator::NotEquals | Operator::NotIn | Operator::NotExists)
     }
 
-    /// Whether it holds for these variables.
+    /// Whether the requirement holds for these variables.
     pub fn matches(&self, variables: &impl HasVariables) -> bool {
         self.matches_value(variables.value(&self.key))
     }
 
-    /// Whether it holds when the variable has this value (`None` = the node lacks it).
+    /// Whether the requirement holds for this value of the variable (`None` = the node lacks it).
     pub fn matches_value(&self, seen: Option<&str>) -> bool {
         match (self.operator, seen) {
             (Operator::Exists, seen) => seen.is_some(),

@@ -1,4 +1,4 @@
-//! The selector against Kubernetes' own answers, and its properties.
+//! Selectors compared with Kubernetes' own answers, and their properties.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn errors_name_the_place_and_what_is_allowed() {
+fn errors_name_the_position_and_the_allowed_tokens() {
     let check = |text: &str, expected: &str| {
         assert_eq!(text.parse::<Selector>().unwrap_err().to_string(), expected, "{text:?}");
     };
@@ -97,10 +97,10 @@ fn the_empty_text_is_a_value() {
 }
 
 #[test]
-fn integers_are_those_of_go() {
+fn integers_parse_as_in_go() {
     let holds = |text: &str, seen: &str| parse(text).matches(&variables(&[("n", seen)]));
     assert!(holds("n>9223372036854775806", "9223372036854775807"));
-    assert!(!holds("n>1", "9223372036854775808"), "beyond 64 bits is no integer");
+    assert!(!holds("n>1", "9223372036854775808"), "a number beyond 64 bits is not an integer");
     assert!(holds("n<0", "-1"));
     assert!(holds("n>007", "+8"));
     for seen in ["", "4.5", "1_000", "0x10", " 9", "９"] {
@@ -110,25 +110,25 @@ fn integers_are_those_of_go() {
 }
 
 #[test]
-fn operators_are_words_where_a_key_or_value_stands() {
+fn operators_are_words_in_the_place_of_a_key_or_value() {
     assert_eq!(parse("in in (in,notin),notin=in,!in").to_string(), "in in (in,notin),!in,notin=in");
 }
 
 #[test]
-fn long_selectors_are_refused() {
+fn long_selectors_are_rejected() {
     assert!(Selector::from_str(&"x=a,".repeat(256 * 1024)).is_err());
     let values = |count| format!("x in({})", vec!["a"; count].join(","));
     let fits = values((SELECTOR_BYTES_MAX - 6) / 2);
     assert!(fits.len() <= SELECTOR_BYTES_MAX && fits.parse::<Selector>().is_ok());
 
-    // Its canonical form, with a blank after each `in`, would not parse again.
+    // The canonical form, with a blank after each `in`, would not parse again.
     let close = vec!["k in(v)"; SELECTOR_BYTES_MAX / 8].join(",");
     assert!(close.len() < SELECTOR_BYTES_MAX);
     assert_eq!(close.parse::<Selector>().unwrap_err().problem, Problem::TooLong);
 }
 
 #[test]
-fn an_index_finds_what_it_needs() {
+fn requirements_give_an_index_their_exact_values() {
     let selector = parse("zone in (eu-2,eu-1),!old,role!=db,gpu>1,rack,x==y");
     let seen: Vec<_> = selector.requirements().iter().map(|r| (r.key(), r.exact_values(), r.needs_key())).collect();
     let (zones, x) = (["eu-1".to_string(), "eu-2".to_string()], ["y".to_string()]);
@@ -146,7 +146,7 @@ fn an_index_finds_what_it_needs() {
 }
 
 #[test]
-fn terms_show_what_was_seen() {
+fn terms_show_the_value_seen() {
     let selector = parse("zone=eu-1,role!=db");
     let node = variables(&[("zone", "eu-2")]);
     let seen: Vec<_> = selector.terms(&node).iter().map(|t| (t.requirement.to_string(), t.seen, t.holds)).collect();
@@ -184,7 +184,7 @@ proptest! {
     }
 
     #[test]
-    fn what_parses_prints_so_that_it_parses_again(text in prop_oneof![selectors(), nearly_selectors()]) {
+    fn canonical_form_parses_back(text in prop_oneof![selectors(), nearly_selectors()]) {
         if let Ok(selector) = text.parse::<Selector>() {
             let canonical = selector.to_string();
             prop_assert_eq!(canonical.parse::<Selector>().unwrap().to_string(), canonical.clone());
@@ -198,7 +198,7 @@ proptest! {
     }
 
     #[test]
-    fn a_selector_matches_when_all_its_terms_hold(text in selectors(), seen in "[a1]{0,1}") {
+    fn selector_matches_when_all_its_terms_hold(text in selectors(), seen in "[a1]{0,1}") {
         let selector = text.parse::<Selector>().unwrap();
         let node = variables(&[("a", &seen)]);
         prop_assert_eq!(selector.matches(&node), selector.terms(&node).iter().all(|t| t.holds));
