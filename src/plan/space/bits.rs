@@ -1,8 +1,8 @@
-//! A hierarchical bitmap over all 128-bit numbers: what is taken, and the next number that is not.
+//! A hierarchical bitmap over all 128-bit numbers, which finds the next number that is not taken.
 //!
-//! Numbers are kept in pages of 4,096: while there are at most six in a list of 16 bytes, then in 64 words of 64 bits. So a /8 that is taken
-//! whole needs 2 MiB, and in an IPv6 /64, where each address has a page to itself, none of them needs 512 bytes. The
-//! set of *full pages* is again such a bitmap, one level up: the next free number is found in one step per level, however
+//! Numbers are kept in pages of 4,096: a page with at most six numbers is a list of 16 bytes, a fuller one is 64 words
+//! of 64 bits. So a fully taken /8 needs 2 MiB, and in an IPv6 /64, where each address has its own page, no page needs
+//! 512 bytes. The set of *full pages* is again such a bitmap, one level up: a search takes one step per level, however
 //! full the space is.
 
 use std::collections::HashMap;
@@ -10,18 +10,18 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 
 /// A page holds 2¹² numbers.
 const PAGE_BITS: u32 = 12;
-/// Room for more pages than this is given back when an eighth of it is used.
+/// A map with room for more pages than this shrinks when only an eighth of the room is used.
 const SHRINK_FROM: usize = 4_096;
-/// So many of them are listed. With their count they need 16 bytes, as much as what stands for more.
+/// The length of the list. With their count six numbers need 16 bytes, as much as the variant for a fuller page.
 const FEW: usize = 6;
 
 /// A set of numbers that finds the next number that is not in it.
 #[derive(Debug, Clone, Default)]
 pub struct Bits {
-    // Only ever asked for one page, never in order: with ten million of them a tree's way down is eight misses of the cache. (When
-    // it doubles all are moved: with millions a second or so, once.)
+    // Code looks up single pages and never needs an order: with ten million pages the way down a tree is eight cache
+    // misses. (When the map doubles, all pages move: with millions of pages about a second, once.)
     pages: HashMap<u128, Page, BuildHasherDefault<DefaultHasher>>,
-    /// The numbers of pages in which nothing is free; `None` until there is one.
+    /// The numbers of the pages without a free number; `None` until such a page exists.
     full_pages: Option<Box<Bits>>,
 }
 
@@ -42,12 +42,12 @@ struct Few {
 #[derive(Debug, Clone)]
 struct Words {
     words: [u64; 64],
-    /// Which words have no free bit.
+    /// The words without a free bit.
     full_words: u64,
 }
 
 impl Bits {
-    /// Adds a number. Returns whether it was not there before.
+    /// Adds a number. Returns whether it was absent before.
     pub fn insert(&mut self, number: u128) -> bool {
         let page_number = number >> PAGE_BITS;
         let page = self.pages.entry(page_number).or_insert_with(|| Page::Few(Few::default()));
@@ -58,7 +58,7 @@ impl Bits {
         added
     }
 
-    /// Takes a number out. Returns whether it was there.
+    /// Removes a number. Returns whether it was present.
     pub fn remove(&mut self, number: u128) -> bool {
         let page_number = number >> PAGE_BITS;
         let Some(page) = self.pages.get_mut(&page_number) else { return false };
@@ -82,17 +82,17 @@ impl Bits {
         removed
     }
 
-    /// Whether a number is in it.
+    /// Whether the set holds a number.
     pub fn contains(&self, number: u128) -> bool {
         self.pages.get(&(number >> PAGE_BITS)).is_some_and(|page| page.contains(offset(number)))
     }
 
-    /// Whether nothing is in it.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.pages.is_empty()
     }
 
-    /// The smallest number not below `number` that is not in it; `None` when all up to 2¹²⁸−1 are.
+    /// The smallest number from `number` on that is not in the set; `None` when all up to 2¹²⁸−1 are.
     pub fn next_clear(&self, number: u128) -> Option<u128> {
         let page_number = number >> PAGE_BITS;
         let Some(page) = self.pages.get(&page_number) else { return Some(number) };
@@ -174,12 +174,12 @@ impl Few {
         self.offsets.get(..usize::from(self.count)).unwrap_or_default()
     }
 
-    /// Where it is, or where it would be.
+    /// The index of an offset in the list, or the index at which it would be inserted.
     fn find(&self, offset: u32) -> Result<usize, usize> {
         self.listed().binary_search_by_key(&offset, |listed| u32::from(*listed))
     }
 
-    /// Whether there was room. `at` is where it would be.
+    /// Inserts at `at` if there is room. Returns whether there was.
     fn insert(&mut self, at: usize, offset: u32) -> bool {
         let count = usize::from(self.count);
         if count == FEW {
@@ -260,9 +260,9 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn a_run_over_many_pages_is_skipped() {
+    fn next_clear_skips_a_run_over_many_pages() {
         let mut bits = Bits::default();
-        let start = (1u128 << 64) - 5_000; // across the 64-bit edge
+        let start = (1u128 << 64) - 5_000; // across the 64-bit boundary
         for number in start..start + 40_000 {
             assert!(bits.insert(number));
         }
@@ -271,10 +271,10 @@ mod tests {
         assert_eq!(bits.next_clear(start + 20_000), Some(start + 40_000));
     }
 
-    /// The costliest place of what is free: at the end, behind all that is taken. A search number by number, or word by word,
+    /// The costliest free number: the last one, behind all taken ones. A search number by number, or word by word,
     /// would take hundreds of times as long in the fullest space as in the emptiest.
     #[test]
-    fn the_next_clear_costs_as_much_at_one_per_cent_as_at_99_9() {
+    fn next_clear_costs_the_same_at_1_and_at_99_9_per_cent() {
         const NUMBERS: u128 = 1 << 16;
         let cost = |per_mille: u128| {
             let mut bits = Bits::default();
@@ -287,7 +287,7 @@ mod tests {
                 }
                 start.elapsed()
             };
-            // The quickest of several: what else the machine does is no cost of ours.
+            // The fastest of several runs: other load on the machine is not part of the cost.
             (0..5).map(|_| search()).min().unwrap_or_default()
         };
         let costs = [10, 500, 999].map(cost);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_number_of_all_can_be_taken() {
+    fn largest_number_can_be_taken() {
         let mut bits = Bits::default();
         for number in u128::MAX - 5_000..=u128::MAX {
             bits.insert(number);
@@ -305,13 +305,13 @@ mod tests {
     }
 
     #[test]
-    fn a_few_need_no_more_room_than_what_stands_for_many() {
+    fn list_of_few_is_as_small_as_the_pointer_to_many() {
         assert_eq!(size_of::<Page>(), 16);
     }
 
-    /// The pages that a few numbers are in, at their edges too, as lists and beyond.
+    /// The pages of a few numbers, with the first and last number of a page, as lists and as bits.
     #[test]
-    fn a_few_are_found_and_taken_out_like_many() {
+    fn few_and_many_numbers_behave_the_same() {
         for count in [1, FEW as u128, FEW as u128 + 1, 20] {
             for start in [0, 5, 4_096 - count, 4_096 - count / 2] {
                 let mut bits = Bits::default();
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn room_that_is_not_needed_any_more_is_given_back() {
+    fn unused_room_is_released() {
         let mut bits = Bits::default();
         let numbers = || (0..50_000_u128).map(|n| n << 20);
         numbers().for_each(|number| assert!(bits.insert(number)));
@@ -341,7 +341,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn next_clear_is_what_a_plain_set_says(
+        fn next_clear_agrees_with_a_plain_set(
             runs in proptest::collection::vec((any::<bool>(), 0u128..20_000, 1u128..6_000), 0..8),
             from in 0u128..26_000,
         ) {

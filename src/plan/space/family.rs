@@ -14,7 +14,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both, in the order in which assignments list addresses.
+    /// Both families, in the order in which assignments list addresses.
     pub const ALL: [Family; 2] = [Family::V4, Family::V6];
 
     /// The family of an address.
@@ -22,7 +22,7 @@ impl Family {
         if ip.is_ipv4() { Family::V4 } else { Family::V6 }
     }
 
-    /// The address of a number. Numbers above the family's largest are cut to its bits.
+    /// The address of a number. A number above the largest of the family is cut to the bits of the family.
     pub fn address(self, number: u128) -> IpAddr {
         match self {
             // The upper bits of an IPv4 number are zero by construction.
@@ -31,7 +31,7 @@ impl Family {
         }
     }
 
-    /// Where this family stands in arrays of two.
+    /// The index of this family in arrays of two.
     pub fn index(self) -> usize {
         match self {
             Family::V4 => 0,

@@ -1,11 +1,11 @@
-//! The taken ports of one address. Nearly always a handful; on a shared address up to all.
+//! The taken ports of one address: nearly always a handful, on a shared address up to all.
 
 use super::bits::Bits;
 
-/// Up to this many are kept in a sorted list: a bitmap of so many is larger than that.
+/// Up to this many ports are kept in a sorted list: a bitmap of as many ports is larger.
 const FEW: usize = 32;
 
-/// A set of ports that finds the next one that is not in it.
+/// A set of ports that finds the next port outside it.
 #[derive(Debug, Clone)]
 pub enum PortSet {
     /// Sorted.
@@ -41,7 +41,7 @@ impl PortSet {
         }
     }
 
-    /// Takes a port out.
+    /// Removes a port.
     pub fn remove(&mut self, port: u16) {
         match self {
             PortSet::Few(list) => {
@@ -53,7 +53,7 @@ impl PortSet {
         }
     }
 
-    /// Whether a port is in it.
+    /// Whether the set holds a port.
     pub fn contains(&self, port: u16) -> bool {
         match self {
             PortSet::Few(list) => list.binary_search(&port).is_ok(),
@@ -61,7 +61,7 @@ impl PortSet {
         }
     }
 
-    /// Whether nothing is in it.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         match self {
             PortSet::Few(list) => list.is_empty(),
@@ -69,7 +69,7 @@ impl PortSet {
         }
     }
 
-    /// The smallest port not below `port` that is not in it; `None` when all up to 65535 are.
+    /// The smallest port from `port` on that is not in the set; `None` when all up to 65535 are.
     pub fn next_clear(&self, port: u16) -> Option<u16> {
         match self {
             PortSet::Few(list) => {
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_and_many_ports_find_the_same() {
+    fn few_and_many_ports_behave_the_same() {
         let mut ports = PortSet::default();
         for port in (65_000..=65_535).rev() {
             assert_eq!(ports.next_clear(65_000), Some(65_000));
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_that_are_taken_out_are_free_again() {
+    fn removed_ports_are_free_again() {
         for count in [5, 40] {
             let mut ports = PortSet::default();
             (0..count).for_each(|port| ports.insert(100 + port));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_port_of_a_few() {
+    fn next_clear_ends_at_the_last_port() {
         let mut ports = PortSet::default();
         ports.insert(65_535);
         assert_eq!(ports.next_clear(65_535), None);

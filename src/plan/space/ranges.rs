@@ -1,22 +1,22 @@
 //! Sorted, disjoint, inclusive ranges of numbers. A /8 less ten thousand exclusions is ten thousand ranges, a huge IPv6
-//! exclusion is one: nothing here walks over single addresses.
+//! exclusion is one: no code here loops over single addresses.
 
 /// Sorted, disjoint, inclusive ranges that do not touch each other.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ranges {
     ranges: Vec<(u128, u128)>,
-    /// How many numbers lie before each range, saturating.
+    /// The count of numbers before each range, saturating.
     before: Vec<u128>,
 }
 
 impl Ranges {
-    /// Out of ranges in any order, nested, overlapping or repeated. `first ≤ last` in each.
+    /// Merges ranges in any order, nested, overlapping or repeated. Each needs `first ≤ last`.
     pub fn new(mut ranges: Vec<(u128, u128)>) -> Self {
         ranges.sort_unstable();
         let mut merged: Vec<(u128, u128)> = Vec::with_capacity(ranges.len());
         for (first, last) in ranges {
             match merged.last_mut() {
-                // `first` next to the former end touches it: one range.
+                // `first` directly after the former end: the ranges touch and become one.
                 Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
                 _ => merged.push((first, last)),
             }
@@ -37,12 +37,12 @@ impl Ranges {
         Self { ranges, before }
     }
 
-    /// Whether nothing is in it.
+    /// Whether the ranges are empty.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// How many numbers are in it; `u128::MAX` stands for 2¹²⁸ too.
+    /// The count of numbers; `u128::MAX` also means 2¹²⁸.
     pub fn count(&self) -> u128 {
         match (self.before.last(), self.ranges.last()) {
             (Some(before), Some(range)) => before.saturating_add(length(range)),
@@ -50,17 +50,17 @@ impl Ranges {
         }
     }
 
-    /// Whether `number` is in it.
+    /// Whether `number` is in a range.
     pub fn contains(&self, number: u128) -> bool {
         self.range_at_or_after(number).is_some_and(|(first, _)| *first <= number)
     }
 
-    /// The smallest number in it that is not below `number`, if any.
+    /// The smallest number from `number` on that is in a range, if any.
     pub fn at_or_after(&self, number: u128) -> Option<u128> {
         self.range_at_or_after(number).map(|(first, _)| number.max(*first))
     }
 
-    /// The lowest number in it.
+    /// The lowest number.
     pub fn first(&self) -> Option<u128> {
         self.ranges.first().map(|(first, _)| *first)
     }
@@ -73,7 +73,7 @@ impl Ranges {
         (number <= *last).then_some(number)
     }
 
-    /// What is here and not in `other`.
+    /// The numbers here that are not in `other`.
     #[must_use]
     pub fn minus(&self, other: &Ranges) -> Ranges {
         let mut left = Vec::with_capacity(self.ranges.len());
@@ -91,7 +91,7 @@ impl Ranges {
                 if cut_first > from {
                     left.push((from, cut_first - 1));
                 }
-                // A cut that reaches beyond this range is needed for the next one too.
+                // The next range needs a cut that reaches beyond this one too.
                 start = cut_last.checked_add(1).filter(|next| *next <= last);
             }
             if let Some(from) = start {
@@ -101,7 +101,7 @@ impl Ranges {
         Self::of_sorted(left)
     }
 
-    /// A number that is in both, if there is one.
+    /// A number that both have, if there is one.
     pub fn common(&self, other: &Ranges) -> Option<u128> {
         let (mut a, mut b) = (self.ranges.iter().peekable(), other.ranges.iter().peekable());
         while let (Some(&&(a_first, a_last)), Some(&&(b_first, b_last))) = (a.peek(), b.peek()) {
@@ -139,13 +139,13 @@ mod tests {
     }
 
     #[test]
-    fn unsorted_nested_overlapping_and_touching_ranges_are_one_list() {
+    fn unsorted_nested_overlapping_touching_ranges_merge() {
         assert_eq!(ranges(&[(8, 9), (0, 5), (2, 3), (4, 6), (10, 10)]), ranges(&[(0, 6), (8, 10)]));
         assert_eq!(ranges(&[(0, 6), (8, 10)]).count(), 10);
     }
 
     #[test]
-    fn a_huge_range_is_skipped_in_one_step() {
+    fn huge_range_is_skipped_in_one_step() {
         let pool = ranges(&[(0, u128::MAX)]).minus(&ranges(&[(1, u128::MAX - 1)]));
         assert_eq!(pool, ranges(&[(0, 0), (u128::MAX, u128::MAX)]));
         assert_eq!(pool.at_or_after(1), Some(u128::MAX));
@@ -155,14 +155,14 @@ mod tests {
     }
 
     #[test]
-    fn a_common_number_is_found() {
+    fn common_number_is_found() {
         assert_eq!(ranges(&[(0, 3), (9, 12)]).common(&ranges(&[(4, 8), (12, 20)])), Some(12));
         assert_eq!(ranges(&[(0, 3)]).common(&ranges(&[(4, 8)])), None);
     }
 
     proptest! {
         #[test]
-        fn ranges_say_what_a_plain_set_says(
+        fn ranges_agree_with_a_plain_set(
             list in proptest::collection::vec((0u128..60, 0u128..9), 0..6),
             cuts in proptest::collection::vec((0u128..60, 0u128..9), 0..6),
         ) {
