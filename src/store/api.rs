@@ -1,8 +1,8 @@
 //! The part of etcd that enlist needs, as plain values behind one trait ([`Backend`]) and a cheap handle ([`Store`]).
 //!
-//! No type of a client crate is in here: its breaking releases are not ours. Shapes and meanings are etcd v3's
-//! (`etcdserver/api/v3rpc`): revisions are global to a store, ranges are half-open, compares of a transaction all see the
-//! state before it, and all its writes have one revision.
+//! No type of a client crate is in here, so that the breaking releases of that crate are not breaking releases of
+//! enlist. Shapes and meanings are those of etcd v3 (`etcdserver/api/v3rpc`): revisions are global to a store, ranges
+//! are half-open, all compares of a transaction see the state before it, and all its writes have one revision.
 
 use std::fmt;
 use std::sync::Arc;
@@ -103,12 +103,12 @@ impl KeyRange {
         KeyRange { start: start.into(), end: Some(end.into()) }
     }
 
-    /// Whether it is every key that begins with its start.
+    /// Whether the range is every key that begins with its start.
     pub fn is_prefix(&self) -> bool {
         self.end.as_ref() == Some(&prefix_end(self.start.as_bytes()))
     }
 
-    /// Whether `key` is in it.
+    /// Whether the range holds `key`.
     pub fn contains(&self, key: &Key) -> bool {
         match &self.end {
             None => *key == self.start,
@@ -129,7 +129,7 @@ fn prefix_end(prefix: &[u8]) -> Key {
     Key::from(vec![0])
 }
 
-/// A lease's id. 0 = no lease.
+/// The id of a lease. 0 = no lease.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub i64);
 
@@ -145,40 +145,40 @@ pub struct KeyValue {
     pub key: Key,
     /// The value.
     pub value: Bytes,
-    /// When the key was made; survives updates.
+    /// The revision at which the key was created; updates keep it.
     pub create_revision: Revision,
-    /// When it was last written.
+    /// The revision of the last write.
     pub mod_revision: Revision,
-    /// How often it was written since it was made; 1 = just made.
+    /// The number of writes since the key was created; 1 = just created.
     pub version: i64,
-    /// Its lease.
+    /// The lease of the key.
     pub lease: LeaseId,
 }
 
-/// Who answered, and at which revision the store was then.
+/// The member that answered, and the revision of the store at the answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Header {
     /// The cluster.
     pub cluster_id: u64,
     /// The member.
     pub member_id: u64,
-    /// The store's revision at the answer. In a watch response it is *ahead* of the last event during catch-up: never
-    /// a resume point.
+    /// The store's revision at the answer. In a watch response it is *ahead* of the last event during catch-up: never a
+    /// resume point.
     pub revision: Revision,
 }
 
-/// Read a range.
+/// Reads a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RangeRequest {
-    /// Which keys.
+    /// The keys to read.
     pub range: KeyRange,
-    /// As of which revision; `None` = now (linearizable).
+    /// The revision to read at; `None` = now (linearizable).
     pub revision: Option<Revision>,
-    /// At most so many keys; 0 = all.
+    /// The largest number of keys; 0 = all.
     pub limit: i64,
-    /// Without values.
+    /// Leaves the values out.
     pub keys_only: bool,
-    /// Only the count.
+    /// Returns only the count.
     pub count_only: bool,
 }
 
@@ -189,16 +189,16 @@ impl RangeRequest {
     }
 }
 
-/// What a range held.
+/// The content of a range.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RangeResponse {
-    /// Who answered, when.
+    /// The header of the answer.
     pub header: Header,
     /// In key order.
     pub kvs: Vec<KeyValue>,
-    /// Whether the limit cut it.
+    /// Whether the limit cut the answer.
     pub more: bool,
-    /// How many keys the range holds (not how many are in `kvs`).
+    /// The number of keys in the range (not in `kvs`).
     pub count: i64,
 }
 
@@ -209,62 +209,62 @@ pub enum Compare {
     Modified(Key, Revision),
     /// The key's create_revision is this; 0 = it is absent.
     Created(Key, Revision),
-    /// The key is there with this value.
+    /// The key has this value.
     Value(Key, Bytes),
-    /// Nothing is in the range.
+    /// The range holds no key.
     Empty(KeyRange),
 }
 
 /// An operation of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    /// Write a key. An unknown lease fails the whole request.
+    /// Writes a key. An unknown lease fails the whole request.
     Put {
         /// The key.
         key: Key,
-        /// Its new value.
+        /// The new value.
         value: Bytes,
-        /// Its new lease; [`LeaseId::NONE`] takes it off any lease.
+        /// The new lease; [`LeaseId::NONE`] detaches the key from any lease.
         lease: LeaseId,
     },
-    /// Delete what is in the range.
+    /// Deletes the keys of a range.
     Delete(KeyRange),
-    /// Read a range.
+    /// Reads a range.
     Get(RangeRequest),
     /// A nested transaction.
     Txn(Txn),
 }
 
 impl Op {
-    /// Put without a lease.
+    /// A put without a lease.
     pub fn put(key: impl Into<Key>, value: impl Into<Bytes>) -> Self {
         Op::Put { key: key.into(), value: value.into(), lease: LeaseId::NONE }
     }
 
-    /// Delete one key.
+    /// Deletes one key.
     pub fn delete(key: impl Into<Key>) -> Self {
         Op::Delete(KeyRange::one(key))
     }
 
-    /// Read one key.
+    /// Reads one key.
     pub fn get(key: impl Into<Key>) -> Self {
         Op::Get(RangeRequest::all(KeyRange::one(key)))
     }
 }
 
-/// All compares hold → `then`, else `otherwise`. Atomic.
+/// Runs `then` if all compares hold, else `otherwise`. Atomic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Txn {
-    /// The conditions; none = true.
+    /// The conditions; an empty list holds.
     pub compares: Vec<Compare>,
-    /// Done if they hold.
+    /// The operations if the conditions hold.
     pub then: Vec<Op>,
-    /// Done if not.
+    /// The operations if not.
     pub otherwise: Vec<Op>,
 }
 
 impl Txn {
-    /// Whether it can change anything, in whatever branch.
+    /// Whether the transaction can change anything, in either branch.
     pub fn writes(&self) -> bool {
         self.then.iter().chain(&self.otherwise).any(|op| match op {
             Op::Put { .. } | Op::Delete(_) => true,
@@ -274,40 +274,40 @@ impl Txn {
     }
 }
 
-/// What a transaction did.
+/// The result of a transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TxnResponse {
-    /// Who answered; its revision is that of the writes, if there were any.
+    /// The header of the answer; its revision is that of the writes, if there were any.
     pub header: Header,
     /// Whether the compares held.
     pub succeeded: bool,
-    /// One for each operation of the branch taken.
+    /// One result for each operation of the branch taken.
     pub results: Vec<OpResult>,
 }
 
-/// What an operation did.
+/// The result of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpResult {
     /// Written.
     Put,
-    /// So many keys deleted.
+    /// The number of deleted keys.
     Deleted(i64),
-    /// What was read.
+    /// The content of the range.
     Range(RangeResponse),
-    /// The nested transaction.
+    /// The result of the nested transaction.
     Txn(TxnResponse),
 }
 
-/// A change that a watch tells.
+/// A change that a watch reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The key was written.
     Put(KeyValue),
-    /// The key was deleted (by somebody, or with its lease).
+    /// The key was deleted (by a client, or with its lease).
     Delete {
         /// The key.
         key: Key,
-        /// When.
+        /// The revision of the deletion.
         mod_revision: Revision,
     },
 }
@@ -321,7 +321,7 @@ impl Event {
         }
     }
 
-    /// When.
+    /// The revision of the change.
     pub fn revision(&self) -> Revision {
         match self {
             Event::Put(kv) => kv.mod_revision,
@@ -330,26 +330,27 @@ impl Event {
     }
 }
 
-/// Follow a range.
+/// Follows a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchRequest {
-    /// Which keys.
+    /// The keys to watch.
     pub range: KeyRange,
-    /// The first revision that is wanted; [`Revision::NONE`] = from now on.
+    /// The first revision wanted; [`Revision::NONE`] = from now on.
     pub start: Revision,
-    /// Few events, each read at once: it may share the connection of the calls. One that was left unread would hold them up.
+    /// The watch may share the connection of the calls: it has few events and reads each at once. Unread events would
+    /// delay the calls.
     pub beside: bool,
 }
 
-/// What a watch says.
+/// A message of a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchMessage {
-    /// The server has taken it on.
+    /// The server accepted the watch.
     Created(Header),
-    /// Events of one or more revisions, in order. With `fragment` the response goes on in the next message: nothing of it may
-    /// be applied before the last fragment (`fragment: false`) is there.
+    /// Events of one or more revisions, in order. With `fragment` the response continues in the next message: the
+    /// reader must apply none of it before the last fragment (`fragment: false`).
     Events {
-        /// Its revision is no resume point.
+        /// The header of the answer; its revision is no resume point.
         header: Header,
         /// In order of revision.
         events: Vec<Event>,
@@ -358,11 +359,11 @@ pub enum WatchMessage {
     },
     /// A progress answer. Only from servers ≥ 3.4.25 / 3.5.8 is its revision a barrier.
     Progress(Header),
-    /// The server gave the watch up. The stream stays open and silent.
+    /// The server canceled the watch. The stream stays open and silent.
     Canceled {
-        /// In etcd's words.
+        /// The reason, in etcd's words.
         reason: String,
-        /// The start was compacted: everything up to here is gone. [`Revision::NONE`] = another reason.
+        /// The start was compacted: every revision up to here is gone. [`Revision::NONE`] = another reason.
         compacted: Revision,
     },
 }
@@ -371,22 +372,22 @@ pub enum WatchMessage {
 pub trait Watch: Send {
     /// The next message; `None` = the stream ended. Cancel-safe.
     fn next(&mut self) -> BoxFuture<'_, Option<Result<WatchMessage, StoreError>>>;
-    /// Ask for a progress answer. Best effort.
+    /// Requests a progress answer. Best effort.
     fn request_progress(&mut self) -> BoxFuture<'_, ()>;
 }
 
-/// A lease's persistent keep-alive stream.
+/// The persistent keep-alive stream of a lease.
 pub trait KeepAlive: Send {
-    /// One beat. Answers the remaining TTL in seconds; 0 or less = the lease is gone.
+    /// Sends one beat. Returns the remaining TTL in seconds; 0 or less = the lease is gone.
     ///
-    /// An error says nothing of the lease: beat again.
+    /// An error says nothing about the lease: the caller beats again.
     fn beat(&mut self) -> BoxFuture<'_, Result<i64, StoreError>>;
 }
 
-/// What a member says of itself.
+/// The status of a member.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemberInfo {
-    /// Who answered.
+    /// The header of the answer.
     pub header: Header,
     /// etcd's version, e.g. `3.5.16`.
     pub version: String,
@@ -396,24 +397,24 @@ pub struct MemberInfo {
     pub alarms: Vec<String>,
 }
 
-/// What an endpoint says of itself.
+/// The status of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointInfo {
     /// `host:port`.
     pub endpoint: String,
-    /// The cluster that it is a member of; `None` = it does not answer.
+    /// The cluster of the endpoint; `None` = the endpoint does not answer.
     pub cluster_id: Option<u64>,
     /// The cluster that calls go to.
     pub used: Option<u64>,
 }
 
 impl EndpointInfo {
-    /// Whether it is a member of another cluster than the one that is used.
+    /// Whether the endpoint is a member of another cluster than the one used.
     pub fn is_foreign(&self) -> bool {
         self.cluster_id.is_some() && self.used.is_some() && self.cluster_id != self.used
     }
 
-    /// What is wrong with it, if anything is, and what to do.
+    /// The problem of the endpoint, if any, and the remedy.
     pub fn trouble(&self) -> Option<String> {
         match (self.cluster_id, self.used) {
             (None, _) => Some(format!("endpoint {} does not answer", self.endpoint)),
@@ -427,21 +428,21 @@ impl EndpointInfo {
     }
 }
 
-/// What can go wrong. `Display` is one line fit for people.
+/// Errors of a store. `Display` is one line fit for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// No endpoint answered.
     #[error("etcd is unreachable at {endpoints}: {reason}")]
     Unreachable {
-        /// Where it was tried.
+        /// The endpoints tried.
         endpoints: String,
-        /// Why not, in the transport's words.
+        /// The reason, in the transport's words.
         reason: String,
     },
     /// No answer in time. A write may have happened.
     #[error("etcd did not answer within {milliseconds} ms")]
     Timeout {
-        /// How long was waited.
+        /// The length of the wait.
         milliseconds: u64,
     },
     /// The connection broke while a request was under way. A write may have happened.
@@ -459,14 +460,15 @@ pub enum StoreError {
     /// The revision asked for is in the future.
     #[error("revision is in the future")]
     Future,
-    /// The request is larger than the server takes (1.5 MiB by default), or the answer larger than is taken here.
-    #[error("the request, or its answer, is larger than etcd takes")]
+    /// The request is larger than the server accepts (1.5 MiB by default), or the answer is larger than this client
+    /// accepts.
+    #[error("the request or its answer is larger than etcd accepts")]
     TooLarge,
     /// More operations than `--max-txn-ops` at one nesting level.
-    #[error("the transaction has more operations than etcd takes (--max-txn-ops)")]
+    #[error("the transaction has more operations than etcd accepts (--max-txn-ops)")]
     TooManyOps,
-    /// The lease does not exist (any more).
-    #[error("the lease does not exist (any more)")]
+    /// The lease does not exist, or no longer exists.
+    #[error("the lease does not exist, or no longer exists")]
     NoLease,
     /// The store is full (NOSPACE alarm).
     #[error("etcd is out of space: raise --quota-backend-bytes or compact, defragment and disarm the alarm")]
@@ -477,27 +479,27 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the user was let in, and may not do this. What is refused otherwise (a login, a certificate) is not sent to etcd each
-    /// time, so that it may be tried again soon.
+    /// Whether etcd denied a permission to a known user. After another refusal (a login, a certificate) not every retry reaches
+    /// etcd, so that a retry may come soon.
     pub fn is_denied(&self) -> bool {
         matches!(self, StoreError::Refused(why) if why.contains("permission denied"))
     }
 
-    /// Whether a write that got this answer may have happened all the same.
+    /// Whether a write that failed with this error may have happened.
     pub fn is_unknown_outcome(&self) -> bool {
         matches!(self, StoreError::Timeout { .. } | StoreError::Broken(_) | StoreError::Other(_))
     }
 }
 
-/// An etcd, or a model of one. Every call has its time-out inside.
+/// An etcd, or a model of one. Every call has its own time-out.
 pub trait Backend: Send + Sync + fmt::Debug {
     /// Reads a range.
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>>;
     /// Runs a transaction.
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>>;
-    /// Grants a lease; answers its id and the TTL in seconds that the server gave (it raises small ones).
+    /// Grants a lease; returns its id and the TTL in seconds that the server granted (it raises small ones).
     fn grant(&self, ttl_s: u64) -> BoxFuture<'_, Result<(LeaseId, u64), StoreError>>;
-    /// Ends a lease; its keys go.
+    /// Ends a lease and deletes its keys.
     fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>>;
     /// The remaining and granted TTL of a lease in seconds; remaining −1 = it does not exist.
     fn time_to_live(&self, lease: LeaseId) -> BoxFuture<'_, Result<(i64, i64), StoreError>>;
@@ -505,13 +507,13 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Box<dyn KeepAlive>, StoreError>>;
     /// Opens a watch. The first message is [`WatchMessage::Created`].
     fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>>;
-    /// What the member that answers says of itself.
+    /// Reads the status of the member that answers.
     fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>>;
     /// Asks each endpoint which cluster it is of. Empty where there are not several endpoints.
     fn endpoints(&self) -> BoxFuture<'_, Vec<EndpointInfo>> {
         Box::pin(std::future::ready(Vec::new()))
     }
-    /// The cluster that was used before this process was started. Counts until a cluster is known.
+    /// Sets the cluster used before the start of this process. It counts until a cluster is known.
     fn expect_cluster(&self, _cluster_id: u64) {}
     /// From now on endpoints that no call uses are looked at as well, and trouble with them is logged.
     fn look_out(&self) {}
@@ -547,7 +549,7 @@ impl Store {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Reads one key; with the answer's header.
+    /// Reads one key; returns the header of the answer too.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -572,7 +574,7 @@ impl Store {
         self.0.txn(txn).await
     }
 
-    /// Grants a lease; answers its id and the TTL in seconds.
+    /// Grants a lease; returns its id and the TTL in seconds.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -580,7 +582,7 @@ impl Store {
         self.0.grant(ttl_s).await
     }
 
-    /// Ends a lease; its keys go.
+    /// Ends a lease and deletes its keys.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -612,7 +614,7 @@ impl Store {
         self.0.watch(request).await
     }
 
-    /// What the member that answers says of itself.
+    /// Reads the status of the member that answers.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -653,7 +655,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_does_not_mix_in_its_siblings() {
+    fn prefix_range_excludes_sibling_keys() {
         let range = KeyRange::prefix("/e/nodes/node1/");
         assert!(range.contains(&"/e/nodes/node1/label".into()));
         assert!(!range.contains(&"/e/nodes/node10/label".into()));
@@ -661,7 +663,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_writes_if_any_branch_of_any_depth_does() {
+    fn txn_writes_if_any_branch_at_any_depth_writes() {
         let read = || Txn { then: vec![Op::get("a")], otherwise: vec![Op::get("b")], ..Txn::default() };
         assert!(!Txn { then: vec![Op::Txn(read())], ..read() }.writes());
         for write in [Op::put("a", "v"), Op::delete("a")] {
@@ -672,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_between_a_key_and_its_successor() {
+    fn successor_directly_follows_its_key() {
         let key = Key::from("/e/a");
         assert_eq!(key.successor().as_bytes(), b"/e/a\0");
         assert!(key < key.successor() && key.successor() < Key::from("/e/a\u{1}") && key.successor() < Key::from("/e/aa"));

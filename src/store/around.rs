@@ -1,4 +1,4 @@
-//! A store around a store: what it does not do itself it hands on.
+//! A layer around a store: it forwards each call that it does not handle itself.
 
 use std::fmt;
 
@@ -11,9 +11,9 @@ use super::api::{
 };
 use super::etcd::StoreSettings;
 
-/// A [`Backend`] around another: each call is handed on, but for those that it has something to add to.
+/// A [`Backend`] around another store: a type overrides the calls that it changes, and the trait forwards the others.
 pub trait Around: Send + Sync + fmt::Debug {
-    /// The store that it is around.
+    /// The store inside this layer.
     fn inner(&self) -> &Store;
     /// See [`Backend::range`].
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, StoreError>> {

@@ -1,4 +1,5 @@
-//! Jittered exponential back-off: capped, reset by success, quiet in the log. And how often a lasting trouble is told.
+//! Jittered exponential back-off: capped, reset by success, quiet in the log. Also the throttle for logs of a lasting
+//! problem.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::store::api::StoreError;
 
-/// The longest delay after a permission was denied: asking often lets nobody in.
+/// The longest delay after a denied permission: a faster retry lets no client in.
 pub const REFUSED_CAP: Duration = Duration::from_secs(30);
 
 /// Delays between attempts.
@@ -19,27 +20,27 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// From `first`, doubling, up to `cap`.
+    /// Starts at `first` and doubles up to `cap`.
     pub fn new(rng: fastrand::Rng, first: Duration, cap: Duration) -> Self {
         Backoff { rng, first, cap, failures: 0 }
     }
 
-    /// What reconnecting uses: 0.1 s to 5 s, so that a fleet is back within seconds and no dead etcd is hammered.
+    /// The back-off of a reconnect: 0.1 s to 5 s, so that a fleet is back within seconds without hammering a dead etcd.
     pub fn reconnect(rng: fastrand::Rng) -> Self {
         Self::new(rng, Duration::from_millis(100), Duration::from_secs(5))
     }
 
-    /// Something worked.
+    /// Notes a success.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
 
-    /// Something failed: how long to wait before the next attempt (half of the step, plus up to the other half).
+    /// Notes a failure and returns the delay before the next attempt (half of the step, plus up to the other half).
     pub fn next_delay(&mut self) -> Duration {
         self.delay_up_to(self.cap)
     }
 
-    /// The same, up to 30 s if a permission was denied.
+    /// Like [`next_delay`](Self::next_delay), with up to 30 s after a denied permission.
     pub fn delay_after(&mut self, error: &StoreError) -> Duration {
         match error {
             error if error.is_denied() => self.delay_up_to(self.cap.max(REFUSED_CAP)),
@@ -53,23 +54,24 @@ impl Backoff {
         step / 2 + step.mul_f64(self.rng.f64() / 2.0)
     }
 
-    /// Whether this failure is one to tell people of: the first, and then each that doubles their number.
+    /// Whether to log this failure: the first, and then each that doubles the number of failures.
     pub fn is_news(&self) -> bool {
         self.failures.is_power_of_two()
     }
 
-    /// How often it failed in a row.
+    /// The number of failures in a row.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 }
 
-/// A trouble that lasts is told again after so long. Attempts are up to 5 s apart: earlier there is nothing new to tell.
+/// The delay before a lasting problem is logged again. Attempts are up to 5 s apart, so there is nothing new to log
+/// earlier.
 const TOLD_AGAIN_FIRST: Duration = Duration::from_secs(5);
-/// The longest silence: whoever looks at the last quarter of an hour of a log finds the trouble in it.
+/// The longest silence: the last quarter of an hour of a log then shows the problem.
 const TOLD_AGAIN_MAX: Duration = Duration::from_secs(600);
 
-/// Says a lasting trouble once, then at longer intervals: each twice the one before.
+/// Throttles the log of a lasting problem: once at first, then at intervals that double.
 #[derive(Debug, Clone, Default)]
 pub struct Nag(Option<Told>);
 
@@ -81,7 +83,7 @@ struct Told {
 }
 
 impl Nag {
-    /// It failed (again): whether to say so.
+    /// Notes a failure. Returns whether to log it.
     pub fn is_due(&mut self, now: Instant) -> bool {
         match &mut self.0 {
             None => {
@@ -97,7 +99,7 @@ impl Nag {
         }
     }
 
-    /// It is over: how long it lasted, if it was said.
+    /// Notes the end of the problem. Returns its duration if it was logged.
     pub fn over(&mut self, now: Instant) -> Option<Duration> {
         self.0.take().map(|told| now.duration_since(told.since))
     }
@@ -108,22 +110,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lasting_trouble_is_told_once_and_then_at_longer_intervals() {
+    fn lasting_problem_is_logged_at_growing_intervals() {
         let begin = Instant::now();
         let mut nag = Nag::default();
-        // It fails every second, for an hour.
+        // The call fails every second, for an hour.
         let told_in = |nag: &mut Nag, seconds: std::ops::Range<u64>| -> Vec<u64> {
             seconds.filter(|second| nag.is_due(begin + Duration::from_secs(*second))).collect()
         };
         assert_eq!(told_in(&mut nag, 0..3_600), [0, 5, 15, 35, 75, 155, 315, 635, 1_235, 1_835, 2_435, 3_035]);
         assert_eq!(nag.over(begin + Duration::from_secs(3_600)), Some(Duration::from_secs(3_600)));
-        assert_eq!(nag.over(begin), None, "what was not said is not over");
-        // The next one is another trouble.
+        assert_eq!(nag.over(begin), None, "a problem that was not logged has no end to log");
+        // The next failure is a new problem.
         assert_eq!(told_in(&mut nag, 4_000..4_010), [4_000, 4_005]);
     }
 
     #[test]
-    fn delays_double_up_to_the_cap_and_start_again_after_success() {
+    fn delays_double_up_to_the_cap_and_reset_after_success() {
         let mut backoff = Backoff::new(fastrand::Rng::with_seed(1), Duration::from_millis(100), Duration::from_secs(5));
         let mut check = |low_ms: u64, high_ms: u64| {
             let delay = backoff.next_delay();
@@ -140,7 +142,7 @@ mod tests {
         let refused = backoff.delay_after(&StoreError::Refused("permission denied".into()));
         assert!(refused >= Duration::from_secs(15) && refused <= Duration::from_secs(30), "{refused:?}");
         assert!(backoff.delay_after(&StoreError::Timeout { milliseconds: 1 }) <= Duration::from_secs(5));
-        // An outage of hours is told again, ever more rarely.
+        // A log of an outage of hours shows it again, at ever longer intervals.
         let mut told = Vec::new();
         for _ in 0..1_000 {
             backoff.next_delay();

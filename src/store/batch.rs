@@ -1,39 +1,41 @@
-//! Which units go together into one request. Pure.
+//! Chooses the units that go together into one request. Pure.
 //!
-//! A request may hold N nested transactions, each with up to 128 − N compares, writes or reads (`--max-txn-ops` counts per
-//! nesting level, and children get what the parent's width leaves). All compares see the state *before* the request, and
-//! siblings do not see each other's writes: two units that would both find an address free, one whole and one by port,
-//! would both succeed. So a unit never goes with one that writes what it compares or reads, or that writes the same key.
+//! A request may hold N nested transactions, each with up to 128 − N compares, writes or reads (`--max-txn-ops` counts
+//! per nesting level, and children get the rest of the parent's width). All compares see the state *before* the
+//! request, and siblings do not see each other's writes: two units that would both find an address free, one whole and
+//! one by port, would both succeed. So a unit never joins another that writes a key that it compares or reads, or that
+//! writes the same key.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::store::api::{Compare, Key, KeyRange, Op, RangeRequest, Txn};
 
-/// `--max-txn-ops` of a server that was not told otherwise.
+/// The default `--max-txn-ops` of a server.
 const TXN_OPS_MAX: usize = 128;
 /// Half of the width, so that each child keeps the other half: 64 children with up to 64 operations each.
 pub const BATCH_UNITS_MAX: usize = 64;
-/// etcd refuses requests above 1.5 MiB; the rest is for what our estimate does not see.
+/// etcd rejects requests above 1.5 MiB; the difference covers bytes that the estimate does not count.
 const BATCH_BYTES_MAX: usize = 1_200_000;
-/// What a key costs in a request beside its bytes (tags, lengths, revisions).
+/// The bytes of a key in a request beside the key itself (tags, lengths, revisions).
 const KEY_OVERHEAD_BYTES: usize = 32;
 
 /// One all-or-nothing write of a caller.
 #[derive(Debug, Clone, Default)]
 pub struct Unit {
-    /// All must hold.
+    /// All of these must hold.
     pub compares: Vec<Compare>,
-    /// Puts and deletes of single keys; each key at most once. A put's lease must have been granted for this unit's pass.
+    /// Puts and deletes of single keys; each key at most once. The lease of a put must have been granted for this
+    /// unit's pass.
     pub writes: Vec<Op>,
-    /// What is read when a compare fails.
+    /// The ranges to read when a compare fails.
     pub reads: Vec<RangeRequest>,
 }
 
 impl TryFrom<Txn> for Unit {
-    /// One that is no unit.
+    /// The transaction, if it is not a unit.
     type Error = Txn;
 
-    /// A transaction is a unit if all it does is write single keys, each once, or else read.
+    /// A transaction is a unit if it only writes single keys, each once, or else only reads.
     fn try_from(txn: Txn) -> Result<Unit, Txn> {
         let keys: BTreeSet<_> = txn.then.iter().filter_map(written).collect();
         let writes = txn.then.iter().all(|op| match op {
@@ -56,10 +58,10 @@ impl From<Unit> for Txn {
     }
 }
 
-/// How large a batch may be.
+/// The limits of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Units in a batch.
+    /// The number of units.
     pub units: usize,
     /// Operations at one nesting level.
     pub operations: usize,
@@ -73,8 +75,8 @@ impl Default for Limits {
     }
 }
 
-/// Takes the next batch off the queue: the first unit always, then every later one that fits and that neither touches what
-/// another in the batch writes nor writes what another compares. Those that do not fit keep their order.
+/// Takes the next batch from the queue: always the first unit, then every later unit that fits and does not conflict.
+/// No unit of a batch writes a key that another one compares, reads or writes. The other units keep their order.
 pub fn take_batch<T>(queue: &mut VecDeque<T>, unit: impl Fn(&T) -> &Unit, limits: Limits) -> Vec<T> {
     let mut batch = Vec::new();
     let mut touched = Touched::default();
@@ -103,7 +105,7 @@ pub fn take_batch<T>(queue: &mut VecDeque<T>, unit: impl Fn(&T) -> &Unit, limits
     batch
 }
 
-/// The most operations of one kind in a unit.
+/// The largest number of operations of one kind in a unit.
 fn breadth(unit: &Unit) -> usize {
     unit.compares.len().max(unit.writes.len()).max(unit.reads.len())
 }
@@ -124,7 +126,7 @@ fn size(unit: &Unit) -> usize {
     compares.sum::<usize>() + writes.sum::<usize>() + unit.reads.iter().map(|read| range(&read.range)).sum::<usize>()
 }
 
-/// What the units of a batch compare, read and write.
+/// The keys that the units of a batch compare, read and write.
 #[derive(Default)]
 struct Touched {
     written: BTreeSet<Key>,
@@ -153,7 +155,7 @@ impl Touched {
     }
 }
 
-/// What a unit compares or reads.
+/// A key or range that a unit compares or reads.
 enum Seen<'u> {
     Key(&'u Key),
     Range(&'u KeyRange),
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn independent_units_go_together_up_to_the_limits() {
+    fn independent_units_share_a_request_up_to_the_limits() {
         let many = |n: usize, width: usize| -> Vec<Unit> {
             (0..n)
                 .map(|i| {
@@ -212,25 +214,25 @@ mod tests {
         assert_eq!(sizes(many(130, 5), Limits::default()), [64, 64, 2]);
         // 100 operations leave room for 28 children.
         assert_eq!(sizes(many(30, 100), Limits::default()), [28, 2]);
-        // Too wide for anybody's company, but it must be tried.
+        // Each unit is too wide to share a request, but the server must see it.
         assert_eq!(sizes(many(2, 200), Limits::default()), [1, 1]);
         assert_eq!(sizes(many(4, 1), Limits { bytes: 150, ..Limits::default() }), [2, 2]);
     }
 
     #[test]
-    fn one_address_whole_for_one_node_and_a_port_of_it_for_another_never_share_a_request() {
+    fn whole_address_and_a_port_of_it_never_share_a_request() {
         let whole = || unit(&["/c/x"], &["/c/x/"], &["/c/x"]);
         let port = || unit(&["/c/x", "/c/x/80"], &[], &["/c/x/80"]);
         assert_eq!(sizes(vec![whole(), port()], Limits::default()), [1, 1]);
         assert_eq!(sizes(vec![port(), whole()], Limits::default()), [1, 1]);
-        // Only the range compare tells.
+        // Only the range compare shows the conflict.
         let by_range = || unit(&[], &["/c/x/"], &["/n/a"]);
         assert_eq!(sizes(vec![by_range(), port()], Limits::default()), [1, 1]);
         assert_eq!(sizes(vec![port(), by_range()], Limits::default()), [1, 1]);
     }
 
     #[test]
-    fn what_one_would_read_no_other_of_the_request_writes() {
+    fn reader_and_writer_of_a_key_never_share_a_request() {
         let reads = |range| Unit { reads: vec![RangeRequest::all(range)], ..unit(&[], &[], &["/a/x"]) };
         for range in [KeyRange::one("/b/x"), KeyRange::prefix("/b/")] {
             let (reader, writer) = (|| reads(range.clone()), || unit(&[], &[], &["/b/x"]));
@@ -241,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_that_writes_single_keys_or_else_reads_is_a_unit_and_back() {
+    fn txn_of_single_key_writes_or_reads_converts_to_a_unit() {
         let txn = Txn {
             compares: vec![Compare::Modified("/a".into(), Revision::NONE)],
             then: vec![Op::put("/a", "v"), Op::delete("/b")],
@@ -262,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_written_once_a_request_and_the_one_behind_goes_ahead() {
+    fn second_write_of_a_key_waits_and_later_units_pass_it() {
         let a = || unit(&[], &[], &["/a"]);
         let b = || unit(&[], &[], &["/b"]);
         assert_eq!(sizes(vec![a(), a(), b()], Limits::default()), [2, 1]);

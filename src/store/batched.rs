@@ -1,4 +1,4 @@
-//! A store whose small writes go to etcd together, as long as many come at once.
+//! A store that sends small writes to etcd together while many come at once.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -9,12 +9,12 @@ use super::batch::Unit;
 use super::batcher::Batcher;
 
 impl Store {
-    /// This store with its small writes in batches: for a process that hosts many agents. A transaction that only writes single keys,
-    /// or else reads, is sent at once while few are under way; what comes meanwhile goes together into one request, as nested
-    /// transactions, with the same compares and the same answers as in requests of their own. (Those of one batch have one
-    /// revision.) Others are handed on as they are.
+    /// This store with its small writes in batches: for a process that hosts many agents. A transaction that only
+    /// writes single keys, or else only reads, goes at once while few are under way; the transactions that come
+    /// meanwhile go together in one request, as nested transactions, with the same compares and the same answers as
+    /// alone. (Those of one batch have one revision.) The store forwards other transactions unchanged.
     ///
-    /// Must be called within a runtime, which the batches are sent from.
+    /// Must be called within a runtime, which runs the task that sends the batches.
     #[must_use]
     pub fn with_batched_writes(&self) -> Store {
         Store::new(std::sync::Arc::new(Batched { inner: self.clone(), batcher: Batcher::new(self.clone(), None) }))

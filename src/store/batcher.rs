@@ -1,9 +1,9 @@
-//! Many small all-or-nothing writes, few requests.
+//! Sends many small all-or-nothing writes in few requests.
 //!
-//! Units that wait while requests are in flight go together into one transaction, each as a *nested* transaction of its own:
-//! one round trip, one raft entry, and a unit that loses disturbs no other. How a batch is put together is
-//! [`crate::store::batch`]'s business (pure); this is the shell that sends it. It never sends a unit twice, except where the server
-//! refused it, and none that nobody waits for any more.
+//! Units that wait while requests are in flight go together into one transaction, each as its own *nested* transaction:
+//! one round trip, one raft entry, and a unit whose compare fails disturbs no other. [`crate::store::batch`] (pure)
+//! composes the batch; this shell sends it. It sends no unit twice, except after a rejection by the server, and no unit
+//! whose caller no longer waits.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ use crate::store::batch::{Limits, Unit, take_batch};
 /// Requests in flight. More would only queue in etcd's raft; fewer leave it idle for a round trip.
 const IN_FLIGHT_MAX: usize = 4;
 
-/// Who may write: a key that must still have the create_revision it was made with.
+/// The right to write: a key that must still have its first create_revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fence {
     /// The leader key.
     pub key: Key,
-    /// Its create_revision.
+    /// The create_revision of that key.
     pub created: Revision,
 }
 
@@ -38,17 +38,17 @@ impl Fence {
     }
 }
 
-/// What a unit would have been answered in a request of its own. `None` = the fence does not hold: nothing was written.
+/// The answer that a unit would have got in its own request. `None` = the fence does not hold: nothing was written.
 pub(super) type Answer = Result<Option<TxnResponse>, StoreError>;
 
-/// A unit on its way, and who waits for it.
+/// A unit on its way, and the channel of its caller.
 struct Waiting {
     unit: Unit,
     answer: oneshot::Sender<Answer>,
 }
 
-/// Collects while requests are in flight, sends at once when idle. Its queue is bounded by its callers, who wait for their answers.
-/// A cheap handle; dropping the last one ends it.
+/// Collects units while requests are in flight and sends at once when idle. The callers bound the queue, because they
+/// wait for their answers. A cheap handle; dropping the last one ends the task.
 #[derive(Debug, Clone)]
 pub(super) struct Batcher {
     queue: mpsc::UnboundedSender<Vec<Waiting>>,
@@ -56,22 +56,22 @@ pub(super) struct Batcher {
 }
 
 impl Batcher {
-    /// One that writes only while `fence` holds, if there is one.
+    /// A batcher that writes only while `fence` holds, if there is one.
     pub(super) fn new(store: Store, fence: Option<Fence>) -> Self {
         let (queue, receiver) = mpsc::unbounded_channel();
         let task = tokio::spawn(work(Sender { store, fence }, receiver).in_current_span());
         Batcher { queue, _task: Arc::new(AbortOnDropHandle::new(task)) }
     }
 
-    /// Hands a unit over.
+    /// Queues a unit.
     pub(super) fn send(&self, unit: Unit) -> Answered {
         let (waiting, answered) = Waiting::new(unit);
-        // If nobody takes it, its end says so.
+        // If the task has ended, the caller gets an error from the closed channel.
         let _ = self.queue.send(vec![waiting]);
         answered
     }
 
-    /// Hands units over, which go together as far as they fit; the answers are in their order.
+    /// Queues units, which go together as far as they fit; the answers are in the order of the units.
     pub(super) fn send_all(&self, units: Vec<Unit>) -> Vec<Answered> {
         let (waiting, answers) = units.into_iter().map(Waiting::new).unzip();
         let _ = self.queue.send(waiting);
@@ -86,11 +86,11 @@ impl Waiting {
     }
 }
 
-/// A unit that is on its way. Dropping it takes it back if it was not sent yet.
+/// A unit on its way. Dropping this takes the unit back if it was not sent yet.
 pub(super) struct Answered(oneshot::Receiver<Answer>);
 
 impl Answered {
-    /// Its answer.
+    /// Waits for the answer to the unit.
     pub(super) async fn get(self) -> Answer {
         self.0.await.unwrap_or_else(|_| Err(StoreError::Broken("the task that sends batches ended".into())))
     }
@@ -105,16 +105,16 @@ async fn work(sender: Sender, mut incoming: mpsc::UnboundedReceiver<Vec<Waiting>
             let mut batch = take_batch(&mut queue, |waiting| &waiting.unit, limits);
             batch.retain(|waiting| !waiting.answer.is_closed());
             if !batch.is_empty() {
-                debug!(batch = batch.len(), waiting = queue.len(), "a batch is sent");
+                debug!(batch = batch.len(), waiting = queue.len(), "sending a batch");
                 in_flight.push(sender.send(batch));
             }
         }
         tokio::select! {
             biased;
             Some(sent) = in_flight.next(), if !in_flight.is_empty() => {
-                // Larger batches may still have been in flight when an earlier one taught us better.
+                // Larger batches may have been in flight when the server rejected an earlier one.
                 if let Some(lower) = sent.lower.filter(|lower| lower.units < limits.units) {
-                    warn!(batch = lower.units, "the server takes smaller transactions only: the batch size was lowered");
+                    warn!(batch = lower.units, "the server accepts only smaller transactions; batch size lowered");
                     limits = lower;
                 }
             }
@@ -127,11 +127,11 @@ async fn work(sender: Sender, mut incoming: mpsc::UnboundedReceiver<Vec<Waiting>
     while in_flight.next().await.is_some() {}
 }
 
-/// What became of a batch.
+/// The result of sending a batch.
 struct Sent {
-    /// The server took all of it (a unit may have lost its compares).
+    /// The server accepted the whole batch (a compare of a unit may have failed).
     taken: bool,
-    /// A lower limit that was found to work.
+    /// A lower limit that worked.
     lower: Option<Limits>,
 }
 
@@ -141,7 +141,7 @@ struct Sender {
 }
 
 impl Sender {
-    /// Sends a batch and answers everybody in it.
+    /// Sends a batch and answers every caller in it.
     fn send(&self, batch: Vec<Waiting>) -> BoxFuture<'_, Sent> {
         async move {
             let txn = if let [one] = &batch[..] { self.flat(&one.unit) } else { self.nested(batch.iter().map(|w| &w.unit)) };
@@ -157,8 +157,8 @@ impl Sender {
         .boxed()
     }
 
-    /// Both halves, one after the other. The lower limit is remembered only if both pass: one bad unit (an unknown lease, a
-    /// giant value) must not shrink the batches of all others.
+    /// Sends both halves, one after the other. The lower limit is remembered only if both pass: one bad unit (an
+    /// unknown lease, a giant value) must not shrink the batches of all others.
     async fn halve(&self, mut batch: Vec<Waiting>, error: &StoreError) -> Sent {
         let units = batch.len();
         let second = batch.split_off(units / 2);
@@ -169,11 +169,12 @@ impl Sender {
         Sent { taken, lower: (taken && about_size).then(|| Limits { units: halves, ..Limits::default() }) }
     }
 
-    /// Whether the same units in smaller requests may pass. A proxy or server that refuses nesting says so in words of its own.
+    /// Whether the same units may pass in smaller requests. A proxy or server that rejects nesting does so in its own
+    /// words.
     fn may_pass_when_halved(&self, error: &StoreError) -> bool {
         match error {
             StoreError::TooManyOps | StoreError::TooLarge | StoreError::NoLease => true,
-            // Those behind one fence are one role's, which may write all of it or nothing.
+            // All units behind one fence belong to one role, which may write either all of them or none.
             StoreError::Refused(_) => self.fence.is_none(),
             StoreError::Other(words) => {
                 let words = words.to_lowercase();
@@ -183,7 +184,7 @@ impl Sender {
         }
     }
 
-    /// Answers everybody in a batch that the server took. Whether all of them got what they can use.
+    /// Answers every caller in a batch that the server accepted. Returns whether each unit got a usable answer.
     fn answer(&self, batch: Vec<Waiting>, response: TxnResponse) -> bool {
         let TxnResponse { header, succeeded, results } = response;
         let answers: Vec<Answer> = if batch.len() == 1 {
@@ -191,7 +192,7 @@ impl Sender {
         } else if succeeded {
             let whole = |result| match result {
                 OpResult::Txn(nested) => Ok(Some(TxnResponse { header, ..nested })),
-                _ => Err(StoreError::Other("a nested answer is of another kind".into())),
+                _ => Err(StoreError::Other("a nested answer has the wrong kind".into())),
             };
             results.into_iter().map(whole).collect()
         } else {
@@ -212,7 +213,8 @@ impl Sender {
         Txn { compares: self.fence.iter().map(Fence::compare).collect(), then, otherwise: vec![] }
     }
 
-    /// One unit without nesting; the else-branch reads the leader key too, to tell a lost unit from a lost election.
+    /// One unit without nesting; the else-branch also reads the leader key, which shows whether the unit or the
+    /// election was lost.
     fn flat(&self, unit: &Unit) -> Txn {
         let mut txn = Txn::from(unit.clone());
         if let Some(fence) = &self.fence {
@@ -222,7 +224,7 @@ impl Sender {
         txn
     }
 
-    /// The answer to a flat transaction as the unit's own. If it failed: was it the fence, or the unit?
+    /// Turns the answer to a flat transaction into the answer to the unit, and tells a failed fence from a failed unit.
     fn unfenced(&self, mut response: TxnResponse) -> Answer {
         let Some(fence) = self.fence.as_ref().filter(|_| !response.succeeded) else { return Ok(Some(response)) };
         let leader = if response.results.is_empty() { None } else { Some(response.results.remove(0)) };

@@ -1,7 +1,7 @@
-//! The committer: many small all-or-nothing writes of a role's leader, few requests.
+//! The committer sends the many small all-or-nothing writes of a role's leader in few requests.
 //!
-//! A unit is one caller's write with its compares. Units that wait while requests are in flight go together (`store/batcher.rs`),
-//! all of them under the leader's fence.
+//! A unit is the write of one caller with its compares. Units that wait while requests are in flight go together
+//! (`store/batcher.rs`), all of them under the fence of the leader.
 
 use crate::model::names::Revision;
 use crate::store::api::{KeyValue, OpResult, Store, StoreError, TxnResponse};
@@ -10,18 +10,18 @@ use crate::store::batcher::{Answer, Batcher};
 pub use crate::store::batch::Unit;
 pub use crate::store::batcher::Fence;
 
-/// What became of a unit.
+/// The result of a unit.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// Written at this revision.
     Committed(Revision),
-    /// A compare failed; what `reads` held then.
+    /// A compare failed; these are the keys that `reads` then found.
     Lost(Vec<KeyValue>),
-    /// The leader key is gone: nothing was written and nothing will be.
+    /// The leader key is gone: nothing was written, and later units will fail too.
     Deposed,
     /// No answer: it may have been written. Read, then decide.
     Unknown(StoreError),
-    /// Refused for good (too large, no space, permission): not written.
+    /// Rejected for good (too large, no space, permission): not written.
     Refused(StoreError),
 }
 
@@ -45,7 +45,8 @@ fn read(response: TxnResponse) -> Vec<KeyValue> {
     ranges.flatten().collect()
 }
 
-/// Collects while requests are in flight, sends at once when idle. A cheap handle; dropping the last one ends it.
+/// Collects units while requests are in flight and sends at once when idle. A cheap handle; dropping the last one ends
+/// the task.
 #[derive(Debug, Clone)]
 pub struct Committer(Batcher);
 
@@ -55,8 +56,8 @@ impl Committer {
         Committer(Batcher::new(store, Some(fence)))
     }
 
-    /// Commits units; the outcomes are in the order of the units. The queue is bounded by what the caller hands over: a
-    /// role waits for the outcomes of a pass before it plans the next.
+    /// Commits units; the outcomes are in the order of the units. The caller bounds the queue: a role waits for the
+    /// outcomes of a pass before it plans the next one.
     pub async fn commit(&self, units: Vec<Unit>) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(units.len());
         for answer in self.0.send_all(units) {

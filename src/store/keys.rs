@@ -1,6 +1,6 @@
-//! Which key is what. The only place that puts keys together or takes them apart.
+//! The layout of the keys. Only this module builds keys and parses them.
 //!
-//! Everything lives under one prefix (default `/enlist`). A key that is not of a known form is *foreign*: it is left alone.
+//! Every key is below one prefix (default `/enlist`). A key without a known form is *foreign*: enlist leaves it alone.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,11 +11,11 @@ use crate::model::names::{DomainName, GroupName, NodeId, PoolName, SetName};
 use crate::plan::change::Subject;
 use crate::store::api::{Key, KeyRange};
 
-/// Where enlist's keys live, e.g. `/enlist`: no `/` at the end.
+/// The prefix of enlist's keys, e.g. `/enlist`: no `/` at the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix(String);
 
-/// Why a prefix was refused.
+/// The reason why a prefix was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "prefix {given:?} is not valid{}: it must begin with '/', not end with '/', and have 2 to 200 printable characters without \
@@ -62,16 +62,16 @@ impl fmt::Display for Prefix {
 /// The roles that elect a leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Gives out addresses and ports.
+    /// Assigns addresses and ports.
     Allocator,
     /// Copies labels to the manager prefix.
     Relay,
-    /// Keeps groups.
+    /// Writes groups.
     Manager,
 }
 
 impl Role {
-    /// All, in the order of the flow.
+    /// All roles, in the order of the data flow.
     pub const ALL: [Role; 3] = [Role::Allocator, Role::Relay, Role::Manager];
 
     /// The word in keys and messages.
@@ -185,7 +185,7 @@ pub enum ParsedKey {
     Leader(Role, String),
     /// `roles/<role>`
     Role(Role),
-    /// Not ours.
+    /// Not a key of enlist.
     Foreign,
 }
 
@@ -303,8 +303,8 @@ impl Prefix {
         text.strip_prefix(&self.0).and_then(|rest| rest.strip_prefix('/')).unwrap_or(&text).to_owned()
     }
 
-    /// The address under which a key stands that is no claim of a port: [`ParsedKey::Foreign`], but in the range that
-    /// [`Prefix::claims_under`] is.
+    /// The address above a key that is not the claim of a port: such a key is [`ParsedKey::Foreign`], but inside the
+    /// range of [`Prefix::claims_under`].
     pub fn stray_under(&self, key: &Key) -> Option<ClaimKey> {
         let relative = self.relative(key);
         let (domain, rest) = relative.strip_prefix("claims/")?.split_once('/')?;
@@ -315,7 +315,7 @@ impl Prefix {
         }
     }
 
-    /// Takes a key apart. What is not of a known form is [`ParsedKey::Foreign`].
+    /// Parses a key. A key without a known form is [`ParsedKey::Foreign`].
     pub fn parse(&self, key: &Key) -> ParsedKey {
         key.as_str()
             .and_then(|text| text.strip_prefix(&self.0))
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_apart_as_they_were_put_together() {
+    fn built_keys_parse_back() {
         let prefix = Prefix::default();
         let node: NodeId = "edge-7".parse().unwrap();
         let claim = ClaimKey { domain: "default".parse().unwrap(), ip: "fd00::1".parse().unwrap(), port: Some(80) };
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_under_an_address_and_is_no_port_is_told_with_the_address() {
+    fn stray_key_under_an_address_reports_the_address() {
         let stray = |text: &[u8]| Prefix::default().stray_under(&Key::from(text.to_vec())).map(|key| key.to_string());
         for text in ["x", "080", "0", "", "65536", "80/x", "\u{e4}"] {
             let key = format!("/enlist/claims/default/fd00::1/{text}");
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_of_a_known_form_is_foreign() {
+    fn unknown_key_forms_are_foreign() {
         for text in [
             "/enlist",
             "/enlist/",

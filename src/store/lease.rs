@@ -1,8 +1,9 @@
-//! A lease that is kept alive, and what is known of its health.
+//! A lease that a task keeps alive, and its known health.
 //!
-//! It never decides that a lease is lost because the store is silent: an etcd that is away for longer than a TTL may well bring
-//! the lease back (an election refreshes all of them), and until it answers the lease is just not known to be good. Only where the
-//! process itself stood still until the lease was past its end, and its holder asked for that, it is given up without a question.
+//! A silent store never means that the lease is lost: an etcd that is away for longer than a TTL may well bring the
+//! lease back (an election refreshes all of them), and until etcd answers the lease is only not known to be good. The
+//! one exception is a process that stood still until the lease was past its end: if the holder asked for that
+//! ([`Overslept::GivenUp`]), the lease is given up without a question.
 
 mod shared;
 
@@ -22,35 +23,35 @@ use crate::store::outage::Outage;
 pub use self::shared::Leases;
 use self::shared::{Place, Put};
 
-/// What becomes of a lease when its process stood still until the lease was past its end.
+/// The action when the process stood still until the lease was past its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overslept {
-    /// The store is asked for it, and may have it still.
+    /// Asks the store for the lease, which may still exist.
     Asked,
-    /// It is given up at once. For whoever takes a new lease then, with a write that compares what became of what was on this one:
-    /// of thousands in one process each would otherwise send a beat at the worst moment, to hear what they can know. A lease that the
-    /// store has still (it stood still as well) runs out by itself.
+    /// Gives the lease up at once. This is for a holder that then takes a new lease with a write that compares the keys
+    /// of this one: with thousands of leases in one process, each would otherwise send a beat at the worst moment for a
+    /// predictable answer. A lease that still exists (the store stood still as well) runs out by itself.
     GivenUp,
 }
 
-/// A lease that a task beats for, one's own or a place on one that is shared ([`Leases`]).
+/// A lease that a task keeps alive: an unshared one, or a place on a shared one ([`Leases`]).
 ///
-/// Dropping one's own stops the beating: it then runs out by itself. So does one that is shared when somebody drops his place who may
-/// have left something on it, and those who share it are told that it is lost: see [`Lease::give_back`].
+/// Dropping an unshared lease stops its beats, and it then runs out by itself. A shared lease runs out too when a holder
+/// that may have left a key on it drops its place, and the other holders see it as lost: see [`Lease::give_back`].
 #[derive(Debug)]
 pub struct Lease {
     state: Arc<State>,
     keeps: Keeps,
 }
 
-/// What is known of a lease.
+/// The known state of a lease.
 #[derive(Debug)]
 struct State {
     id: LeaseId,
     ttl: Duration,
     last_beat: Mutex<Instant>,
     lost: CancellationToken,
-    /// It was lost by being left to its end.
+    /// The lease was lost because its beats ended; its keys live until it runs out.
     lives_on: AtomicBool,
 }
 
@@ -69,9 +70,9 @@ impl State {
         self.lost.is_cancelled()
     }
 
-    /// Nobody beats for it any more, and until it runs out its keys stand.
+    /// Ends the beats: the keys stay until the lease runs out.
     fn leave_to_its_end(&self) {
-        // Before it is told: whoever hears of the loss looks.
+        // Set before the cancellation, because a task that wakes from it reads this flag.
         self.lives_on.store(true, Relaxed);
         self.lost.cancel();
     }
@@ -101,7 +102,7 @@ impl Lease {
     ) -> Result<(Beater, Granted), StoreError> {
         let sent = Instant::now();
         let (id, granted_s) = store.grant(ttl.as_secs().max(1)).await?;
-        // The server raises TTLs that are too small for its election time-out; what it said is what counts.
+        // The server raises TTLs that are too small for its election time-out; only the granted TTL counts.
         let ttl = Duration::from_secs(granted_s.max(1));
         let state = Arc::new(State {
             id,
@@ -121,18 +122,18 @@ impl Lease {
         Ok((beater, Granted(state)))
     }
 
-    /// Its id.
+    /// The id of the lease.
     pub fn id(&self) -> LeaseId {
         self.state.id
     }
 
-    /// Runs a transaction that is the first to put something of its holder's on it.
+    /// Runs the first transaction of the holder that puts a key on the lease.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub async fn enter(&self, store: &Store, txn: Txn) -> Result<TxnResponse, StoreError> {
         let Keeps::Shared(place) = &self.keeps else { return store.txn(txn).await };
-        // Before it is sent: whoever is dropped meanwhile may have written.
+        // Set before the request: a caller that is dropped meanwhile may have written.
         let before = place.set(Put::UNKNOWN);
         let answer = store.txn(txn).await;
         let put = match &answer {
@@ -144,39 +145,40 @@ impl Lease {
         answer
     }
 
-    /// Its TTL as the server granted it.
+    /// The TTL as the server granted it.
     pub fn ttl(&self) -> Duration {
         self.state.ttl
     }
 
-    /// Whether it is known to be alive: the last answered beat (or the grant) was *sent* less than a TTL ago, and it is
-    /// not lost.
+    /// Whether the lease is known to be alive: the last answered beat (or the grant) was *sent* less than a TTL ago,
+    /// and the lease is not lost.
     pub fn is_good(&self) -> bool {
         !self.state.is_lost() && self.last_beat().elapsed() < self.ttl()
     }
 
-    /// When the last answered beat (or the grant) was sent.
+    /// The time at which the last answered beat (or the grant) was sent.
     pub fn last_beat(&self) -> Instant {
         self.state.last_beat()
     }
 
-    /// Ends when the store said that the lease is gone, or when it is given up ([`Overslept::GivenUp`], or by one who shares it).
-    /// Cancel-safe.
+    /// Completes when the store reports that the lease is gone, or when it is given up ([`Overslept::GivenUp`], or by
+    /// another holder of a shared lease). Cancel-safe.
     pub async fn lost(&self) {
         self.state.lost.cancelled().await;
     }
 
-    /// Whether what is lost still stands in the store, as far as this process can know: one who shares the lease left it to its end.
+    /// Whether a lost lease still exists in the store, as far as this process can know: another holder left it to run
+    /// out.
     pub fn lives_on(&self) -> bool {
         self.state.lives_on.load(Relaxed)
     }
 
-    /// The store said that it does not know it.
+    /// Notes the answer of the store that it does not know the lease.
     pub fn note_gone(&self) {
         self.state.lost.cancel();
     }
 
-    /// Ends the lease at once; its keys go.
+    /// Ends the lease at once and deletes its keys.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -186,12 +188,12 @@ impl Lease {
         store.revoke(id).await
     }
 
-    /// Gives it back: nothing of its holder's is on it any more. One's own ends at once, one that is shared when its last place is given
-    /// back, but for one that is left to its end: what somebody left on it has its time. One on which something may still
-    /// be put, late, is left to its end now.
+    /// Gives the lease back when no key of its holder is left on it. An unshared lease ends at once, a shared one with
+    /// its last place. A shared lease runs out instead if it was left to do so, because the keys of another holder keep
+    /// their time, or if a late write of this holder may still put a key on it.
     ///
     /// # Errors
-    /// See [`StoreError`]. It then runs out by itself.
+    /// See [`StoreError`]. The lease then runs out by itself.
     pub async fn give_back(&self, store: &Store) -> Result<(), StoreError> {
         match &self.keeps {
             Keeps::Shared(place) if !place.give_back() || self.lives_on() => Ok(()),
@@ -219,12 +221,12 @@ struct Beater {
     _told: DropGuard,
 }
 
-/// There is no lease to beat for any more.
+/// The lease is gone, so there is nothing to keep alive.
 struct Lost;
 
 impl Beater {
     async fn run(mut self) {
-        // Its end tells.
+        // The drop guard reports the loss when this ends.
         let Lost = self.beat().await;
     }
 
@@ -237,7 +239,7 @@ impl Beater {
                 Ok(lost) => return lost,
                 Err(error) => error,
             };
-            // While the lease may still be saved no refusal slows it down.
+            // No refusal slows the beats down while they may still save the lease.
             let delay = if self.is_doomed() { self.backoff.delay_after(&error) } else { self.backoff.next_delay() };
             if self.outage.is_due(Instant::now()) {
                 warn!(%error, "the keep-alive of a lease is not answered; retrying");
@@ -282,12 +284,16 @@ impl Beater {
     /// Sleeps until the next beat is due, a third of the TTL after the one before.
     async fn sleep_until(&self, due: Instant) -> Result<(), Lost> {
         tokio::time::sleep_until(due).await;
-        // By the other two thirds it overslept: the process stood still, and its lease is past its end.
+        // Woken later than two thirds of the TTL after a beat was due, the process stood still and the lease is past
+        // its end.
         let late = due.elapsed();
         if late <= self.state.ttl * 2 / 3 || self.overslept == Overslept::Asked {
             return Ok(());
         }
-        debug!(elapsed_ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX), "a beat was overslept: the lease is given up");
+        debug!(
+            elapsed_ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX),
+            "process stood still past the end of a lease; giving the lease up"
+        );
         Err(Lost)
     }
 
@@ -351,17 +357,17 @@ mod tests {
         (Store::new(Arc::new(Counting { inner: MemoryEtcd::new().store(), beats: beats.clone() })), beats)
     }
 
-    /// A lease that has been kept for half a minute, and the number of its beats.
+    /// A lease after half a minute of beats, and their counter.
     async fn kept(overslept: Overslept) -> (Lease, Arc<AtomicUsize>) {
         let (store, beats) = counting();
         let lease = Lease::grant(&store, TTL, overslept, fastrand::Rng::with_seed(1)).await.unwrap();
         sleep(Duration::from_secs(31)).await;
-        assert_eq!(beats.swap(0, Relaxed), 6, "one in five seconds");
+        assert_eq!(beats.swap(0, Relaxed), 6, "one beat in five seconds");
         assert!(lease.is_good());
         (lease, beats)
     }
 
-    /// It is lost within a moment. Answers how many beats that took.
+    /// Waits until the lease is lost, which takes a moment. Returns the number of beats until then.
     async fn beats_until_lost(lease: &Lease, beats: &AtomicUsize) -> usize {
         tokio::time::timeout(Duration::from_millis(10), lease.lost()).await.unwrap();
         assert!(!lease.is_good());
@@ -369,24 +375,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_process_that_stood_still_gives_its_lease_up() {
+    async fn stalled_process_gives_its_lease_up() {
         let (lease, beats) = kept(Overslept::GivenUp).await;
-        // All at once, as for a process that is stopped and goes on: eleven seconds after the beat was due, sixteen after the last one.
+        // The time passes at once, as for a stopped process that resumes: eleven seconds after the beat was due,
+        // sixteen after the last one.
         advance(Duration::from_secs(15)).await;
         assert_eq!(beats_until_lost(&lease, &beats).await, 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_that_is_to_be_asked_for_is_asked_for_at_once() {
+    async fn stalled_process_asks_for_its_lease_at_once() {
         let (lease, beats) = kept(Overslept::Asked).await;
         advance(Duration::from_secs(60)).await;
         assert_eq!(beats_until_lost(&lease, &beats).await, 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_beat_that_is_only_late_is_sent() {
+    async fn late_beat_is_still_sent() {
         let (lease, beats) = kept(Overslept::GivenUp).await;
-        // Nine seconds after it was due: the lease has one left.
+        // Nine seconds after the beat was due: the lease has one second left.
         advance(Duration::from_secs(13)).await;
         sleep(Duration::from_millis(10)).await;
         assert_eq!(beats.load(Relaxed), 1);
@@ -394,10 +401,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_first_beat_may_be_overslept_as_well() {
+    async fn stall_before_the_first_beat_counts_too() {
         let (store, beats) = counting();
         let lease = Lease::grant(&store, TTL, Overslept::GivenUp, fastrand::Rng::with_seed(1)).await.unwrap();
-        // Its task begins.
+        // The task begins.
         sleep(Duration::from_millis(1)).await;
         advance(Duration::from_secs(60)).await;
         assert_eq!(beats_until_lost(&lease, &beats).await, 0);

@@ -1,4 +1,4 @@
-//! Reading a range of any size, in pages.
+//! Reads a range of any size in pages.
 
 use std::time::Duration;
 
@@ -9,27 +9,26 @@ use crate::model::names::Revision;
 
 /// Keys of the first page: 5,000 labels of usual size are 2–3 MiB and take 10–12 ms to serve.
 const FIRST_KEYS: i64 = 5_000;
-/// … and of a later one of a large range. For each page etcd walks over all that is left of the range, so a read of a million
-/// keys in small pages takes most of its time for that.
+/// Keys of a later page of a large range, at most. For each page etcd walks over the whole rest of the range, so small
+/// pages take most of the time of a read of a million keys.
 const KEYS_MAX: i64 = 40_000;
-/// A page that is larger than this is not followed by one with more keys.
+/// After a page larger than this the pages stop growing.
 const GROWS_BYTES: usize = 4 << 20;
-/// … nor one that took longer: twice as much must come within half of a call's time-out (5 s), which is what a read that has
-/// another endpoint left waits for the first.
+/// Pages stop growing too after one that took longer: twice as many keys must come within half of a call's time-out (5
+/// s), the time that a read waits for its first endpoint when it has another.
 const GROWS_WITHIN: Duration = Duration::from_secs(1);
 
-/// A range that is read page by page. All pages are of one revision.
+/// A range read page by page. All pages are of one revision.
 #[derive(Debug)]
 pub struct Pages {
     store: Store,
-    /// What is asked next; `None` = everything was read.
+    /// The next request; `None` = everything was read.
     next: Option<RangeRequest>,
     header: Option<Header>,
 }
 
 impl Store {
-    /// Reads a range page by page, all of it as of one revision: the one given, or the one at which the first page is
-    /// answered.
+    /// Reads a range page by page, all of it as of one revision: the given one, or that of the first answer.
     pub fn pages(&self, range: KeyRange, revision: Option<Revision>) -> Pages {
         let next = RangeRequest { limit: FIRST_KEYS, revision, ..RangeRequest::all(range) };
         Pages { store: self.clone(), next: Some(next), header: None }
@@ -38,8 +37,8 @@ impl Store {
     /// Reads everything in a range as of one revision, in pages, so that no page is too large for the transport.
     ///
     /// # Errors
-    /// See [`StoreError`]; [`StoreError::Compacted`] if a compaction overtook the reading. An incomplete read is an error,
-    /// never a shorter answer.
+    /// See [`StoreError`]; [`StoreError::Compacted`] if a compaction overtook the reading. An incomplete read is an
+    /// error, never a shorter answer.
     pub async fn read_all(&self, range: KeyRange, revision: Option<Revision>) -> Result<RangeResponse, StoreError> {
         let mut pages = self.pages(range, revision);
         let mut kvs = Vec::new();
@@ -52,7 +51,7 @@ impl Store {
 }
 
 impl Pages {
-    /// The next page; `None` after the last. (After an error it may be asked for again.)
+    /// Reads the next page; `None` after the last. (After an error the caller may ask for it again.)
     ///
     /// # Errors
     /// See [`Store::read_all`].
@@ -61,9 +60,9 @@ impl Pages {
         let (page, took) = loop {
             let began = Instant::now();
             match self.store.range(request.clone()).await {
-                // Values so large that a page of them does not fit into one answer: smaller pages.
+                // Large values: a page of them does not fit into one answer, so pages become smaller.
                 Err(StoreError::TooLarge) if request.limit > 1 => request.limit /= 4,
-                // The line became slow since pages grew.
+                // The line has become slow since the pages grew.
                 Err(StoreError::Timeout { .. }) if request.limit > FIRST_KEYS => request.limit = FIRST_KEYS,
                 page => break (page?, began.elapsed()),
             }
@@ -83,7 +82,7 @@ impl Pages {
         Ok(Some(page.kvs))
     }
 
-    /// Who answered, and the revision of what was read. Nobody before the first page.
+    /// The header of the answers, with the revision of the read. The default header before the first page.
     pub fn header(&self) -> Header {
         self.header.unwrap_or_default()
     }
@@ -106,7 +105,8 @@ mod tests {
     use crate::store::around::Around;
     use crate::store::memory::MemoryEtcd;
 
-    /// A line over which so many keys come in a second, and what was asked of it. Nobody waits longer than a time-out.
+    /// A line that carries this many keys in a second, and the requests sent over it. No call waits longer than a
+    /// time-out.
     #[derive(Debug)]
     struct Line {
         inner: Store,
@@ -142,7 +142,7 @@ mod tests {
         store
     }
 
-    /// What is asked for, page by page, over a line of this speed.
+    /// The limits of the pages requested over a line of this speed.
     async fn asked(store: &Store, keys_per_s: f64) -> Vec<i64> {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let line = Store::new(Arc::new(Line { inner: store.clone(), keys_per_s, asked: asked.clone() }));
@@ -153,17 +153,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pages_grow_as_long_as_they_come_quickly() {
+    async fn pages_grow_while_they_come_quickly() {
         let store = full(100_000).await;
         assert_eq!(asked(&store, 1e9).await, [5_000, 10_000, 20_000, 40_000, 40_000]);
-        // The third takes more than a second.
+        // The third page takes more than a second.
         assert_eq!(asked(&store, 19_000.0).await, [5_000, 10_000, 20_000, 20_000, 20_000, 20_000, 20_000]);
-        // Each takes more than a second.
+        // Each page takes more than a second.
         assert_eq!(asked(&store, 4_000.0).await, [5_000; 20]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_page_that_is_too_long_on_its_way_is_asked_for_in_smaller_ones() {
+    async fn page_that_times_out_is_read_in_smaller_ones() {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let line = Line { inner: full(30_000).await, keys_per_s: 3_000.0, asked: asked.clone() };
         let mut pages = Store::new(Arc::new(line)).pages(KeyRange::prefix("/n/"), None);

@@ -1,13 +1,15 @@
-//! One watch for many: a store whose watches below one range are served from a single watch on the server.
+//! One watch for many: a single watch on the server feeds all watches of a store below one range.
 //!
-//! A process that hosts thousands of agents would hold thousands of watches and connections; etcd serves each of them apart.
-//! Here one [`Feed`] follows the whole range and its events are handed to whoever watches the sub-tree they are in, but for
-//! those of a node's hold, which no agent looks at. Each agent still reads its own sub-tree, decides on it and writes with
-//! compares. And they send no more requests at a time than an etcd answers quickly, in an order that costs it little (`queue`).
+//! A process that hosts thousands of agents would hold thousands of watches and connections, and etcd serves each of
+//! them separately. Here one [`Feed`] follows the whole range, and each watch gets the events of its sub-tree, except
+//! those of the hold of a node, which no agent reads. Each agent still reads its own sub-tree, decides on it and writes
+//! with compares. Together they send no more requests at a time than an etcd answers quickly, in an order that costs it
+//! little (`queue`).
 //!
-//! It never hides a gap: when the feed had to read everything again, all watches that hang on it end, and a start that is
-//! older than what is kept is answered like one that was compacted: whoever asked reads its sub-tree again. Nor does it tell a past
-//! that is over: the answer to each read and transaction of theirs shows whether the store stepped back behind what was told.
+//! The store never hides a gap: when the feed has to read everything again, all its watches end, and a start older than
+//! the kept events gets the answer for a compacted start, so that the caller reads its sub-tree again. Nor does it
+//! report an overwritten past: the answer to each read and transaction shows whether the store stepped back behind the
+//! reported events.
 
 mod queue;
 
@@ -34,34 +36,35 @@ use super::keys::NodePart;
 use super::lease::Leases;
 use crate::model::names::Revision;
 
-/// Events that are kept for those who start to watch a little behind the feed: seconds of them, at full load.
+/// Events kept for a watch that starts a little behind the feed: seconds of events, at full load.
 const KEPT_EVENTS_MAX: usize = 50_000;
-/// Messages that may wait for one watcher. One that does not drain its watch loses it, and reads again.
+/// Messages that may wait for one watcher. A watcher that does not drain its watch loses it, and reads again.
 const QUEUE: usize = 64;
-/// The feed's own slow verify: each agent reads its own sub-tree again every few minutes, so this is a second net only, and it
-/// makes all of them read.
+/// The interval of the feed's own verify: each agent reads its own sub-tree again every few minutes, so this is only a
+/// second safety net, and it makes all of them read.
 const VERIFY: Duration = Duration::from_secs(24 * 3_600);
-/// Requests of all of them under way. Thousands that come back at the same moment (leases lost in a pause) would otherwise
-/// send everything at once: what waits in etcd for longer than a call's time-out is answered to nobody and sent again, and
-/// so for ever. Here waiting costs no time-out. 256 is what etcd is busy with in the floor; twice that keeps it so.
+/// Requests of all agents under way. Thousands of agents that come back at the same moment (leases lost in a pause) would
+/// otherwise send everything at once: etcd would answer a request after its time-out, when the caller has already sent it
+/// again, and so without end. Waiting here costs no time-out. The floor of `enlist bench` keeps etcd busy with 256 requests,
+/// and twice that keeps it so.
 const REQUESTS_MAX: usize = 512;
-/// … which begins again this long after it began, at the soonest: behind endpoints of two histories every other answer asks for it,
-/// and each time all is read.
+/// The shortest time between two starts of the feed: behind endpoints of two histories every other answer asks for a
+/// new start, and each start reads everything.
 const AGAIN: Duration = Duration::from_millis(500);
-/// A watch waits so long for the feed's first read.
+/// The longest wait of a watch for the first read of the feed.
 const FIRST_READ_LIMIT: Duration = Duration::from_secs(10);
 
 impl Store {
-    /// This store with one watch for all sub-trees of a folder, and with a bound on the requests under way (the others wait
-    /// for their turn, however long): for processes that host many agents. `folder` ends with `/`;
-    /// a sub-tree is everything below one name in it (`<folder><name>/`), and its watch tells all of it but a node's hold, which
-    /// no agent looks at. Watches of other ranges go to the server as before.
+    /// This store with one watch for all sub-trees of a folder, and with a bound on the requests under way (the others
+    /// wait for their turn, however long): for processes that host many agents. `folder` ends with `/`; a sub-tree is
+    /// everything below one name in it (`<folder><name>/`), and its watch reports all changes except those of the hold
+    /// of a node, which no agent reads. Watches of other ranges go to the server as before.
     #[must_use]
     pub fn with_shared_watch(&self, folder: KeyRange, rng: fastrand::Rng) -> Store {
         self.with_shared_watch_for(folder, rng, None)
     }
 
-    /// The same, for agents that share these leases: they are told when the store stepped back.
+    /// The same, for agents that share these leases: a step back of the store is reported to the leases.
     #[must_use]
     pub(crate) fn with_shared_watch_for(&self, folder: KeyRange, rng: fastrand::Rng, leases: Option<Arc<Leases>>) -> Store {
         let hub = Arc::new(Mutex::new(Hub { leases, ..Hub::default() }));
@@ -82,24 +85,24 @@ struct Shared {
     _task: AbortOnDropHandle<()>,
 }
 
-/// What is known of the folder, and who watches what in it.
+/// The known state of the folder, and its watchers.
 #[derive(Debug, Default)]
 struct Hub {
-    /// What is known is whole, and of the store as it is.
+    /// Whether the state is complete and of the present store.
     ready: watch::Sender<bool>,
     leases: Option<Arc<Leases>>,
-    /// Counts how often it began again.
+    /// Counts the starts of the feed.
     era: u64,
     cluster_id: u64,
-    /// Everything after this and up to `last` is in `kept`, but for what is for no agent.
+    /// `kept` holds the events after this up to `last`, except those for no agent.
     since: Revision,
     last: Revision,
     kept: VecDeque<Event>,
-    /// By the start of their range.
+    /// By the start of the watched range.
     watchers: HashMap<Bytes, Vec<mpsc::Sender<WatchMessage>>>,
 }
 
-/// How much of the store was known.
+/// The known part of the store.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     era: u64,
@@ -122,7 +125,7 @@ async fn distribute(store: Store, folder: KeyRange, hub: Arc<Mutex<Hub>>, mut rn
         while is_ready {
             tokio::select! {
                 biased;
-                // Nothing else than a step back changes it now. (Its sender is in the hub.)
+                // Only a step back ends this loop. (The sender is in the hub.)
                 _ = ready.changed() => is_ready = false,
                 update = feed.next() => lock(&hub).apply(&folder, update),
             }
@@ -140,8 +143,8 @@ fn subtree<'k>(folder: &KeyRange, key: &'k Key) -> Option<&'k [u8]> {
     key.as_bytes().get(..start.len() + end + 1)
 }
 
-/// Whether an agent looks at it. A hold and its clock are the allocator's; when very many nodes are away at once they are most of
-/// what their agents would be woken for.
+/// Whether an agent reads this key. A hold and its clock belong to the allocator; when very many nodes are away at
+/// once, most wake-ups of their agents would be for these keys.
 fn is_for_agents(folder: &KeyRange, key: &Key) -> bool {
     let name = subtree(folder, key).map_or(0, <[u8]>::len);
     let part = key.as_bytes().get(name..).unwrap_or_default();
@@ -159,7 +162,7 @@ impl Hub {
                 if stepped_back {
                     self.tell_leases();
                 }
-                // What happened in between is known to nobody here: everybody reads again.
+                // The feed missed the events in between, so every agent reads again.
                 self.watchers.clear();
                 self.kept.clear();
                 (self.cluster_id, self.since, self.last) = (cluster_id, revision, revision);
@@ -170,7 +173,7 @@ impl Hub {
                 self.last = self.last.max(revision);
                 let header = self.header(self.last);
                 let events: Vec<Event> = events.into_iter().filter(|event| is_for_agents(folder, event.key())).collect();
-                // In an order that is the same in each run.
+                // Sorted, so that each run has the same order.
                 let mut parts: BTreeMap<&[u8], Vec<Event>> = BTreeMap::new();
                 for event in &events {
                     if let Some(part) = subtree(folder, event.key()).filter(|part| self.watchers.contains_key(*part)) {
@@ -196,7 +199,7 @@ impl Hub {
 
     fn keep(&mut self, events: Vec<Event>) {
         self.kept.extend(events);
-        // Whole revisions only: half of one must not be served.
+        // Only whole revisions: a watch must not get half of one.
         while self.kept.len() > KEPT_EVENTS_MAX {
             let Some(revision) = self.kept.front().map(Event::revision) else { return };
             while self.kept.front().is_some_and(|event| event.revision() == revision) {
@@ -206,15 +209,16 @@ impl Hub {
         }
     }
 
-    /// Somebody was answered, on a request that was sent when this much was known.
+    /// Takes the answer to a request that was sent when this much was known.
     fn was_answered(&mut self, known: Known, answer: &Header) {
         let is_behind = answer.revision < known.last || answer.cluster_id != self.cluster_id;
-        // What was known before the last beginning says nothing; nor does an answer that does not say of when it is.
+        // An answer proves nothing if the feed has started again since, or if it names no revision.
         if known.era != self.era || !*self.ready.borrow() || answer.revision == Revision::NONE || !is_behind {
             return;
         }
-        // A restored backup: what is kept is of a past that is over. The feed may not know yet, for its watch may be silent.
-        warn!(known = %known.last, rev = %answer.revision, "the store stepped back behind what a shared watch told: it begins again");
+        // A restored backup: the kept events are of an overwritten past. The feed may not know that yet, because its
+        // watch may be silent.
+        warn!(known = %known.last, rev = %answer.revision, "store revision went backwards (restored backup?); restarting the shared watch");
         self.watchers.clear();
         self.kept.clear();
         self.ready.send_replace(false);
@@ -225,12 +229,12 @@ impl Hub {
         self.leases.iter().for_each(|leases| leases.store_stepped_back());
     }
 
-    /// What an answer from now on must not be behind.
+    /// The state that no later answer may be behind.
     fn known(&self) -> Known {
         Known { era: self.era, last: self.last }
     }
 
-    /// Begins a watch.
+    /// Starts a watch.
     fn watch(&mut self, request: &WatchRequest) -> mpsc::Receiver<WatchMessage> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         // The queue is new and its receiver is here: there is room.
@@ -238,10 +242,13 @@ impl Hub {
         // The reader may be ahead of the feed: then the feed lags, and the store did not step back.
         let header = self.header(self.last.max(Revision(request.start.0 - 1)));
         tell(WatchMessage::Created(header));
-        // None = from now on, which is where the feed stands: what it has not told yet is told.
+        // None = from now on, which is the position of the feed: the watch gets every event after it.
         let start = if request.start == Revision::NONE { self.last.next() } else { request.start };
         if start <= self.since {
-            tell(WatchMessage::Canceled { reason: "older than what the shared watch keeps".to_owned(), compacted: self.since });
+            tell(WatchMessage::Canceled {
+                reason: "older than the events that the shared watch keeps".to_owned(),
+                compacted: self.since,
+            });
             return receiver;
         }
         let begin = self.kept.partition_point(|event| event.revision() < start);
@@ -249,7 +256,7 @@ impl Hub {
         if !owed.is_empty() {
             tell(WatchMessage::Events { header, events: owed, fragment: false });
         }
-        // A name is watched by one agent, rarely by two for a moment; those that went are swept here.
+        // One agent watches a name, rarely two for a moment; this removes the closed watches.
         let watchers = self.watchers.entry(request.range.start.clone().into_bytes()).or_default();
         watchers.retain(|watcher| !watcher.is_closed());
         watchers.push(sender);
@@ -263,7 +270,7 @@ impl Shared {
         subtree(&self.folder, &range.start).is_some_and(|part| KeyRange::prefix(part.to_vec()) == *range)
     }
 
-    /// Makes a call when it is its turn: not before, because thousands may wait, and a call under way is kilobytes.
+    /// Makes a call in its turn: a call before its turn would take kilobytes, and thousands may wait.
     async fn in_turn<T, F>(&self, call: impl FnOnce() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -273,7 +280,7 @@ impl Shared {
     }
 }
 
-/// A watch that hangs on the shared one. Dropping it is enough: the hub sweeps it at the next event of its sub-tree.
+/// A watch fed by the shared one. Dropping it is enough: the hub removes it at the next event of its sub-tree.
 struct Hanging(mpsc::Receiver<WatchMessage>);
 
 impl Watch for Hanging {
@@ -304,7 +311,8 @@ impl Around for Shared {
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, StoreError>> {
         async move {
-            // What is on no lease is rare, and may be the last word of an agent that has little time for it.
+            // A transaction without a lease is rare, and may be the final status of an agent that has little time for
+            // it.
             let on_lease = |op: &Op| matches!(op, Op::Put { lease, .. } if *lease != LeaseId::NONE);
             let waits = txn.then.iter().any(on_lease);
             let _turn = if waits { self.queue.turn_after_grants().await } else { self.queue.turn_of_word().await };
@@ -343,8 +351,8 @@ impl Around for Shared {
             first.map_err(|_| late())?.map_err(|_| StoreError::Broken("the shared watch ended".to_owned()))?;
             let mut hub = lock(&self.hub);
             let is_ready = *hub.ready.borrow();
-            // It may have stepped back just now: then the feed of whoever asked opens it again.
-            let stepped_back = || StoreError::Broken("the store stepped back: the shared watch begins again".to_owned());
+            // The store may have stepped back just now: then the feed of the caller opens the watch again.
+            let stepped_back = || StoreError::Broken("store revision went backwards: the shared watch restarts".to_owned());
             if is_ready { Ok(Box::new(Hanging(hub.watch(&request))) as Box<dyn Watch>) } else { Err(stepped_back()) }
         }
         .boxed()

@@ -1,4 +1,4 @@
-//! Batched writes on the model of etcd: what a caller is answered is what it would be answered alone.
+//! Batched writes on the model of etcd: a caller gets the same answer as for a transaction sent alone.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::store::api::{Compare, KeyRange, KeyValue, LeaseId, Op, OpResult, Rang
 use crate::store::memory::MemoryEtcd;
 use crate::store::memory::faults::{FaultPlan, Faults};
 
-/// A first status, and what stands there if there is one.
+/// A first status; the answer shows a key that exists already.
 fn join(n: usize, lease: LeaseId) -> Txn {
     let key = format!("/n/{n}/status");
     Txn {
@@ -20,7 +20,7 @@ fn join(n: usize, lease: LeaseId) -> Txn {
     }
 }
 
-/// What was read.
+/// The keys read.
 fn found(response: &TxnResponse) -> Vec<&KeyValue> {
     let ranges =
         response.results.iter().filter_map(|result| if let OpResult::Range(range) = result { Some(range) } else { None });
@@ -34,7 +34,7 @@ fn slow(etcd: &MemoryEtcd) -> Store {
 }
 
 #[tokio::test(start_paused = true)]
-async fn five_hundred_at_once_take_few_requests_and_each_is_answered_for_itself() {
+async fn many_writes_take_few_requests_with_their_own_answers() {
     let etcd = MemoryEtcd::new();
     etcd.store()
         .txn(Txn { then: vec![Op::put("/n/41/label", "somebody's"), Op::put("/n/41/status", "x")], ..Txn::default() })
@@ -47,7 +47,7 @@ async fn five_hundred_at_once_take_few_requests_and_each_is_answered_for_itself(
         let answer = answer.as_ref().unwrap();
         assert_eq!(answer.succeeded, n != 41, "{n}");
         if n == 41 {
-            // One of its two keys was asked for.
+            // The transaction reads one of the two keys.
             assert_eq!(found(answer).iter().map(|kv| &kv.value[..]).collect::<Vec<_>>(), [b"somebody's"]);
         } else {
             assert_eq!(answer.results, [OpResult::Put, OpResult::Deleted(0)]);
@@ -56,12 +56,12 @@ async fn five_hundred_at_once_take_few_requests_and_each_is_answered_for_itself(
         }
     }
     let requests = etcd.revision().0 - before.0;
-    // Four that found nothing under way, and the rest in batches of 64.
+    // Four transactions went at once, and the others in batches of 64.
     assert!(requests <= 4 + 8, "500 took {requests} requests");
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_alone_is_sent_at_once_as_it_is() {
+async fn single_write_is_sent_at_once_unchanged() {
     let etcd = MemoryEtcd::new();
     let alone = etcd.store().txn(join(1, LeaseId::NONE)).await.unwrap();
     let batched = etcd.store().with_batched_writes().txn(join(2, LeaseId::NONE)).await.unwrap();
@@ -70,7 +70,7 @@ async fn one_alone_is_sent_at_once_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_small_write_is_handed_on() {
+async fn other_transactions_are_forwarded() {
     let etcd = MemoryEtcd::new();
     let store = etcd.store().with_batched_writes();
     let nested = Op::Txn(Txn { then: vec![Op::put("/a", "1")], ..Txn::default() });
@@ -79,7 +79,7 @@ async fn what_is_no_small_write_is_handed_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_is_gone_fails_its_own_write_alone() {
+async fn write_on_a_lost_lease_fails_alone() {
     let etcd = MemoryEtcd::new();
     let store = etcd.store().with_batched_writes();
     let lease = |n| if n == 33 { LeaseId(99) } else { LeaseId::NONE };
@@ -90,22 +90,22 @@ async fn a_lease_that_is_gone_fails_its_own_write_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_waits_for_any_more_is_not_sent() {
+async fn abandoned_write_is_not_sent() {
     let etcd = MemoryEtcd::new();
     let store = slow(&etcd);
-    // Four are under way, two wait behind them, and the caller of one of these goes.
+    // Four are under way, two wait behind them, and the caller of one of those two gives up.
     let stays = join_all((0..5).map(|n| store.txn(join(n, LeaseId::NONE))));
     let goes = tokio::time::timeout(Duration::from_millis(1), store.txn(join(8, LeaseId::NONE)));
     let (answers, gone) = futures::join!(stays, goes);
     assert!(gone.is_err() && answers.into_iter().all(|answer| answer.unwrap().succeeded));
-    // Whatever was handed over before this has been sent.
+    // Every unit handed over before this one has been sent.
     store.txn(join(9, LeaseId::NONE)).await.unwrap();
     let stands = async |n: usize| etcd.store().get(format!("/n/{n}/status")).await.unwrap().1.is_some();
     assert!(!stands(8).await && stands(4).await && stands(9).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_is_told_to_all_of_its_batch_and_nothing_is_sent_again() {
+async fn lost_answer_reaches_the_whole_batch_without_a_retry() {
     let etcd = MemoryEtcd::new();
     let faults = Faults::new(1, FaultPlan::default());
     let client = faults.client(etcd.store());

@@ -1,4 +1,4 @@
-//! The committer on the model of etcd: batches, lost units, a deposed leader, servers that take less.
+//! The committer on the model of etcd: batches, lost units, a deposed leader, servers with lower limits.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::*;
@@ -19,7 +19,7 @@ fn put_if_absent(key: &str) -> Unit {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_lost_unit_in_a_batch_of_100_disturbs_no_other() {
+async fn lost_unit_in_a_batch_of_100_disturbs_no_other() {
     let etcd = MemoryEtcd::new();
     let store = etcd.store();
     let fence = fenced(&store).await;
@@ -38,7 +38,7 @@ async fn one_lost_unit_in_a_batch_of_100_disturbs_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deposed_leader_writes_nothing_alone_or_in_a_batch() {
+async fn deposed_leader_writes_nothing_alone_or_in_a_batch() {
     let etcd = MemoryEtcd::new();
     let store = etcd.store();
     let fence = fenced(&store).await;
@@ -53,7 +53,7 @@ async fn a_deposed_leader_writes_nothing_alone_or_in_a_batch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_lease_fails_its_unit_alone() {
+async fn unknown_lease_fails_its_unit_alone() {
     let etcd = MemoryEtcd::new();
     let store = etcd.store();
     let fence = fenced(&store).await;
@@ -70,7 +70,7 @@ async fn an_unknown_lease_fails_its_unit_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_unit_larger_than_a_request_is_refused_and_the_others_pass() {
+async fn oversized_unit_is_rejected_and_the_others_pass() {
     let etcd = MemoryEtcd::new();
     let store = etcd.store();
     let fence = fenced(&store).await;
@@ -81,7 +81,7 @@ async fn a_unit_larger_than_a_request_is_refused_and_the_others_pass() {
     assert!(outcomes[1..].iter().all(|outcome| matches!(outcome, Outcome::Committed(_))), "{outcomes:?}");
 }
 
-/// Revisions that a commit of so many units took, which is its requests: each of them writes.
+/// Counts the requests of a commit of this many units by its revisions: each request writes.
 async fn requests(etcd: &MemoryEtcd, committer: &Committer, from: usize, units: usize) -> i64 {
     let before = etcd.revision();
     let outcomes = committer.commit((from..from + units).map(|i| put_if_absent(&format!("/k/{i}"))).collect()).await;
@@ -98,19 +98,21 @@ async fn small_server(max_txn_ops: usize) -> (MemoryEtcd, Store, Fence) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_takes_less_is_found_out_once_and_the_lower_limit_is_remembered() {
-    // 16 operations a level leave room for 8 units beside their own compare and put, with a power of two of them in a batch.
+async fn lower_limit_of_a_server_is_found_once_and_kept() {
+    // 16 operations a level leave room for 8 units beside their own compare and put, with a power of two of them in a
+    // batch.
     let (etcd, store, fence) = small_server(16).await;
     let committer = Committer::new(store.clone(), fence);
     assert_eq!(requests(&etcd, &committer, 0, 64).await, 8);
-    // Whether larger ones are still tried shows in what the server refuses: here none, so every batch is a whole one.
+    // The count of rejections shows whether larger batches are still tried: here it stays, so every batch is a whole
+    // one.
     let refused = etcd.refused();
     assert_eq!(requests(&etcd, &committer, 100, 64).await, 8);
     assert_eq!(etcd.refused(), refused);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_takes_no_nesting_gets_flat_transactions_under_the_same_fence() {
+async fn server_without_nesting_gets_flat_fenced_transactions() {
     let (etcd, store, fence) = small_server(2).await;
     let committer = Committer::new(store.clone(), fence);
     assert_eq!(requests(&etcd, &committer, 0, 10).await, 10);
@@ -120,7 +122,7 @@ async fn a_server_that_takes_no_nesting_gets_flat_transactions_under_the_same_fe
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_bad_unit_does_not_shrink_the_batches_of_the_others() {
+async fn bad_unit_does_not_shrink_later_batches() {
     let etcd = MemoryEtcd::new();
     let store = etcd.store();
     let committer = Committer::new(store.clone(), fenced(&store).await);
@@ -128,7 +130,7 @@ async fn one_bad_unit_does_not_shrink_the_batches_of_the_others() {
         let mut units: Vec<_> = (0..40).map(|i| put_if_absent(&format!("/bad/{}/{i}", bad.len()))).collect();
         units[7].writes = bad;
         let outcomes = committer.commit(units).await;
-        // An error in words that are not known counts as an outcome that is not known.
+        // An error in unknown words counts as an unknown outcome.
         assert!(matches!(outcomes[7], Outcome::Refused(_) | Outcome::Unknown(_)), "{:?}", outcomes[7]);
         assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Committed(_))).count(), 39);
     }
@@ -136,7 +138,7 @@ async fn one_bad_unit_does_not_shrink_the_batches_of_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_lost_after_the_write_is_unknown_and_not_tried_again() {
+async fn lost_answer_is_unknown_and_not_retried() {
     use crate::store::memory::faults::{FaultPlan, Faults};
     let etcd = MemoryEtcd::new();
     let fence = fenced(&etcd.store()).await;

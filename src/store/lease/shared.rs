@@ -1,9 +1,9 @@
 //! Leases that the agents of one process share.
 //!
-//! A lease for each costs etcd a grant for each, and a keep-alive for each in every third of a TTL. But agents of one process die
-//! together, so that they may stand on one lease. Where one of them goes alone, it must not be kept alive by the others: whoever
-//! takes off what he put there gives his place back, and whoever does not takes the lease along. The others are told that it is lost,
-//! take another one and put what is theirs on that.
+//! Separate leases cost etcd a grant for each agent, and a keep-alive for each in every third of a TTL. The agents of one
+//! process die together, so they may share a lease. If a single agent stops, the others must not keep its keys alive:
+//! an agent that removes its keys frees its place, and one that cannot invalidates the whole lease. The other agents
+//! then see the lease as lost, take another one and put their keys on that.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -15,20 +15,20 @@ use tracing::info;
 use super::{Keeps, Lease, Overslept, State};
 use crate::store::api::{Store, StoreError};
 
-/// Places on a lease. Most of what leases cost is saved by then, and one that goes without a word makes 99 others join again.
+/// Places on a lease. This many save most of the cost of leases, and an agent that dies alone makes 99 others rejoin.
 const PLACES: usize = 100;
 
-/// Where agents of one process get places on leases.
+/// Gives the agents of one process places on leases.
 #[derive(Debug, Default)]
 pub struct Leases {
     open: tokio::sync::Mutex<Open>,
-    /// All that somebody has a place on.
+    /// All leases with at least one holder.
     all: Mutex<Vec<Weak<Common>>>,
 }
 
 #[derive(Debug, Default)]
 struct Open {
-    /// The last one of each TTL that was asked for.
+    /// The last lease for each requested TTL.
     leases: Vec<Arc<Common>>,
     /// The last grant that failed.
     failed: Option<(Instant, StoreError)>,
@@ -37,7 +37,7 @@ struct Open {
 /// A lease with several places.
 #[derive(Debug)]
 struct Common {
-    /// The TTL that was asked for.
+    /// The requested TTL.
     asked: Duration,
     state: Arc<State>,
     taken: Mutex<Taken>,
@@ -46,17 +46,17 @@ struct Common {
 #[derive(Debug)]
 struct Taken {
     places: usize,
-    /// Somebody put something on it, took it off and left.
+    /// A holder put a key on the lease, removed it and left.
     left: bool,
-    /// Who beats for it; `None` = it has ended, or is left to its end.
+    /// Keeps the lease alive; `None` = it has ended, or is left to run out.
     beats: Option<Lease>,
 }
 
 impl Leases {
-    /// A place on a lease that was granted for this TTL: one that is good and has room, or a new one.
+    /// A place on a lease for this TTL: on a good one with room, or on a new one.
     ///
     /// # Errors
-    /// See [`StoreError`]. Whoever waited for a grant that failed is told of that failure.
+    /// See [`StoreError`]. A caller that waited for a failed grant gets the error of that grant.
     pub async fn place(
         &self,
         store: &Store,
@@ -69,7 +69,7 @@ impl Leases {
         if let Some(place) = open.leases.iter().find(|common| common.asked == ttl).and_then(Common::place) {
             return Ok(place);
         }
-        // Thousands may have waited: each would wait for a time-out of its own.
+        // Thousands may have waited: without this, each would wait for its own time-out.
         if let Some((at, error)) = &open.failed
             && *at > asked_at
         {
@@ -94,8 +94,9 @@ impl Leases {
         Ok(Lease { state: common.state.clone(), keeps: Keeps::Shared(Place::on(common)) })
     }
 
-    /// The store stepped back: what those who left took off their leases may be on them again, and nobody else would take it off. Such a
-    /// lease is left to its end. (Whose own past is over finds that himself; those who left do not.)
+    /// Handles a store that stepped back: keys that former holders removed may be on their leases again, and no agent
+    /// would remove them. Such a lease is left to run out. (A present holder notices the step back by itself; a former
+    /// one does not.)
     pub fn store_stepped_back(&self) {
         let all: Vec<_> = lock(&self.all).iter().filter_map(Weak::upgrade).collect();
         for common in all {
@@ -112,7 +113,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Common {
-    /// One more place, if there is room.
+    /// Takes one more place, if there is room.
     fn place(self: &Arc<Self>) -> Option<Lease> {
         let mut taken = lock(&self.taken);
         let is_open = taken.places < PLACES && taken.beats.as_ref().is_some_and(Lease::is_good);
@@ -122,7 +123,7 @@ impl Common {
         })
     }
 
-    /// One place less. Whether that was the last one.
+    /// Frees a place. Returns whether it was the last one.
     fn give_back(&self, used: bool) -> bool {
         let mut taken = lock(&self.taken);
         taken.places -= 1;
@@ -132,14 +133,11 @@ impl Common {
         last
     }
 
-    /// Leaves it to its end, and tells everybody.
+    /// Leaves the lease to run out, and reports the loss to every holder.
     fn give_up(&self) {
         let _ended = lock(&self.taken).beats.take();
         if !self.state.is_lost() {
-            info!(
-                lease = self.state.id.0,
-                "keys may be on a shared lease whose owner left: the lease is left to its end, those who share it take another"
-            );
+            info!(lease = self.state.id.0, "abandoning a shared lease that may still carry a departed agent's keys");
             self.state.leave_to_its_end();
         }
     }
@@ -153,21 +151,21 @@ pub(super) struct Place {
     given_back: AtomicBool,
 }
 
-/// What is known of what its holder put on a lease.
+/// The known effects of a holder's puts on a lease.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Put {
-    /// Something may have been.
+    /// A key of the holder may be on the lease.
     pub used: bool,
-    /// Something may still be: a write that was not answered may arrive late, when the holder is gone and nothing is there that it
-    /// would lose a compare to.
+    /// A key may still be put on it: a write without an answer may arrive late, when the holder is gone and no key
+    /// exists that would fail its compare.
     pub unsettled: bool,
 }
 
 impl Put {
-    /// It was not answered.
+    /// The write was not answered.
     pub(super) const UNKNOWN: Put = Put { used: true, unsettled: true };
 
-    /// After another one.
+    /// Adds the state of a later put.
     pub(super) fn and(self, next: Put) -> Put {
         Put { used: self.used || next.used, unsettled: self.unsettled || next.unsettled }
     }
@@ -178,12 +176,13 @@ impl Place {
         Place { common, put: Mutex::default(), given_back: AtomicBool::new(false) }
     }
 
-    /// What it was before.
+    /// Sets the state and returns the former one.
     pub(super) fn set(&self, put: Put) -> Put {
         std::mem::replace(&mut *lock(&self.put), put)
     }
 
-    /// Nothing is on it any more. Whether it was the last place of a lease that then may end.
+    /// Gives the place back when no key of its holder is left. Returns whether the lease may end because this was its
+    /// last place.
     pub(super) fn give_back(&self) -> bool {
         if self.given_back.swap(true, Relaxed) {
             return false;
@@ -202,7 +201,7 @@ impl Drop for Place {
         if is_used && !self.given_back.load(Relaxed) {
             self.common.give_up();
         } else {
-            // As the last one it is nobody's: it runs out by itself.
+            // A lease without a holder runs out by itself.
             self.give_back();
         }
     }
@@ -221,7 +220,7 @@ mod tests {
     use crate::store::memory::faults::{FaultPlan, Faults};
 
     const TTL: Duration = Duration::from_secs(15);
-    /// Longer than a TTL and the store's look for what ran out.
+    /// Longer than a TTL and the interval at which the store looks for expired leases.
     const OVER: Duration = Duration::from_secs(30);
 
     async fn place(leases: &Leases, store: &Store, ttl: Duration) -> Result<Lease, StoreError> {
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_hundred_share_a_lease_and_the_next_one_gets_another() {
+    async fn hundred_places_share_a_lease_and_the_next_gets_another() {
         let (store, leases) = (MemoryEtcd::new().store(), Leases::default());
         let shared = places(&leases, &store, 2 * PLACES + 1).await;
         let mut ids: Vec<_> = shared.iter().map(|lease| lease.id().0).collect();
@@ -254,11 +253,11 @@ mod tests {
         assert_eq!(ids.len(), 3);
         assert_ne!(place(&leases, &store, TTL * 2).await.unwrap().id(), shared[2 * PLACES].id(), "another TTL is another lease");
         sleep(OVER).await;
-        assert!(shared.iter().all(Lease::is_good), "they are kept alive");
+        assert!(shared.iter().all(Lease::is_good), "the leases are kept alive");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_that_is_given_back_leaves_the_lease_to_the_others() {
+    async fn returned_place_leaves_the_lease_to_the_others() {
         let (store, leases) = (MemoryEtcd::new().store(), Leases::default());
         let [a, b] = places(&leases, &store, 2).await.try_into().unwrap();
         put_on(&a, &store, "/a").await;
@@ -268,7 +267,7 @@ mod tests {
         drop(a);
         sleep(OVER).await;
         assert!(b.is_good() && stands(&store, "/b").await);
-        // The last one ends it, and its keys go at once.
+        // The last place ends the lease, and its keys go at once.
         b.give_back(&store).await.unwrap();
         assert!(!stands(&store, "/b").await && stands(&store, "/a").await);
         let next = place(&leases, &store, TTL).await.unwrap();
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_goes_without_taking_its_keys_off_takes_the_lease_along_and_the_others_are_told() {
+    async fn holder_that_leaves_its_keys_invalidates_the_lease() {
         let (store, leases) = (MemoryEtcd::new().store(), Leases::default());
         let [a, b] = places(&leases, &store, 2).await.try_into().unwrap();
         put_on(&a, &store, "/a").await;
@@ -292,7 +291,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_that_was_never_used_disturbs_nobody_when_it_goes() {
+    async fn dropped_unused_place_keeps_the_lease_good() {
         let (store, leases) = (MemoryEtcd::new().store(), Leases::default());
         let [a, b] = places(&leases, &store, 2).await.try_into().unwrap();
         drop(a);
@@ -301,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_whose_first_put_surely_failed_disturbs_nobody_and_one_of_which_it_is_not_known_does() {
+    async fn failed_put_keeps_the_lease_and_unknown_put_ends_it() {
         let faults = Faults::new(1, FaultPlan::default());
         let client = faults.client(MemoryEtcd::new().store());
         let (store, leases) = (client.store(), Leases::default());
@@ -320,7 +319,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_on_which_something_may_still_arrive_is_not_left_to_the_others() {
+    async fn returned_place_with_a_late_write_ends_the_lease() {
         let faults = Faults::new(1, FaultPlan::default());
         let client = faults.client(MemoryEtcd::new().store());
         let (store, leases) = (client.store(), Leases::default());
@@ -329,7 +328,7 @@ mod tests {
         client.cut_answers();
         assert!(a.enter(&store, put("/a", a.id())).await.is_err());
         client.heal();
-        // It is written once more, and that is taken off. What was sent first may come after that.
+        // The key is written again and then removed. The first write may arrive after that.
         put_on(&a, &store, "/a").await;
         store.txn(put("/a", LeaseId::NONE)).await.unwrap();
         a.give_back(&store).await.unwrap();
@@ -337,10 +336,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_that_stepped_back_ends_a_lease_that_somebody_left() {
+    async fn step_back_ends_a_lease_that_a_holder_left() {
         let (store, leases) = (MemoryEtcd::new().store(), Leases::default());
         let [a, b, c] = places(&leases, &store, 3).await.try_into().unwrap();
-        // Who leaves without having put anything leaves nothing that could come back.
+        // A holder that put no key leaves none that could come back.
         a.give_back(&store).await.unwrap();
         leases.store_stepped_back();
         assert!(b.is_good());
@@ -352,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_that_the_store_lost_is_handed_out_no_more() {
+    async fn lost_lease_gives_no_more_places() {
         let (store, leases) = (MemoryEtcd::new().store(), Leases::default());
         let [a, b] = places(&leases, &store, 2).await.try_into().unwrap();
         store.revoke(a.id()).await.unwrap();
@@ -362,7 +361,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_who_waited_for_a_grant_that_failed_are_told_at_once() {
+    async fn failed_grant_fails_all_waiting_callers_at_once() {
         let faults = Faults::new(1, FaultPlan::default());
         let client = faults.client(MemoryEtcd::new().store());
         let (store, leases) = (client.store(), Leases::default());

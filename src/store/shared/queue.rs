@@ -1,7 +1,7 @@
-//! In which order the requests of many agents go to etcd, and how many at a time.
+//! The order in which the requests of many agents go to etcd, and the number sent at a time.
 //!
-//! It never refuses or loses a request, and keeps none back for longer than [`FLOOD_MAX`] for the sake of others. What a request
-//! is, and what became of it, is its caller's.
+//! The queue never rejects or loses a request, and delays none longer than [`FLOOD_MAX`] in favour of others. Meaning
+//! and result of a request belong to its caller.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,19 +11,21 @@ use tokio::time::{Instant, timeout_at};
 
 use super::REQUESTS_MAX;
 
-/// So few grants, waiting or under way, are no flood any more.
+/// Up to this many grants, waiting or under way, are no longer a flood.
 const GRANTS_FEW: usize = 32;
-/// A flood goes first for so long, at most: etcd grants 20,000 leases in three or four seconds. If it needs longer, agents in good health
-/// must not wait for those that are not: what waits is the acknowledgement of an answer, or a read that comes after it.
+/// The longest time that a flood goes first: etcd grants 20,000 leases in three or four seconds. If that takes longer,
+/// healthy agents must not wait for the others: the waiting requests are acknowledgements of an answer, or reads after
+/// one.
 const FLOOD_MAX: Duration = Duration::from_secs(5);
 
-/// The requests of many agents. They go as they come, but for a flood of grants, for which writes of statuses wait: etcd (3.5) answers
-/// each grant with its revision, and for that copies the buffer of all keys that were written within the last tenth of a second.
-/// Thousands that come back at once would make it copy, and collect, the statuses of those before them for each lease.
+/// The requests of many agents. They go in the order of arrival, except that writes of statuses wait for a flood of
+/// grants: etcd (3.5) answers each grant with its revision, and for that copies the buffer of all keys written within
+/// the last tenth of a second. Thousands of agents that come back at once would make it copy, and collect, the statuses
+/// of the earlier agents for each lease.
 #[derive(Debug)]
 pub(super) struct Queue {
     turns: Semaphore,
-    /// A line of its own for what may not wait behind thousands.
+    /// A separate line for writes that must not wait behind thousands.
     words: Semaphore,
     grants: Mutex<Grants>,
     over: Notify,
@@ -31,10 +33,10 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct Grants {
-    /// Waiting or under way.
+    /// The grants waiting or under way.
     count: usize,
-    /// There is a flood, which goes first until then. When its time is over it stays one until there are few again, so that the next
-    /// does not begin at once.
+    /// The time until which a flood goes first. After that time it remains a flood until few grants are left, so that
+    /// the next one does not begin at once.
     flood: Option<Instant>,
 }
 
@@ -46,32 +48,32 @@ impl Queue {
 
     /// Waits for a turn.
     pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        // It is never closed.
+        // The semaphore is never closed.
         self.turns.acquire().await.ok()
     }
 
-    /// Waits for the turn of a rare write that has little time: the last word of an agent that stops. (All may stop at once, so these
-    /// too have a bound.)
+    /// Waits for the turn of a rare urgent write: the final status of an agent that stops. (All agents may stop at
+    /// once, so these writes have a bound too.)
     pub(super) async fn turn_of_word(&self) -> Option<SemaphorePermit<'_>> {
         self.words.acquire().await.ok()
     }
 
-    /// Waits for a grant's turn. It counts from now on, until what is answered is dropped.
+    /// Waits for the turn of a grant. The grant counts from now on, until the returned value is dropped.
     pub(super) async fn turn_to_grant(&self) -> (Option<SemaphorePermit<'_>>, Granting<'_>) {
         let granting = self.begin();
         (self.turn().await, granting)
     }
 
-    /// Waits for the turn of a write that a flood of grants goes before.
+    /// Waits for the turn of a write that a flood of grants precedes.
     pub(super) async fn turn_after_grants(&self) -> Option<SemaphorePermit<'_>> {
         // One flood may follow another.
         let latest = Instant::now() + FLOOD_MAX;
         loop {
-            // Made before the look: an end in between is not missed.
+            // Created before the check, so that an end in between is not missed.
             let over = self.over.notified();
             let flood = self.lock().flood.map(|until| until.min(latest));
             let Some(until) = flood.filter(|until| Instant::now() < *until) else { break };
-            // If it does not end, its time does.
+            // A flood that does not end is over when its time is.
             let _ = timeout_at(until, over).await;
         }
         self.turn().await
@@ -84,7 +86,7 @@ impl Queue {
     fn begin(&self) -> Granting<'_> {
         let mut grants = self.lock();
         grants.count += 1;
-        // More than can be under way: many came at once.
+        // More grants than can be under way: many came at once.
         if grants.count > REQUESTS_MAX {
             grants.flood.get_or_insert_with(|| Instant::now() + FLOOD_MAX);
         }

@@ -1,4 +1,4 @@
-//! The shared watch on the model of etcd: each watcher gets its own sub-tree, whole, and no gap is hidden.
+//! The shared watch on the model of etcd: each watcher gets its complete sub-tree, and no gap is hidden.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -35,7 +35,7 @@ async fn events(watch: &mut dyn Watch) -> Vec<(String, i64)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_watcher_gets_its_own_sub_tree_through_one_watch() {
+async fn each_watcher_gets_its_own_sub_tree_from_one_watch() {
     let etcd = MemoryEtcd::new();
     let store = shared(&etcd);
     let start = put(&etcd, "/n/a/label").await;
@@ -48,7 +48,7 @@ async fn each_watcher_gets_its_own_sub_tree_through_one_watch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hold_wakes_no_agent() {
+async fn hold_wakes_no_agent() {
     let etcd = MemoryEtcd::new();
     let store = shared(&etcd);
     let start = put(&etcd, "/n/a/label").await;
@@ -61,18 +61,18 @@ async fn a_hold_wakes_no_agent() {
     }
     assert_eq!(told, [("/n/a/on/hold".to_owned(), named.0), ("/n/a/status".to_owned(), status.0)]);
     let mut late = watch(&store, "/n/a/", start.next()).await;
-    assert_eq!(events(late.as_mut()).await, told, "nor is it owed");
+    assert_eq!(events(late.as_mut()).await, told, "a late watch gets no hold either");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_between_the_read_and_the_watch_is_owed() {
+async fn watch_gets_the_events_since_the_read() {
     let etcd = MemoryEtcd::new();
     let store = shared(&etcd);
     let first = put(&etcd, "/n/p/label").await;
     let mut probe = watch(&store, "/n/p/", first.next()).await;
     let read = put(&etcd, "/n/a/label").await;
     let missed = put(&etcd, "/n/a/assignment").await;
-    // The hub has seen both before the watch begins.
+    // The hub has seen both writes before the watch starts.
     put(&etcd, "/n/p/x").await;
     events(probe.as_mut()).await;
     let mut a = watch(&store, "/n/a/", read.next()).await;
@@ -80,7 +80,7 @@ async fn what_came_between_the_read_and_the_watch_is_owed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_before_what_is_kept_must_be_read_again() {
+async fn start_before_the_kept_events_is_compacted() {
     let etcd = MemoryEtcd::new();
     let old = put(&etcd, "/n/a/label").await;
     put(&etcd, "/n/a/status").await;
@@ -90,12 +90,12 @@ async fn a_start_before_what_is_kept_must_be_read_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gap_ends_every_watch() {
+async fn gap_ends_every_watch() {
     let etcd = MemoryEtcd::new();
     let store = shared(&etcd);
     let at = put(&etcd, "/n/a/label").await;
     let mut a = watch(&store, "/n/a/", at.next()).await;
-    // The feed falls behind a compaction: what happened in between is told to nobody.
+    // The feed falls behind a compaction: no watch gets the events in between.
     etcd.break_watches();
     put(&etcd, "/n/a/status").await;
     etcd.compact(etcd.revision()).unwrap();
@@ -104,7 +104,7 @@ async fn a_gap_ends_every_watch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_ahead_of_the_feed_is_no_restored_store() {
+async fn reader_ahead_of_the_feed_is_not_a_step_back() {
     let etcd = MemoryEtcd::new();
     let store = shared(&etcd);
     let at = put(&etcd, "/n/a/label").await;
@@ -122,9 +122,9 @@ struct Slow {
     inner: Store,
     now: AtomicUsize,
     most: AtomicUsize,
-    /// What was answered: a transaction or a grant.
+    /// The requests answered, each a transaction or a grant.
     answered: Mutex<Vec<Answered>>,
-    /// Statuses are on it.
+    /// The lease of the statuses.
     lease: LeaseId,
 }
 
@@ -180,7 +180,7 @@ impl Around for Slow {
 }
 
 #[tokio::test(start_paused = true)]
-async fn thousands_that_come_at_once_are_sent_in_turn_and_all_are_answered() {
+async fn thousands_of_requests_go_in_turn_and_all_are_answered() {
     let (slow, store) = Slow::new().await;
     let puts = (0..REQUESTS_MAX * 3).map(|n| store.txn(slow.status(n)));
     let answers = futures::future::join_all(puts).await;
@@ -188,7 +188,7 @@ async fn thousands_that_come_at_once_are_sent_in_turn_and_all_are_answered() {
     assert_eq!(slow.most.load(Relaxed), REQUESTS_MAX);
 }
 
-/// Grants and writes of statuses, one after the other; in which order they were answered.
+/// Sends grants and writes of statuses, one after the other. Returns the order of the answers.
 async fn mixed(slow: &Slow, store: &Store, nodes: usize) -> Vec<Answered> {
     let requests = (0..nodes).map(async |n| {
         let grant = async { store.grant(60).await.map(drop) };
@@ -200,12 +200,12 @@ async fn mixed(slow: &Slow, store: &Store, nodes: usize) -> Vec<Answered> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_grants_goes_before_the_statuses_and_all_are_answered() {
+async fn flood_of_grants_precedes_statuses_and_all_are_answered() {
     let (slow, store) = Slow::new().await;
     let nodes = REQUESTS_MAX * 3;
     let answered = mixed(&slow, &store, nodes).await;
     assert_eq!(answered.len(), nodes * 2);
-    // What came before the flood was one goes as it came.
+    // The requests before the flood go in the order of arrival.
     let last_grant = answered.iter().rposition(|what| *what == Answered::Grant).unwrap();
     let before = answered[..last_grant].iter().filter(|what| **what == Answered::Txn).count();
     assert!(before <= REQUESTS_MAX + 1, "{before} of {nodes} statuses went before the last grant");
@@ -213,7 +213,7 @@ async fn a_flood_of_grants_goes_before_the_statuses_and_all_are_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_few_grants_hold_up_no_status() {
+async fn few_grants_delay_no_status() {
     let (slow, store) = Slow::new().await;
     let began = tokio::time::Instant::now();
     assert_eq!(mixed(&slow, &store, REQUESTS_MAX / 2).await.len(), REQUESTS_MAX);
@@ -221,8 +221,8 @@ async fn a_few_grants_hold_up_no_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_ends_when_few_are_left_or_its_time_is_over_and_no_last_word_waits_for_it() {
-    // This one task polls more at a time than the runtime lets one.
+async fn flood_ends_by_count_or_time_and_delays_no_final_status() {
+    // This task alone polls more at a time than the runtime allows.
     use tokio::task::unconstrained;
     let (slow, store) = Slow::new().await;
     let flood = || {
@@ -232,15 +232,15 @@ async fn a_flood_ends_when_few_are_left_or_its_time_is_over_and_no_last_word_wai
     };
     let under_way = || slow.now.load(Relaxed);
     let mut grants = flood();
-    // There is room, but more than a few are left.
+    // There is room, but more than a few grants are left.
     grants.truncate(40);
-    // Those that were given up are counted on.
+    // The count includes the dropped grants.
     let others = under_way();
     let mut status = Box::pin(unconstrained(store.txn(slow.status(1))));
     assert!(status.as_mut().now_or_never().is_none());
     let mut word = Box::pin(unconstrained(store.txn(Txn { then: vec![Op::put("/n/2/status", "stopped")], ..Txn::default() })));
     assert!(word.as_mut().now_or_never().is_none());
-    assert_eq!(under_way(), others + 1, "a word on no lease goes, the status does not");
+    assert_eq!(under_way(), others + 1, "a final status without a lease goes, a status on a lease does not");
     grants.truncate(32);
     assert!(status.as_mut().now_or_never().is_none());
     assert_eq!(under_way(), others + 2);
@@ -250,23 +250,23 @@ async fn a_flood_ends_when_few_are_left_or_its_time_is_over_and_no_last_word_wai
     let began = tokio::time::Instant::now();
     let mut status = Box::pin(unconstrained(store.txn(slow.status(3))));
     assert!(status.as_mut().now_or_never().is_none());
-    // Nobody goes on with them: as if etcd never answered.
+    // The test polls these grants no more: as if etcd never answered.
     let some = grants.into_iter().take(40).collect::<Vec<_>>();
     tokio::time::timeout(Duration::from_secs(60), status).await.unwrap().unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(6), "five for the flood, one for the status");
-    // There were never few since: more of them are no new flood, and do not make that one longer.
+    // The grants were never few since: more of them start no new flood, and do not extend this one.
     let mut more = flood();
     more.truncate(400);
     let others = under_way();
     let mut status = Box::pin(unconstrained(store.txn(slow.status(4))));
     assert!(status.as_mut().now_or_never().is_none());
-    assert_eq!(under_way(), others + 1, "its time is over");
+    assert_eq!(under_way(), others + 1, "the time of the flood is over");
     drop((some, more, status));
 }
 
-/// The feed's own watch may be silent just then; until it is given up for that the feed knows of nothing.
+/// The watch of the feed may be silent at that moment; the feed knows of nothing until it gives the watch up.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_stepped_back_is_found_out_by_the_first_answer_and_nothing_of_its_past_is_told() {
+async fn first_answer_after_a_step_back_ends_the_watches() {
     use crate::store::memory::faults::{FaultPlan, Faults};
     let etcd = MemoryEtcd::new();
     let faults = Faults::new(1, FaultPlan { watch_stalled: 1.0, ..FaultPlan::default() });
@@ -282,7 +282,7 @@ async fn a_store_that_stepped_back_is_found_out_by_the_first_answer_and_nothing_
     let began = tokio::time::Instant::now();
     let (header, _) = store.get("/n/a/label").await.unwrap();
     assert_eq!(header.revision, kept);
-    assert!(tokio::time::timeout(Duration::from_secs(1), before.next()).await.unwrap().is_none(), "it ends");
+    assert!(tokio::time::timeout(Duration::from_secs(1), before.next()).await.unwrap().is_none(), "the watch ends");
     let mut after = watch(&store, "/n/a/", kept.next()).await;
     let again = put(&etcd, "/n/a/status").await;
     assert_eq!(events(after.as_mut()).await, [("/n/a/status".to_owned(), again.0)]);
