@@ -1,19 +1,20 @@
-//! Which transactions etcd refuses before it looks at any key: rules of `etcdserver/api/v3rpc/key.go`. Pure.
+//! Checks the transactions that etcd rejects before it looks at any key: rules of `etcdserver/api/v3rpc/key.go`. Pure.
 
 use std::collections::BTreeSet;
 
 use crate::store::api::{Compare, Key, KeyRange, Op, StoreError, Txn};
 
-/// Refuses what etcd refuses: too many operations on a level, an empty key, a key written twice, a request too large.
+/// Rejects the same transactions as etcd: too many operations on a level, an empty key, a key written twice, a request
+/// too large.
 pub(super) fn check(txn: &Txn, ops_max: usize, bytes_max: usize) -> Result<(), StoreError> {
     check_width(txn, ops_max)?;
     check_level(&txn.then)?;
     check_level(&txn.otherwise)?;
-    // Reads are not proposed to the cluster, and only proposals are bounded.
+    // Only proposals to the cluster are bounded, and a read is not one.
     if txn.writes() && size(txn) > bytes_max { Err(StoreError::TooLarge) } else { Ok(()) }
 }
 
-/// Compares, then-list and else-list are bounded each; children get what the widest of them leaves.
+/// Bounds compares, then-list and else-list each; children get the rest of the widest of them.
 fn check_width(txn: &Txn, ops_max: usize) -> Result<(), StoreError> {
     let width = txn.compares.len().max(txn.then.len()).max(txn.otherwise.len());
     if width > ops_max {
@@ -40,7 +41,7 @@ pub(super) fn empty_key() -> StoreError {
     StoreError::Other("key is not provided".to_owned())
 }
 
-/// What a branch may put, and what it may delete.
+/// The keys that a branch may put, and the ranges that it may delete.
 #[derive(Default)]
 struct Touched {
     puts: BTreeSet<Key>,
@@ -54,8 +55,8 @@ impl Touched {
     }
 }
 
-/// Deletes of this level first; then each child's puts against the puts of earlier children and the deletes so far (a delete
-/// in a *later* child is not seen: accepted, as etcd does); then this level's puts.
+/// Deletes of this level come first; then each child's puts against the puts of earlier children and the deletes so far
+/// (a delete in a *later* child is not seen, as in etcd); then this level's puts.
 fn check_level(ops: &[Op]) -> Result<Touched, StoreError> {
     let mut all = Touched::default();
     all.deletes.extend(ops.iter().filter_map(|op| if let Op::Delete(range) = op { Some(range.clone()) } else { None }));
@@ -63,7 +64,7 @@ fn check_level(ops: &[Op]) -> Result<Touched, StoreError> {
         let Op::Txn(inner) = op else { continue };
         let (then, otherwise) = (check_level(&inner.then)?, check_level(&inner.otherwise)?);
         then.puts.iter().try_for_each(|key| all.put(key))?;
-        // The branches exclude each other: the same key in both is fine.
+        // The branches exclude each other, so the same key may be in both.
         otherwise.puts.difference(&then.puts).try_for_each(|key| all.put(key))?;
         all.deletes.extend(then.deletes);
         all.deletes.extend(otherwise.deletes);
@@ -76,7 +77,7 @@ fn check_level(ops: &[Op]) -> Result<Touched, StoreError> {
     Ok(all)
 }
 
-/// Whether it can make the store larger, in whatever branch.
+/// Whether the transaction can make the store larger, in either branch.
 pub(super) fn puts(txn: &Txn) -> bool {
     txn.then.iter().chain(&txn.otherwise).any(|op| match op {
         Op::Put { .. } => true,
@@ -85,7 +86,7 @@ pub(super) fn puts(txn: &Txn) -> bool {
     })
 }
 
-/// About its size on the wire: keys, values and some bytes of framing for each.
+/// The approximate size on the wire: keys, values and some bytes of framing for each.
 fn size(txn: &Txn) -> usize {
     const FRAME: usize = 12;
     let range =

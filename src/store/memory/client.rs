@@ -1,4 +1,4 @@
-//! [`Backend`] on the model: every call is done at once.
+//! [`Backend`] on the model, which completes every call at once.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl MemoryClient {
         MemoryClient(shared)
     }
 
-    /// Runs `work` when the call is polled, and lets other tasks run now and then, as a network would.
+    /// Runs `work` when the call is polled, and sometimes lets other tasks run, as a network would.
     fn call<'a, T: Send + 'a>(
         &'a self,
         work: impl FnOnce(&mut State, std::time::Duration) -> Result<T, StoreError> + Send + 'a,

@@ -1,6 +1,7 @@
-//! Faults between a client and its store: delays, requests that never arrive, arrive twice or arrive late, answers that are lost,
-//! writers that were faster, watches that break, stall, lag or repeat, clients that are cut off, or that stand still between two
-//! calls. For simulations, on tokio's clock and from a seed: the same seed over the same work injects the same faults.
+//! Faults between a client and its store: delays, requests that never arrive, arrive twice or arrive late, lost
+//! answers, faster rival writers, watches that break, stall, lag or repeat, clients that are cut off, or that stand
+//! still between two calls. They are for simulations, on tokio's clock and from a seed: the same seed over the same
+//! work injects the same faults.
 //!
 //! ```
 //! # use enlist::store::memory::{MemoryEtcd, faults::{FaultPlan, Faults}};
@@ -29,24 +30,24 @@ use self::gate::Fuse;
 use self::link::{Cut, Link};
 use crate::store::api::{Store, Txn};
 
-/// What may go wrong, and how often: each `f64` is a probability per call, or per watch message.
+/// The faults and their frequency: each `f64` is a probability per call, or per watch message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FaultPlan {
     /// Each call takes up to this long on its way and up to this long back.
     pub delay_max: Duration,
     /// The request is not sent (`StoreError::Unreachable`).
     pub unreachable: f64,
-    /// The request is done, its answer is lost (`StoreError::Timeout`).
+    /// The store executes the request, but its answer is lost (`StoreError::Timeout`).
     pub answer_lost: f64,
-    /// The request is done late, and the client never hears of it.
+    /// The store executes the request late, and the client never gets an answer.
     pub late: f64,
-    /// A transaction is done twice, the second time later.
+    /// The store executes a transaction twice, the second time later.
     pub duplicate: f64,
-    /// A late request arrives this long after it was sent at the least: the client may still wait for it …
+    /// The smallest delay of a late request: the client may still wait for it …
     pub late_min: Duration,
-    /// … and up to this much later. So does a second one, counted from the first.
+    /// … and the largest delay after that. The second execution of a duplicate comes at most this long after the first.
     pub late_max: Duration,
-    /// Just before a transaction arrives somebody else writes a key that it compares; the value stays the same.
+    /// Just before a transaction arrives a rival client rewrites a key that it compares; the value stays the same.
     pub conflict: f64,
     /// A watch starts a few revisions too early, and repeats events (etcd before 3.4.24 and 3.5.8).
     pub watch_repeated: f64,
@@ -58,12 +59,12 @@ pub struct FaultPlan {
     pub watch_delay_max: Duration,
     /// The time-out of a call.
     pub timeout: Duration,
-    /// After being cut off for so long watches break (HTTP/2 keep-alive).
+    /// Watches of a client that is cut off break after this long (HTTP/2 keep-alive).
     pub silence_max: Duration,
 }
 
 impl Default for FaultPlan {
-    /// Nothing goes wrong and nothing takes time.
+    /// No fault occurs and no call takes time.
     fn default() -> Self {
         FaultPlan {
             delay_max: Duration::ZERO,
@@ -84,38 +85,38 @@ impl Default for FaultPlan {
     }
 }
 
-/// How often each fault was injected. A simulation asserts that its faults had an effect.
+/// The count of each injected fault. A simulation asserts that its faults had an effect.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FaultCounts {
-    /// Calls that were delayed.
+    /// Delayed calls.
     pub delayed: u64,
-    /// Requests not sent.
+    /// Requests that were not sent.
     pub unreachable: u64,
-    /// Requests done whose answer was lost.
+    /// Executed requests whose answer was lost.
     pub answers_lost: u64,
-    /// Requests done late.
+    /// Requests executed late.
     pub late: u64,
-    /// Writes that a [`Snare`] made late.
+    /// Writes delayed by a [`Snare`].
     pub snared: u64,
-    /// Transactions done twice.
+    /// Transactions executed twice.
     pub duplicates: u64,
-    /// Transactions whose keys were written by somebody else just before.
+    /// Transactions whose keys a rival client wrote just before.
     pub conflicts: u64,
     /// Watches that began too early.
     pub watches_repeated: u64,
-    /// Watch messages that were delayed.
+    /// Delayed watch messages.
     pub watches_delayed: u64,
-    /// Watches broken.
+    /// Broken watches.
     pub watches_broken: u64,
-    /// Watches gone silent.
+    /// Watches that went silent.
     pub watches_stalled: u64,
     /// Calls of clients that were cut off.
     pub cut_off: u64,
-    /// Calls that the store refused because it has no space.
+    /// Calls that the store rejected because it has no space.
     pub no_space: u64,
-    /// Calls and watches that came too late for what they asked for: it was compacted.
+    /// Calls and watches whose revision was already compacted.
     pub compacted: u64,
-    /// Clients that came to stand still at a call.
+    /// Clients that stopped at a call.
     pub frozen: u64,
 }
 
@@ -128,13 +129,13 @@ struct Controller {
     plan: FaultPlan,
     counts: FaultCounts,
     random: fastrand::Rng,
-    /// Late requests that are still to be done.
+    /// Late requests that the store has yet to execute.
     under_way: usize,
     snares: Vec<Snare>,
 }
 
 impl Faults {
-    /// With a plan, from a seed.
+    /// Creates the faults of a plan, from a seed.
     pub fn new(seed: u64, plan: FaultPlan) -> Self {
         let random = fastrand::Rng::with_seed(seed);
         Faults(Arc::new(Mutex::new(Controller {
@@ -146,50 +147,50 @@ impl Faults {
         })))
     }
 
-    /// From now on by this plan.
+    /// Replaces the plan from now on.
     pub fn set_plan(&self, plan: FaultPlan) {
         self.lock().plan = plan;
     }
 
-    /// From now on nothing goes wrong any more. Clients that are cut off stay so, late requests still arrive.
+    /// Injects no new faults from now on. Clients stay cut off, and late requests still arrive.
     pub fn calm(&self) {
         self.set_plan(FaultPlan::default());
         self.clear_snares();
     }
 
-    /// Waits for one certain write, of whatever client, and makes it late.
+    /// Waits for one specific write of any client, and makes it late.
     pub fn set_snare(&self, snare: Snare) {
         self.lock().snares.push(snare);
     }
 
-    /// How many have not caught their write yet.
+    /// The number of snares that have not caught their write yet.
     pub fn snares_set(&self) -> usize {
         self.lock().snares.len()
     }
 
-    /// Takes them all away.
+    /// Removes all snares.
     pub fn clear_snares(&self) {
         self.lock().snares.clear();
     }
 
-    /// What was injected so far.
+    /// The counts so far.
     pub fn counts(&self) -> FaultCounts {
         self.lock().counts
     }
 
-    /// Late requests that are still to be done: nothing is quiet before this is 0.
+    /// Late requests that the store has yet to execute: a simulation is not quiet before this is 0.
     pub fn under_way(&self) -> usize {
         self.lock().under_way
     }
 
-    /// A client of `store` with a link of its own.
+    /// A client of `store` with its own link.
     pub fn client(&self, store: Store) -> FaultyClient {
         let random = self.lock().random.fork();
         let link = Arc::new(Link::new(self.clone(), random));
         FaultyClient { store: Store::new(Arc::new(backend::Faulty::new(store, link.clone()))), link }
     }
 
-    /// How late the snare makes a transaction that is caught in one; it is used up.
+    /// The delay of a transaction that a snare catches; this uses the snare up.
     fn spring(&self, txn: &Txn) -> Option<Duration> {
         let mut controller = self.lock();
         let caught = controller.snares.iter().position(|snare| snare.catches(txn))?;
@@ -214,63 +215,63 @@ pub struct FaultyClient {
 }
 
 impl FaultyClient {
-    /// The store as this client sees it.
+    /// The store through the link of this client.
     pub fn store(&self) -> Store {
         self.store.clone()
     }
 
-    /// Cuts it off: calls time out without effect, watches are silent and then break.
+    /// Cuts the client off: calls time out without effect, watches are silent and then break.
     pub fn cut(&self) {
         self.link.set_cut(Cut::Both);
     }
 
-    /// Its requests arrive, but it hears nothing.
+    /// Lets requests arrive, but no answers.
     pub fn cut_answers(&self) {
         self.link.set_cut(Cut::Answers);
     }
 
-    /// All but its keep-alives is cut off: they need no leave to read, and may go by another connection.
+    /// Cuts off all but the keep-alives: they need no read permission, and may use another connection.
     pub fn cut_all_but_beats(&self) {
         self.link.set_cut(Cut::AllButBeats);
     }
 
-    /// Connects it again.
+    /// Connects the client again.
     pub fn heal(&self) {
         self.link.set_cut(Cut::No);
     }
 
-    /// It stands still: its calls are not sent, and it hears nothing, until it is thawed. So does a process that is paused.
+    /// Freezes the client, like a paused process: it sends no call and receives nothing until it is thawed.
     pub fn freeze(&self) {
         self.link.gate.freeze();
     }
 
-    /// It stands still at one of its calls: after `calls` others, before that one is sent or, if `done`, after the store has
-    /// done it. [`frozen`](Self::frozen) tells when.
+    /// Freezes the client at one of its calls: after `calls` others, before it sends that one or, if `done`, after the
+    /// store has executed it. [`frozen`](Self::frozen) waits for that.
     pub fn freeze_at(&self, calls: u32, done: bool) {
         self.link.gate.set_fuse(Some(Fuse { calls, done }));
     }
 
-    /// It goes on: what it was about to send is sent, what was answered meanwhile arrives.
+    /// Resumes the client: it sends its pending call, and the answers received meanwhile arrive.
     pub fn thaw(&self) {
         self.link.gate.thaw();
     }
 
-    /// Whether it stands still.
+    /// Whether the client is frozen.
     pub fn is_frozen(&self) -> bool {
         self.link.gate.is_frozen()
     }
 
-    /// Ends when it stands still. Cancel-safe.
+    /// Completes when the client is frozen. Cancel-safe.
     pub async fn frozen(&self) {
         self.link.gate.wait(true).await;
     }
 
-    /// Ends when it does not stand still. Cancel-safe.
+    /// Completes when the client is not frozen. Cancel-safe.
     pub async fn thawed(&self) {
         self.link.gate.wait(false).await;
     }
 
-    /// Whether it is cut off, in whatever way.
+    /// Whether the client is cut off in any way.
     pub fn is_cut(&self) -> bool {
         self.link.cut() != Cut::No
     }

@@ -1,6 +1,6 @@
 //! Keys, values and revisions of the model: every version of every key, and the events of every revision. Pure and
-//! deterministic. Nothing is forgotten at a compaction; it only bounds what clients may still see, so that checkers can
-//! look at every revision there ever was.
+//! deterministic. A compaction deletes nothing; it only bounds the reads of clients, so that checkers can look at every
+//! revision.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::store::api::{Compare, Event, Header, Key, KeyRange, KeyValue, LeaseId
 pub(super) struct Mvcc {
     /// The revision of the last write. An empty etcd is at 1.
     pub(super) revision: i64,
-    /// What is older cannot be read.
+    /// Clients cannot read older revisions.
     pub(super) compacted: i64,
     current: BTreeMap<Key, KeyValue>,
     /// Each key's versions, oldest first; `None` = deleted.
@@ -45,13 +45,13 @@ impl Mvcc {
     pub(super) fn check_readable(&self, revision: Option<Revision>) -> Result<(), StoreError> {
         match revision {
             Some(Revision(revision)) if revision > self.revision => Err(StoreError::Future),
-            // etcd's error does not say what the oldest revision is, so neither does the model's.
+            // etcd's error does not name the oldest revision, so the model's does not either.
             Some(Revision(revision)) if revision > 0 && revision < self.compacted => Err(StoreError::Compacted(Revision::NONE)),
             _ => Ok(()),
         }
     }
 
-    /// Reads a range; the header's revision is left to the caller. `check_readable` was asked before.
+    /// Reads a range; the caller sets the revision of the header and has called `check_readable`.
     pub(super) fn range(&self, request: &RangeRequest) -> RangeResponse {
         let past = request.revision.filter(|revision| revision.0 > 0);
         let found: Vec<&KeyValue> = match past {
@@ -85,7 +85,7 @@ impl Mvcc {
         self.current.get(key).map_or(LeaseId::NONE, |kv| kv.lease)
     }
 
-    /// Writes a key as of the revision after the present one; the event is for [`commit`](Self::commit).
+    /// Writes a key at the revision after the present one; the event is for [`commit`](Self::commit).
     pub(super) fn put(&mut self, key: &Key, value: &Bytes, lease: LeaseId) -> Event {
         let revision = Revision(self.revision + 1);
         let old = self.current.get(key);
@@ -102,7 +102,7 @@ impl Mvcc {
         Event::Put(kv)
     }
 
-    /// Deletes what is in a range, in key order, as of the revision after the present one.
+    /// Deletes the keys of a range, in key order, at the revision after the present one.
     pub(super) fn delete(&mut self, range: &KeyRange) -> Vec<Event> {
         let revision = Revision(self.revision + 1);
         let keys: Vec<Key> = select(&self.current, range).map(|(key, _)| key.clone()).collect();
@@ -113,7 +113,7 @@ impl Mvcc {
         keys.into_iter().map(|key| Event::Delete { key, mod_revision: revision }).collect()
     }
 
-    /// Makes the writes since the last commit one revision. Without any, nothing happens, as in etcd.
+    /// Makes the writes since the last commit one revision. Without writes there is no new revision, as in etcd.
     pub(super) fn commit(&mut self, events: Vec<Event>) {
         if !events.is_empty() {
             self.revision += 1;

@@ -1,5 +1,5 @@
-//! The model's whole state and what a request does to it: transactions, leases. Pure; time comes as an argument, counted from
-//! the model's start.
+//! The complete state of the model and the effect of a request on it: transactions, leases. Pure; the time is an
+//! argument, counted from the start of the model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(super) struct Lease {
     keys: BTreeSet<Key>,
 }
 
-/// Everything.
+/// The complete state.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) options: MemoryOptions,
@@ -28,11 +28,11 @@ pub(super) struct State {
     pub(super) leases: BTreeMap<i64, Lease>,
     pub(super) watchers: Watchers,
     pub(super) cluster_id: u64,
-    /// Out of space: nothing may grow.
+    /// Out of space: no request may add data.
     pub(super) full: bool,
-    /// There is no leader: no lease ends.
+    /// The cluster has no leader, so no lease ends.
     pub(super) leaderless: bool,
-    /// How many transactions were refused for their form.
+    /// The number of transactions rejected for their form.
     pub(super) refused: u64,
     next_lease: i64,
 }
@@ -56,7 +56,7 @@ impl State {
         Header { cluster_id: self.cluster_id, member_id: 1, revision: Revision(self.mvcc.revision) }
     }
 
-    /// Ends the leases whose time is over, in the order of their ends; all keys of one go in one revision.
+    /// Ends the expired leases, in the order of their ends; all keys of one lease go in one revision.
     pub(super) fn tick(&mut self, now: Duration) {
         while !self.leaderless {
             let due = self.leases.iter().filter(|(_, lease)| lease.ends <= now).min_by_key(|(id, lease)| (lease.ends, **id));
@@ -65,7 +65,7 @@ impl State {
         }
     }
 
-    /// When the next lease ends.
+    /// The time at which the next lease ends.
     pub(super) fn next_end(&self) -> Option<Duration> {
         if self.leaderless {
             return None;
@@ -103,7 +103,7 @@ impl State {
         let sooner = self.next_end().is_none_or(|end| lease.ends < end);
         self.leases.insert(id, lease);
         if sooner {
-            // Those who sleep until the next end must look again.
+            // Tasks that sleep until the next end must check it again.
             self.watchers.wake_all();
         }
         Ok((LeaseId(id), ttl_s))
@@ -117,7 +117,7 @@ impl State {
         Ok(())
     }
 
-    /// Remaining and granted seconds; −1 and 0 if there is no such lease.
+    /// Remaining and granted seconds; −1 and 0 if the lease does not exist.
     pub(super) fn time_to_live(&self, lease: LeaseId, now: Duration) -> (i64, i64) {
         self.leases.get(&lease.0).map_or((-1, 0), |lease| {
             let whole = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
@@ -133,7 +133,7 @@ impl State {
         })
     }
 
-    /// What an election does: every lease has its full time again.
+    /// Gives every lease its full time again, as an election does.
     pub(super) fn refresh_leases(&mut self, now: Duration) {
         for lease in self.leases.values_mut() {
             lease.ends = now + Duration::from_secs(lease.ttl_s);
@@ -147,11 +147,12 @@ impl State {
         if self.full && check::puts(txn) {
             return Err(StoreError::NoSpace);
         }
-        // All compares, nested ones too, are about the state before the request. Only the branches taken are looked at further.
+        // All compares, nested ones too, see the state before the request. The later checks look only at the branches
+        // taken.
         let mut path = Vec::new();
         self.choose(txn, &mut path);
-        // An unknown lease or an unreadable revision on the way taken fails the whole request, before anything is written; etcd
-        // looks for the leases first.
+        // An unknown lease or an unreadable revision in a branch taken fails the whole request before any write; etcd
+        // checks the leases first.
         Self::check_branch(txn, &mut path.iter().copied(), &|op| match op {
             Op::Put { lease, .. } if *lease != LeaseId::NONE && !self.leases.contains_key(&lease.0) => Err(StoreError::NoLease),
             _ => Ok(()),
@@ -177,7 +178,7 @@ impl State {
         }
     }
 
-    /// Checks each operation on the way taken.
+    /// Checks each operation of the branches taken.
     fn check_branch(
         txn: &Txn,
         path: &mut impl Iterator<Item = bool>,
@@ -202,7 +203,7 @@ impl State {
                 }
                 Op::Delete(range) => OpResult::Deleted(self.delete(range, events)),
                 Op::Get(request) => {
-                    // A read sees the writes before it in the same request, and says so in its revision.
+                    // A read sees the earlier writes of the same request, and its revision shows that.
                     let revision = Revision(self.mvcc.revision + i64::from(!events.is_empty()));
                     let header = Header { revision, ..Header::default() };
                     OpResult::Range(RangeResponse { header, ..self.mvcc.range(request) })
@@ -214,7 +215,7 @@ impl State {
     }
 
     fn delete(&mut self, range: &KeyRange, events: &mut Vec<Event>) -> i64 {
-        // The keys' leases are known only before they go.
+        // The leases of the keys are known only before the delete.
         let doomed = self.mvcc.range(&RangeRequest { keys_only: true, ..RangeRequest::all(range.clone()) });
         for kv in &doomed.kvs {
             self.detach(&kv.key, kv.lease);

@@ -1,4 +1,5 @@
-//! What the model adds to etcd: knobs and views for simulations. That it behaves as etcd does is shown by the conformance suite.
+//! The model's additions to etcd: knobs and views for simulations. The conformance suite shows that the model behaves
+//! like etcd.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use tokio::time::{Duration, Instant, sleep, timeout};
@@ -32,7 +33,7 @@ async fn silent(watch: &mut Box<dyn Watch>) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn catch_up_comes_in_batches_and_fragments_with_a_header_that_is_ahead() {
+async fn catch_up_comes_in_fragments_with_a_header_ahead() {
     let options = MemoryOptions { catch_up_revisions: 4, fragment_bytes: 150, ..MemoryOptions::default() };
     let etcd = MemoryEtcd::with_options(options);
     write(&etcd, "a/x", 10).await;
@@ -50,7 +51,7 @@ async fn catch_up_comes_in_batches_and_fragments_with_a_header_that_is_ahead() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_compaction_cancels_who_lags_and_spares_who_is_in_step() {
+async fn compaction_cancels_only_watchers_that_lag() {
     let etcd = MemoryEtcd::new();
     write(&etcd, "a/x", 3).await;
     let (mut lags, mut quiet) = (watch(&etcd, "a/", 2).await, watch(&etcd, "b/", 2).await);
@@ -68,7 +69,7 @@ async fn a_compaction_cancels_who_lags_and_spares_who_is_in_step() {
     for watch in [&mut quiet, &mut read_up] {
         assert!(matches!(next(watch).await, WatchMessage::Events { .. }));
     }
-    // Checkers still see all of it.
+    // Checkers still see every revision.
     assert_eq!(etcd.history().len(), 8);
     assert_eq!(etcd.history_from(Revision(8)).len(), 2);
     assert_eq!(etcd.at_revision(Revision(3))[&"a/x".into()].version, 2);
@@ -84,7 +85,7 @@ async fn progress_is_a_barrier_or_a_lie() {
         let first = next(&mut watch).await;
         assert_eq!(matches!(first, WatchMessage::Progress(header) if header.revision == Revision(4)), lies, "{first:?}");
         if lies {
-            assert!(matches!(next(&mut watch).await, WatchMessage::Events { .. }), "what was owed comes after the lie");
+            assert!(matches!(next(&mut watch).await, WatchMessage::Events { .. }), "the missing events come after the lie");
         }
         watch.request_progress().await;
         assert!(matches!(next(&mut watch).await, WatchMessage::Progress(_)));
@@ -93,7 +94,7 @@ async fn progress_is_a_barrier_or_a_lie() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restore_goes_back_and_brings_leases_back() {
+async fn restore_lowers_the_revision_and_renews_leases() {
     let etcd = MemoryEtcd::new();
     let store = etcd.store();
     let (lease, _) = store.grant(10).await.unwrap();
@@ -142,7 +143,7 @@ async fn leases_end_exactly_in_time_in_the_order_of_their_ends_and_elections_len
     let began = Instant::now();
     let (long, _) = store.grant(9).await.unwrap();
     let (short, ttl) = store.grant(1).await.unwrap();
-    assert_eq!(ttl, 2, "raised to the smallest");
+    assert_eq!(ttl, 2, "raised to the smallest TTL");
     store.txn(put("k/long", "", long)).await.unwrap();
     store.txn(put("k/short", "", short)).await.unwrap();
     next(&mut watch).await;
@@ -155,7 +156,7 @@ async fn leases_end_exactly_in_time_in_the_order_of_their_ends_and_elections_len
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_store_takes_nothing_but_deletes() {
+async fn full_store_accepts_only_deletes() {
     let etcd = MemoryEtcd::new();
     let store = etcd.store();
     write(&etcd, "a", 1).await;
@@ -174,7 +175,7 @@ async fn a_full_store_takes_nothing_but_deletes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_leader_no_lease_ends_and_the_next_one_gives_them_their_full_time() {
+async fn leases_stay_without_a_leader_and_restart_with_the_next() {
     let etcd = MemoryEtcd::new();
     let (lease, _) = etcd.store().grant(4).await.unwrap();
     etcd.store().txn(put("/a/x", "1", lease)).await.unwrap();

@@ -1,6 +1,6 @@
-//! Watches of the model, with etcd's oddities: catch-up in batches whose header is ahead of their events, fragments, progress
-//! that is a barrier or a lie, a compacted start that is created and then cancelled on a stream that stays open and silent, a
-//! start in the future that is silent until the revision comes.
+//! Watches of the model, with etcd's oddities: catch-up in batches whose header is ahead of their events, fragments,
+//! progress that is a barrier or a lie, a compacted start that is created and then cancelled on a stream that stays
+//! open and silent, and a start in the future that is silent until the revision comes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -22,15 +22,15 @@ pub(super) struct Watchers {
     all: BTreeMap<u64, Watcher>,
 }
 
-/// One watcher, at the server.
+/// One watcher, on the side of the server.
 #[derive(Debug)]
 struct Watcher {
     range: KeyRange,
-    /// The first revision that was not looked at yet.
+    /// The first revision that the watcher has not processed.
     cursor: i64,
-    /// What is said before any further event.
+    /// Messages to send before any further event.
     ready: VecDeque<WatchMessage>,
-    /// Given up by the server: silent from now on.
+    /// The server canceled the watcher: it is silent from now on.
     canceled: bool,
     wake: Arc<Notify>,
 }
@@ -48,12 +48,12 @@ impl Watchers {
         }
     }
 
-    /// How many there are.
+    /// The number of watchers.
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// The server restarted: all streams break.
+    /// Breaks all streams, as a restart of the server does.
     pub(super) fn drop_all(&mut self) {
         self.wake_all();
         self.all.clear();
@@ -72,10 +72,10 @@ impl Watchers {
 }
 
 impl Watcher {
-    /// Moves the cursor to the first revision that has an event for this watcher, or behind the last one.
+    /// Moves the cursor to the first revision with an event for this watcher, or behind the last revision.
     fn skip_foreign(&mut self, mvcc: &Mvcc) {
         let mine = mvcc.log().range(self.cursor..).find(|(_, events)| self.wants(events)).map(|(revision, _)| *revision);
-        // A start in the future stays where it is.
+        // A start in the future does not move.
         self.cursor = mine.unwrap_or(self.cursor.max(mvcc.revision + 1));
     }
 
@@ -89,7 +89,7 @@ impl Watcher {
         self.ready.push_back(WatchMessage::Canceled { reason, compacted: Revision(compacted) });
     }
 
-    /// What is to be said next.
+    /// The next message.
     fn poll(&mut self, mvcc: &Mvcc, header: Header, options: &MemoryOptions) -> Option<WatchMessage> {
         if self.ready.is_empty() && !self.canceled {
             self.skip_foreign(mvcc);
@@ -131,7 +131,7 @@ fn fragments(events: Vec<Event>, header: Header, bytes: usize) -> Vec<WatchMessa
     pieces.into_iter().enumerate().map(message).collect()
 }
 
-/// A watch, at the client.
+/// A watch, on the side of the client.
 pub(super) struct MemoryWatch {
     shared: Arc<Shared>,
     id: u64,
@@ -164,7 +164,7 @@ pub(super) fn open(shared: &Arc<Shared>, request: WatchRequest) -> MemoryWatch {
 }
 
 impl MemoryWatch {
-    /// The outer `None`: nothing yet; the inner: the stream is broken.
+    /// The outer `None`: no message yet; the inner one: the stream is broken.
     fn poll(&mut self, state: &mut State) -> Option<Option<WatchMessage>> {
         let header = state.header();
         let Some(watcher) = state.watchers.all.get_mut(&self.id) else { return Some(None) };
@@ -184,7 +184,7 @@ impl MemoryWatch {
                 }
                 None => {}
             }
-            // The end of a lease is an event that nobody else may bring about.
+            // Only this task notices the end of a lease, which is an event.
             match next_end {
                 Some(end) => {
                     tokio::select! {
@@ -212,7 +212,7 @@ impl Watch for MemoryWatch {
             let Some(watcher) = state.watchers.all.get_mut(&id) else { return };
             watcher.skip_foreign(&state.mvcc);
             let in_step = watcher.cursor > state.mvcc.revision && watcher.ready.is_empty();
-            // Newer servers answer only those who are in step, older ones with a revision whose events they still owe.
+            // Newer servers answer only watchers in step, older ones with a revision whose events are still to come.
             match state.options.progress {
                 _ if watcher.canceled => return,
                 ProgressKind::Barrier if in_step => watcher.ready.push_back(WatchMessage::Progress(header)),

@@ -14,7 +14,7 @@ use crate::store::api::{
     Watch, WatchMessage, WatchRequest,
 };
 
-/// How many revisions too early a watch starts that repeats events.
+/// The number of revisions by which a repeating watch starts too early.
 const REPEATED: i64 = 5;
 
 /// The store at the other end of a link.
@@ -103,7 +103,7 @@ impl Backend for Faulty {
     }
 }
 
-/// A key whose mod_revision the transaction compares, and that it believes to be there.
+/// A key whose mod_revision the transaction compares and expects to exist.
 fn compared(txn: &Txn) -> Option<Key> {
     let own = txn.compares.iter().find_map(|compare| match compare {
         Compare::Modified(key, seen) if *seen > Revision::NONE => Some(key.clone()),
@@ -118,7 +118,7 @@ fn compared(txn: &Txn) -> Option<Key> {
     own.or_else(nested)
 }
 
-/// Writes a key's value once more, on its lease. Answers whether there was one.
+/// Writes the value of a key once more, on its lease. Returns whether the key exists.
 async fn write_again(store: &Store, key: Key) -> Result<bool, StoreError> {
     let Some(kv) = store.get(key).await?.1 else { return Ok(false) };
     let put = Op::Put { key: kv.key, value: kv.value, lease: kv.lease };
@@ -145,7 +145,7 @@ struct FaultyWatch {
     /// `None` = broken.
     inner: Option<Box<dyn Watch>>,
     link: Arc<Link>,
-    /// Under way, and when it arrives. Kept here, so that nothing is lost when a `next` is given up.
+    /// A message under way and the time of its arrival. This field keeps the message when a caller drops a `next`.
     pending: Option<(Next, Instant)>,
     stalled: bool,
 }
@@ -204,7 +204,7 @@ impl Watch for FaultyWatch {
 
     fn request_progress(&mut self) -> BoxFuture<'_, ()> {
         async {
-            // While it is cut off nothing arrives.
+            // No request arrives while the client is cut off.
             if !matches!(self.link.cut(), Cut::Both | Cut::AllButBeats)
                 && let Some(inner) = &mut self.inner
             {

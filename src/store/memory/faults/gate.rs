@@ -1,14 +1,14 @@
-//! The gate of a client that can be made to stand still, between any two of its calls.
+//! The gate of a client, which can stop it between any two calls.
 
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-/// After how many further calls a client stands still.
+/// The number of further calls after which a client stops.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fuse {
     pub(super) calls: u32,
-    /// Whether the store still does the call at which it happens.
+    /// Whether the store still executes the call at which the client stops.
     pub(super) done: bool,
 }
 
@@ -32,7 +32,7 @@ impl Gate {
         self.closed.send_replace(true);
     }
 
-    /// Opens it; a fuse that has not burnt down is taken out.
+    /// Opens the gate and removes a fuse that has not burnt down.
     pub(super) fn thaw(&self) {
         self.set_fuse(None);
         self.closed.send_replace(false);
@@ -42,7 +42,7 @@ impl Gate {
         *self.closed.borrow()
     }
 
-    /// A call is about to be sent. `Some` = this is the one at which the fuse has burnt down: whether it is still done.
+    /// Counts a call that is about to be sent. `Some` = the fuse burns down at this call, with its `done`.
     pub(super) fn count(&self) -> Option<bool> {
         let mut fuse = self.fuse.lock().unwrap_or_else(PoisonError::into_inner);
         let burning = fuse.as_mut()?;
@@ -53,7 +53,7 @@ impl Gate {
         fuse.take().map(|burnt| burnt.done)
     }
 
-    /// Waits until it is closed, or open.
+    /// Waits until the gate is closed, or open.
     pub(super) async fn wait(&self, closed: bool) {
         let mut state = self.closed.subscribe();
         // The sender lives as long as the gate.

@@ -1,4 +1,4 @@
-//! One client's link to the store: what happens to each call, and whether anything gets through.
+//! The link of one client to the store: the fate of each call, and whether it is connected.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,11 +11,11 @@ use super::gate::Gate;
 use super::{FaultPlan, Faults};
 use crate::store::api::StoreError;
 
-/// Which way a client is cut off.
+/// The directions in which a client is cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
     No,
-    /// Nothing gets through: every call times out, without effect.
+    /// No request or answer gets through: every call times out, without effect.
     Both,
     /// Requests arrive, answers do not.
     Answers,
@@ -23,7 +23,7 @@ pub(super) enum Cut {
     AllButBeats,
 }
 
-/// One client's way to the store: decides what happens to each of its calls.
+/// The link of one client to the store, which decides the fate of each call.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) faults: Faults,
@@ -35,7 +35,7 @@ pub(super) struct Link {
 /// A call as it is sent.
 pub(super) struct Call<T> {
     first: Request<T>,
-    /// The same once more; only transactions have one.
+    /// The second execution of a duplicate; only transactions have one.
     second: Option<Request<T>>,
     snared: Option<Duration>,
     is_beat: bool,
@@ -50,13 +50,13 @@ impl<T> Call<T> {
         Call { is_beat: true, ..Call::new(first) }
     }
 
-    /// One that may be done twice, or that a snare has caught.
+    /// A transaction that may be executed twice, or that a snare has caught.
     pub(super) fn txn(first: Request<T>, second: Request<T>, snared: Option<Duration>) -> Self {
         Call { second: Some(second), snared, ..Call::new(first) }
     }
 }
 
-/// What happens to one call.
+/// The fate of one call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fate {
     Fine,
@@ -66,16 +66,16 @@ enum Fate {
     Duplicate(Duration),
 }
 
-/// A call of the store, not yet begun. It owns what it needs, so that it can be done after the client is gone.
+/// A call of the store, not yet begun. It owns its data, so that it can run after the client is gone.
 pub(super) type Request<T> = BoxFuture<'static, Result<T, StoreError>>;
 
 impl Link {
-    /// A link that is connected.
+    /// A connected link.
     pub(super) fn new(faults: Faults, random: fastrand::Rng) -> Self {
         Link { faults, gate: Gate::new(), random: Mutex::new(random), cut: watch::Sender::new(Cut::No) }
     }
 
-    /// Cuts or connects it.
+    /// Cuts or connects the link.
     pub(super) fn set_cut(&self, cut: Cut) {
         self.cut.send_replace(cut);
     }
@@ -84,8 +84,8 @@ impl Link {
         *self.cut.borrow()
     }
 
-    /// Rolls the dice: the fate and the delays there and back. Always the same number of throws, so that changing one
-    /// probability does not shift all later ones.
+    /// Rolls the dice for the fate and the delays there and back. The number of throws is constant, so that a change of
+    /// one probability does not shift all later throws.
     fn decide(&self, plan: &FaultPlan) -> (Fate, Duration, Duration) {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         let (dice, later) = (random.f64(), plan.late_max.mul_f64(random.f64()));
@@ -119,7 +119,7 @@ impl Link {
         self.faults.lock().plan.clone()
     }
 
-    /// Does a call as fate wants it.
+    /// Makes a call with its fate.
     pub(super) async fn call<T: Send + 'static>(&self, call: Call<T>) -> Result<T, StoreError> {
         let stops = self.gate.count();
         if stops == Some(false) {
@@ -127,7 +127,7 @@ impl Link {
         }
         self.gate.wait(false).await;
         let answer = self.carry(call, stops == Some(true)).await;
-        // Who stands still hears the answer when it goes on.
+        // A frozen client receives the answer when it resumes.
         self.gate.wait(false).await;
         answer
     }
@@ -207,19 +207,19 @@ impl Link {
         faults.lock().under_way += 1;
         tokio::spawn(async move {
             sleep(after).await;
-            // Nobody waits for the answer any more.
+            // No client waits for this answer.
             let _ = request.await;
             faults.lock().under_way -= 1;
         });
     }
 
-    /// Waits while answers do not get through; `false` if it took so long that the connection is given up.
+    /// Waits while answers are blocked; `false` if that took so long that the connection is given up.
     pub(super) async fn connected(&self, silence_max: Duration) -> bool {
         let mut cut = self.cut.subscribe();
         tokio::time::timeout(silence_max, cut.wait_for(|cut| *cut == Cut::No)).await.is_ok()
     }
 
-    /// Returns when the client has been cut off for so long that its connections are given up.
+    /// Returns when the client has been cut off long enough to give up its connections.
     pub(super) async fn given_up(&self, silence_max: Duration) {
         let mut cut = self.cut.subscribe();
         loop {

@@ -1,22 +1,22 @@
-//! A fault that waits for one certain write: chance alone would have to hit a moment of milliseconds.
+//! A fault that waits for one specific write: chance alone would have to hit a moment of milliseconds.
 
 use std::time::Duration;
 
 use crate::store::api::{Op, Txn};
 
-/// The next transaction that does this write, nested or not, is done late, and its client never hears of it.
+/// The store executes the next transaction with this write, nested or not, late, and its client gets no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snare {
-    /// How the key ends.
+    /// The end of the key.
     pub key: String,
-    /// What the value that is put holds somewhere; `None` = the key is deleted.
+    /// A part of the written value; `None` = the key is deleted.
     pub put: Option<String>,
-    /// It arrives this much later.
+    /// The delay of the write.
     pub late: Duration,
 }
 
 impl Snare {
-    /// Whether it waits for this one.
+    /// Whether the snare catches this transaction.
     pub(super) fn catches(&self, txn: &Txn) -> bool {
         txn.then.iter().any(|op| match (op, &self.put) {
             (Op::Txn(nested), _) => self.catches(nested),

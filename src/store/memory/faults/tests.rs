@@ -1,4 +1,4 @@
-//! The faults themselves: each kind occurs, and means what it says.
+//! The faults themselves: each kind occurs and has its documented effect.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 use tokio::time::{Instant, sleep};
 
@@ -11,7 +11,7 @@ fn put(key: &str) -> Txn {
     Txn { then: vec![Op::put(key, "x")], ..Txn::default() }
 }
 
-/// Runs the same work under the same faults; answers what the store and the client saw.
+/// Runs the same work under the same faults; returns the results at the store and at the client.
 async fn run(seed: u64) -> (FaultCounts, String) {
     let etcd = MemoryEtcd::new();
     let plan = FaultPlan {
@@ -51,7 +51,7 @@ async fn run(seed: u64) -> (FaultCounts, String) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_seed_injects_the_same_faults_and_every_kind_occurs() {
+async fn same_seed_injects_the_same_faults_of_every_kind() {
     let (counts, trace) = run(5).await;
     assert_eq!((counts, trace), run(5).await);
     assert_ne!(counts, run(6).await.0);
@@ -60,7 +60,7 @@ async fn the_same_seed_injects_the_same_faults_and_every_kind_occurs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_was_written_and_an_unreachable_request_was_not() {
+async fn lost_answer_is_written_and_unreachable_request_is_not() {
     let etcd = MemoryEtcd::new();
     let faults = Faults::new(1, FaultPlan { answer_lost: 1.0, ..FaultPlan::default() });
     let store = faults.client(etcd.store()).store();
@@ -77,7 +77,7 @@ async fn a_lost_answer_was_written_and_an_unreachable_request_was_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_is_cut_off_has_no_effect_and_hears_nothing_until_its_watch_breaks() {
+async fn cut_off_client_is_silent_until_its_watch_breaks() {
     let etcd = MemoryEtcd::new();
     let faults = Faults::new(1, FaultPlan::default());
     let client = faults.client(etcd.store());
@@ -92,7 +92,7 @@ async fn a_client_that_is_cut_off_has_no_effect_and_hears_nothing_until_its_watc
     let heard = tokio::time::timeout(Duration::from_secs(5), watch.next()).await;
     assert!(heard.is_err(), "{heard:?}");
     client.heal();
-    assert!(matches!(watch.next().await, Some(Ok(WatchMessage::Events { .. }))), "what was held back arrives");
+    assert!(matches!(watch.next().await, Some(Ok(WatchMessage::Events { .. }))), "the delayed events arrive");
     client.cut();
     let before = Instant::now();
     assert!(matches!(watch.next().await, Some(Err(StoreError::Broken(_)))));
@@ -105,7 +105,7 @@ async fn a_client_that_is_cut_off_has_no_effect_and_hears_nothing_until_its_watc
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_stands_still_at_a_call_sends_it_or_hears_of_it_when_it_goes_on() {
+async fn frozen_client_sends_its_call_or_gets_its_answer_when_thawed() {
     for done in [false, true] {
         let etcd = MemoryEtcd::new();
         let faults = Faults::new(1, FaultPlan::default());
@@ -127,14 +127,14 @@ async fn a_client_that_stands_still_at_a_call_sends_it_or_hears_of_it_when_it_go
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rival_is_faster_and_an_early_watch_repeats() {
+async fn conflict_fails_a_compare_and_early_watch_repeats_events() {
     let etcd = MemoryEtcd::new();
     let faults = Faults::new(1, FaultPlan { conflict: 1.0, watch_repeated: 1.0, ..FaultPlan::default() });
     let store = faults.client(etcd.store()).store();
     for _ in 0..8 {
         store.txn(put("k")).await.unwrap();
     }
-    assert_eq!(faults.counts().conflicts, 0, "nothing was compared");
+    assert_eq!(faults.counts().conflicts, 0, "no transaction compared a key");
     let compared = Txn { compares: vec![Compare::Modified("k".into(), Revision(9))], ..put("k") };
     let nested = Txn { then: vec![Op::Txn(compared)], ..Txn::default() };
     let answer = store.txn(nested).await.unwrap();
@@ -148,7 +148,7 @@ async fn a_rival_is_faster_and_an_early_watch_repeats() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_snare_makes_one_certain_write_late_and_no_other() {
+async fn snare_delays_one_specific_write_and_no_other() {
     let etcd = MemoryEtcd::new();
     let faults = Faults::new(1, FaultPlan::default());
     let store = faults.client(etcd.store()).store();
@@ -164,13 +164,13 @@ async fn a_snare_makes_one_certain_write_late_and_no_other() {
     assert!(matches!(store.txn(deleted).await, Err(StoreError::Timeout { .. })));
     assert_eq!((faults.snares_set(), faults.counts().snared), (0, 2));
     sleep(late).await;
-    // What was sent first has arrived long ago.
+    // The first transaction arrived long ago.
     assert_eq!((etcd.revision(), store.get("n/a").await.unwrap().1), (Revision(5), None));
     store.txn(nested).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_only_keeps_alive_keeps_its_lease_and_reaches_nothing_else() {
+async fn client_with_only_keep_alives_keeps_just_its_lease() {
     let etcd = MemoryEtcd::new();
     let faults = Faults::new(1, FaultPlan::default());
     let client = faults.client(etcd.store());
