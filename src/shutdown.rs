@@ -1,7 +1,7 @@
 //! How a process is told to stop: the first SIGTERM or SIGINT asks for an orderly stop, the second one for an immediate one. A terminal
 //! that is closed (SIGHUP) asks for an orderly stop too, unless the process means something else by it.
 //!
-//! It never exits by itself: whoever holds the tokens decides what stopping means.
+//! This module never exits the process: the holder of the tokens decides how to stop.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 /// Two stages of stopping.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// Cancelled by the first signal: finish what is under way and stop.
+    /// Cancelled by the first signal: finish the work under way and stop.
     pub orderly: CancellationToken,
     /// Cancelled by the second signal: drop everything.
     pub immediate: CancellationToken,

@@ -1,6 +1,6 @@
 //! Group definitions as stored, good or frozen. Pure.
 //!
-//! A definition that cannot be used freezes its group; it must never be taken for *all nodes* or for *deleted*.
+//! An invalid definition freezes its group: the manager must never read it as *all nodes* or as *deleted*.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,14 +14,14 @@ use crate::store::keys::{ParsedKey, Prefix};
 /// One definition.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
-    /// The definition; of a frozen one the last good one, if this process saw it.
+    /// The definition; if it is frozen, the last valid one, if this process saw it.
     pub group: Option<Group>,
-    /// Why it is frozen, in words; `None` = it is in order.
+    /// The reason why it is frozen; `None` = it is valid.
     pub fault: Option<String>,
 }
 
 impl Definition {
-    /// The definition if it is in order.
+    /// The definition if it is valid.
     pub fn usable(&self) -> Option<&Group> {
         self.group.as_ref().filter(|_| self.fault.is_none())
     }
@@ -36,12 +36,12 @@ pub struct Definitions {
 }
 
 impl Definitions {
-    /// Nothing is known yet.
+    /// No definition is known yet.
     pub fn new(prefix: Prefix) -> Self {
         Definitions { prefix, by_name: BTreeMap::new(), ready: false }
     }
 
-    /// Everything below `groups/`. Answers the definitions that changed.
+    /// Takes everything below `groups/`. Returns the definitions that changed.
     pub fn reset(&mut self, kvs: &[KeyValue]) -> BTreeSet<GroupName> {
         self.ready = true;
         let mut gone: BTreeSet<GroupName> = self.by_name.keys().cloned().collect();
@@ -59,7 +59,7 @@ impl Definitions {
         changed
     }
 
-    /// Takes an event. Answers the definition that changed.
+    /// Takes an event. Returns the definition that changed.
     pub fn apply(&mut self, event: &Event) -> Option<GroupName> {
         let ParsedKey::Group(name) = self.prefix.parse(event.key()) else { return None };
         match event {
@@ -83,7 +83,7 @@ impl Definitions {
         Some(name)
     }
 
-    /// Whether they were read whole: before that nothing may be decided.
+    /// Whether the definitions were read completely: before that no decision is safe.
     pub fn is_ready(&self) -> bool {
         self.ready
     }
@@ -93,12 +93,12 @@ impl Definitions {
         self.by_name.get(name)
     }
 
-    /// All, by name.
+    /// Iterates over all definitions, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&GroupName, &Definition)> {
         self.by_name.iter()
     }
 
-    /// The definitions that are frozen, with the reason.
+    /// The frozen definitions, each with its reason.
     pub fn findings(&self) -> Vec<Finding> {
         let fault = |(name, definition): (&GroupName, &Definition)| {
             let message = format!("{}: the group keeps its members", definition.fault.as_ref()?);

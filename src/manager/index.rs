@@ -1,10 +1,10 @@
-//! Which nodes match which selectors, kept up to date change by change. Pure.
+//! Matches nodes with selectors and updates the result change by change. Pure.
 //!
-//! Each selector hangs under one exact requirement (`=`, `in`) if it has one, else under a variable that it needs, else in
-//! a short list of the rest. A node's change evaluates only the selectors under its pairs; those it matched before and no
-//! longer hangs under are left without an evaluation. A new selector is answered from bitmaps of the nodes with each variable
-//! and value (`manager::sets`). Where a selector hangs depends on what is there when it comes, and is only a matter of cost: no answer may
-//! depend on the order of the changes that led to it.
+//! Each selector is filed under one exact requirement (`=`, `in`) if it has one, else under a variable that it needs,
+//! else in a short list of the rest. A change of a node evaluates only the selectors filed under its pairs, and bitmaps
+//! of the nodes with each variable and value (`manager::sets`) answer a new selector. The place of a selector depends
+//! on the content of the index when the selector is added, and affects only the cost: no answer may depend on the order
+//! of earlier changes.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -15,10 +15,10 @@ use crate::model::names::{GroupName, NodeId};
 use crate::model::selector::{Requirement, Selector};
 use crate::model::variables::Variables;
 
-/// Nodes' variables, selectors, and who matches what.
+/// Variables of nodes, selectors, and the matches between them.
 ///
-/// Hash maps, because they are only asked, never listed: in an ordered map of 20,000 groups each question follows fifteen
-/// names to where they stand, and a label's change asks several.
+/// The maps are hash maps, because code only looks up and never lists them: in an ordered map of 20,000 groups each
+/// lookup compares about fifteen names, and a change of a label makes several lookups.
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     variables: HashMap<NodeId, Variables>,
@@ -32,7 +32,7 @@ pub struct Index {
     evaluations: u64,
 }
 
-/// Where a selector hangs.
+/// The place under which a selector is filed.
 #[derive(Debug, Clone)]
 enum Hook {
     Pairs(String, Vec<String>),
@@ -41,7 +41,7 @@ enum Hook {
 }
 
 impl Index {
-    /// Adds a node or gives it other variables. Answers the groups that it is in now or was in before.
+    /// Adds a node or replaces its variables. Returns the groups that the node is in now or was in before.
     pub fn put_node(&mut self, node: &NodeId, variables: &Variables) -> BTreeSet<GroupName> {
         let former = self.variables.insert(node.clone(), variables.clone()).unwrap_or_default();
         let number = self.sets.put(node, &former, variables);
@@ -61,7 +61,7 @@ impl Index {
         before.union(&matched).cloned().collect()
     }
 
-    /// Takes a node out. Answers the groups that it was in.
+    /// Removes a node. Returns the groups that it was in.
     pub fn remove_node(&mut self, node: &NodeId) -> BTreeSet<GroupName> {
         let former = self.variables.remove(node).unwrap_or_default();
         let groups = self.groups.remove(node).unwrap_or_default();
@@ -77,7 +77,7 @@ impl Index {
         }
     }
 
-    /// Adds a selector or replaces it. Answers the nodes that match now or matched before.
+    /// Adds or replaces a selector. Returns the nodes that match now or matched before.
     pub fn put_group(&mut self, group: &GroupName, selector: &Selector) -> BTreeSet<NodeId> {
         let before = self.unhang(group);
         let hook = self.choose_hook(selector);
@@ -108,7 +108,7 @@ impl Index {
         touched
     }
 
-    /// Takes a selector out. Answers the nodes that matched.
+    /// Removes a selector. Returns the nodes that matched.
     pub fn remove_group(&mut self, group: &GroupName) -> BTreeSet<NodeId> {
         let members = self.unhang(group);
         for node in self.sets.nodes(&members) {
@@ -117,7 +117,8 @@ impl Index {
         self.sets.nodes(&members).cloned().collect()
     }
 
-    /// Takes a selector from where it hangs. Answers the bitmap of those that matched; their own lists of groups stay.
+    /// Removes a selector from its place. Returns the bitmap of the nodes that matched; the group lists of those nodes
+    /// stay.
     fn unhang(&mut self, group: &GroupName) -> RoaringBitmap {
         match self.selectors.remove(group) {
             Some((_, Hook::Pairs(key, values))) => {
@@ -164,7 +165,7 @@ impl Index {
         self.groups.get(node).into_iter().flatten()
     }
 
-    /// How many selectors were held against a node's variables because of changed nodes, ever: what the index saves.
+    /// The number of selectors evaluated because of changed nodes since the start, which shows the saving of the index.
     pub fn evaluations(&self) -> u64 {
         self.evaluations
     }
@@ -178,8 +179,8 @@ impl Index {
         found
     }
 
-    /// The exact requirement, else the needed variable, under which it costs least: there are few nodes whose changes come
-    /// by, and few selectors that hang there already. (`host/os=linux` would be a bad place: everybody comes by.)
+    /// Chooses the exact requirement, else the needed variable, that costs least: few nodes have it, and few selectors
+    /// are filed under it. (`host/os=linux` would be a bad choice: nearly every node has it.)
     fn choose_hook(&self, selector: &Selector) -> Hook {
         let requirements = || selector.requirements().iter();
         let nodes = |r: &Requirement| self.sets.count(r);

@@ -1,7 +1,7 @@
-//! The roster: which node belongs to which group, by definitions and labels. Pure.
+//! The roster: the groups of each node, by definitions and labels. Pure.
 //!
-//! On top of the index it places each node in the one group of a keyed definition that its values name, and remembers the
-//! nodes whose labels cannot be read: those stay in the groups they are in.
+//! On top of the index, the roster places each node in the one group of a keyed definition that its values name. It
+//! also remembers the nodes with unreadable labels: those stay in the groups they are in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,11 +12,11 @@ use crate::model::names::{GroupName, NodeId};
 use crate::model::variables::Variables;
 use crate::plan::snapshot::NodeRecord;
 
-/// Which node belongs to which group.
+/// The groups of each node.
 #[derive(Debug, Clone, Default)]
 pub struct Roster {
     index: Index,
-    /// Definitions in order. Frozen ones are not here: nobody is placed by them.
+    /// Definitions in order. Frozen definitions are left out: they place no node.
     groups: BTreeMap<GroupName, Group>,
     variables: BTreeMap<NodeId, Variables>,
     placed: BTreeMap<GroupKey, BTreeSet<NodeId>>,
@@ -25,13 +25,13 @@ pub struct Roster {
 }
 
 impl Roster {
-    /// Takes a node's label, as far as it can be read. Answers the groups that it is placed in or was.
+    /// Takes the label of a node, if it is readable. Returns the groups that the node is or was placed in.
     pub fn set_node(&mut self, node: &NodeId, record: Option<&NodeRecord>) -> BTreeSet<GroupKey> {
         let label = record.and_then(|record| record.label.as_ref());
         self.unreadable.remove(node);
         let definitions = match label.map(|seen| &seen.value) {
             Some(Ok(label)) => {
-                // Most changes are of statuses: nothing is evaluated for them.
+                // Most changes are changes of a status, which evaluate nothing.
                 if self.variables.get(node) == Some(&label.variables) {
                     return self.places.get(node).cloned().unwrap_or_default();
                 }
@@ -53,14 +53,15 @@ impl Roster {
         touched
     }
 
-    /// Takes a definition (gone, frozen or in order). Answers the groups that it has or had.
+    /// Takes a definition (deleted, frozen or valid). Returns the groups that it has or had.
     pub fn set_definition(&mut self, name: &GroupName, definitions: &Definitions) -> BTreeSet<GroupKey> {
         let mut touched: BTreeSet<GroupKey> = self.placed_of(name).cloned().collect();
         let nodes = match definitions.get(name).and_then(|definition| definition.usable()) {
             Some(group) => {
                 self.groups.insert(name.clone(), group.clone());
                 touched.extend(group.keyed_by.is_empty().then(|| GroupKey::plain(name.clone())));
-                // Other variables may key it now: everybody who matches or matched is placed anew.
+                // The definition may be keyed by other variables now, so every node that matches or matched is placed
+                // again.
                 self.index.put_group(name, &group.selector)
             }
             None => {
@@ -75,7 +76,7 @@ impl Roster {
         touched
     }
 
-    /// Puts a node where a definition wants it now. Answers where it is and was.
+    /// Places a node in the group that a definition wants now. Returns its present and former group.
     fn place(&mut self, name: &GroupName, node: &NodeId) -> BTreeSet<GroupKey> {
         let in_definition = |key: &&GroupKey| key.name() == name;
         let mut touched: BTreeSet<GroupKey> =
@@ -94,12 +95,12 @@ impl Roster {
         touched
     }
 
-    /// The nodes placed in a group; `None` = nobody is.
+    /// The nodes placed in a group; `None` = no node is.
     pub fn placed(&self, group: &GroupKey) -> Option<&BTreeSet<NodeId>> {
         self.placed.get(group)
     }
 
-    /// The groups of a definition in which somebody is placed.
+    /// The groups of a definition that hold at least one node.
     pub fn placed_of(&self, name: &GroupName) -> impl Iterator<Item = &GroupKey> {
         let name = name.clone();
         self.placed.range(GroupKey::plain(name.clone())..).map(|(key, _)| key).take_while(move |key| *key.name() == name)
@@ -110,7 +111,7 @@ impl Roster {
         self.places.get(node).into_iter().flatten()
     }
 
-    /// Whether a node's label is there but cannot be read.
+    /// Whether a node has a label that cannot be read.
     pub fn is_unreadable(&self, node: &NodeId) -> bool {
         self.unreadable.contains(node)
     }

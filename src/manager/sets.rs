@@ -1,7 +1,7 @@
 //! Nodes as numbers, and for each variable, and each of its values, the bitmap of the nodes that have it. Pure.
 //!
-//! A selector is answered by operations on whole bitmaps: no node is looked at for it. A number is a node's as long as it is
-//! there; then another may get it, so that bitmaps stay dense. Which number a node has must never show in an answer.
+//! Operations on whole bitmaps answer a selector without a look at single nodes. A node keeps its number until it is
+//! removed; then another node may get the number, so that bitmaps stay dense. No answer may show the number of a node.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,11 +12,11 @@ use crate::model::names::NodeId;
 use crate::model::selector::{Operator, Requirement, Selector};
 use crate::model::variables::Variables;
 
-/// All nodes, by what they have.
+/// All nodes, by their variables and values.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sets {
     numbers: BTreeMap<NodeId, u32>,
-    /// By number; `None` = free.
+    /// The names by number; `None` = the number is free.
     names: Vec<Option<NodeId>>,
     free: Vec<u32>,
     all: RoaringBitmap,
@@ -31,7 +31,7 @@ struct Having {
 }
 
 impl Sets {
-    /// Adds a node, or moves it from its former variables to these. Answers its number.
+    /// Adds a node, or moves it from its former variables to the present ones. Returns its number.
     pub(super) fn put(&mut self, node: &NodeId, before: &Variables, now: &Variables) -> u32 {
         let number = self.number(node);
         for (key, value) in before.iter().filter(|(key, value)| now.get(key) != Some(value)) {
@@ -45,7 +45,7 @@ impl Sets {
         number
     }
 
-    /// Takes a node out, that has these variables. Answers the number that it had.
+    /// Removes a node, given its present variables. Returns its former number.
     pub(super) fn remove(&mut self, node: &NodeId, variables: &Variables) -> Option<u32> {
         let number = self.numbers.remove(node)?;
         for (key, value) in variables.iter() {
@@ -68,7 +68,7 @@ impl Sets {
     pub(super) fn matching(&self, selector: &Selector) -> RoaringBitmap {
         let (narrowing, excluding): (Vec<_>, Vec<_>) = selector.requirements().iter().partition(|r| r.needs_key());
         let mut narrowing: Vec<Cow<'_, RoaringBitmap>> = narrowing.into_iter().map(|r| self.concerned(r)).collect();
-        // From the smallest on: what is cut away at first costs nothing later.
+        // The smallest bitmap comes first: a node that it excludes costs nothing in later steps.
         narrowing.sort_by_key(|bitmap| bitmap.len());
         let mut narrowing = narrowing.into_iter();
         let mut found = narrowing.next().map_or_else(|| self.all.clone(), Cow::into_owned);
@@ -79,12 +79,12 @@ impl Sets {
         found
     }
 
-    /// How many nodes meet a requirement that needs its variable.
+    /// The number of nodes that meet a requirement that needs its variable.
     pub(super) fn count(&self, requirement: &Requirement) -> u64 {
         self.concerned(requirement).len()
     }
 
-    /// The nodes whose value decides: those that meet the requirement if it needs its variable, else those that fail it.
+    /// The nodes that decide a requirement: those that meet it if it needs its variable, else those that fail it.
     fn concerned(&self, requirement: &Requirement) -> Cow<'_, RoaringBitmap> {
         let Some(having) = self.by_key.get(requirement.key()) else { return Cow::Owned(RoaringBitmap::new()) };
         match requirement.operator() {
@@ -107,7 +107,7 @@ impl Sets {
         if let Some(number) = self.numbers.get(node) {
             return *number;
         }
-        // etcd holds far fewer nodes than there are numbers: a label of 200 bytes for each would be 800 GiB.
+        // etcd can hold far fewer nodes than there are numbers: with a label of 200 bytes each they would need 800 GiB.
         let number = self.free.pop().unwrap_or_else(|| u32::try_from(self.names.len()).unwrap_or(u32::MAX));
         let at = number as usize;
         if self.names.len() <= at {
@@ -121,7 +121,7 @@ impl Sets {
         number
     }
 
-    /// Takes a node out of a variable's sets; sets that become empty go.
+    /// Removes a node from the sets of a variable and deletes the sets that become empty.
     fn take(&mut self, number: u32, key: &str, value: &str) {
         let Some(having) = self.by_key.get_mut(key) else { return };
         having.any.remove(number);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_used_again_and_nothing_is_left_behind() {
+    fn freed_number_is_reused_without_old_matches() {
         let mut sets = Sets::default();
         let [a, b]: [NodeId; 2] = ["a", "b"].map(|id| id.parse().unwrap());
         let eu = variables(&[("zone", "eu")]);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_changes_leaves_the_old_sets() {
+    fn node_with_a_changed_value_leaves_the_old_sets() {
         let mut sets = Sets::default();
         let a: NodeId = "a".parse().unwrap();
         let (before, now) = (variables(&[("zone", "eu"), ("role", "web")]), variables(&[("zone", "us"), ("role", "web")]));

@@ -1,14 +1,14 @@
-//! At once when idle, in batches when busy: passes that write begin at least so far apart.
+//! Paces passes: at once when idle, in batches when busy. Passes that write begin at least a gap apart.
 //!
-//! Without it, at a few hundred changes a second each of them is a pass, a transaction and an answer of its own, which costs etcd and
-//! us twice of what it costs in batches; and with both cores busy everything takes longer than what is waited for here. A
-//! change after a pause is not kept back.
+//! Without the pace, at a few hundred changes a second each change is its own pass, transaction and answer, which costs
+//! etcd and the role twice as much as batches; and with both cores busy everything takes longer than the delay added
+//! here. A change after a pause is not delayed.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// When the next pass may begin.
+/// The time at which the next pass may begin.
 #[derive(Debug)]
 pub struct Pace {
     gap: Duration,
@@ -16,17 +16,17 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Passes begin at least `gap` apart.
+    /// Lets passes begin at least `gap` apart.
     pub fn new(gap: Duration) -> Pace {
         Pace { gap, next: Instant::now() }
     }
 
-    /// A pass that writes begins now.
+    /// Notes that a pass that writes begins now.
     pub fn begin(&mut self) {
         self.next = Instant::now() + self.gap;
     }
 
-    /// When the next one may begin; `None` = now.
+    /// The time at which the next pass may begin; `None` = now.
     pub fn wait(&self) -> Option<Instant> {
         Some(self.next).filter(|next| *next > Instant::now())
     }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn passes_begin_apart_and_the_first_after_a_pause_at_once() {
+    async fn passes_keep_the_gap_and_begin_at_once_after_a_pause() {
         let gap = Duration::from_millis(5);
         let mut pace = Pace::new(gap);
         assert_eq!(pace.wait(), None);
@@ -47,7 +47,7 @@ mod tests {
         pace.begin();
         assert_eq!(pace.wait(), Some(began + gap));
         advance(Duration::from_millis(2)).await;
-        assert_eq!(pace.wait(), Some(began + gap), "it counts from the beginning of the last one");
+        assert_eq!(pace.wait(), Some(began + gap), "the gap counts from the beginning of the last pass");
         sleep_until(began + gap).await;
         assert_eq!(pace.wait(), None);
     }
