@@ -1,9 +1,11 @@
-//! Elections of a role's leader: etcd's own recipe (`clientv3/concurrency.Election`), so that `etcdctl elect` sees them.
+//! Elections of the leader of a role by etcd's own recipe (`clientv3/concurrency.Election`), so that `etcdctl elect`
+//! sees them.
 //!
-//! Every candidate puts a key of its own on its own lease; the one whose key is oldest leads. Leading is no licence by
-//! itself (an etcd lock never is): every write of a leader compares its key, see [`Fence`].
+//! Every candidate puts its own key on its own lease; the candidate with the oldest key leads. Leadership alone permits
+//! no write (an etcd lock never does): every write of a leader compares its key, see [`Fence`].
 //!
-//! A leader that etcd refuses is in the way of one that etcd would let in: it gives its lead up, and rests before it campaigns again.
+//! A leader that etcd refuses blocks a candidate that etcd would admit: it gives up leadership and rests before it campaigns
+//! again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,22 +24,22 @@ use crate::store::keys::Role;
 use crate::store::lease::{Lease, Overslept};
 use crate::store::outage::Outage;
 
-/// This instance leads, until the lease is lost or somebody deletes its key.
+/// This instance leads until it loses the lease or another client deletes its key.
 #[derive(Debug)]
 pub struct Leadership {
     /// The fence that every write of the leader carries.
     pub fence: Fence,
-    /// The lease the leader key is on.
+    /// The lease of the leader key.
     pub lease: Lease,
-    /// What the store answers to the leader's requests. The role notes it here.
+    /// The store's answers to the leader's requests, as the role notes them.
     pub troubles: Troubles,
     candidates: Candidates,
     refused: bool,
 }
 
 impl Leadership {
-    /// Ends when this instance leads no more: its key or lease is gone, or its requests have been refused for longer than a
-    /// TTL. Cancel-safe.
+    /// Completes when this instance has lost leadership: its key or lease is gone, or etcd has refused its requests for
+    /// longer than a TTL. Cancel-safe.
     pub async fn lost(&mut self) {
         loop {
             tokio::select! {
@@ -56,17 +58,18 @@ impl Leadership {
         }
     }
 
-    /// Steps down in order, so that a standby takes over at once instead of after a TTL.
+    /// Steps down cleanly, so that a standby takes over at once instead of after a TTL.
     pub async fn resign(self, store: &Store) {
         let delete =
             Txn { compares: vec![self.fence.compare()], then: vec![Op::delete(self.fence.key.clone())], otherwise: vec![] };
-        // Best effort: an etcd that does not answer now forgets us when the lease runs out.
+        // Best effort: if etcd does not answer now, the key expires with the lease.
         let _ = store.txn(delete).await;
         let _ = self.lease.revoke(store).await;
     }
 }
 
-/// How often a candidate that stands by asks whether it is still let in. Its lease lives on if it is not, and the oldest key leads.
+/// The interval at which a standby checks that etcd still admits it. A refused standby keeps its lease, and its key leads
+/// when it is the oldest.
 const ADMITTED_EVERY: Duration = Duration::from_secs(30);
 
 /// The elections of one role in this process, one after the other.
@@ -81,14 +84,14 @@ pub struct Election<'a> {
 }
 
 impl<'a> Election<'a> {
-    /// Of this role at this site. `ttl` = of the leader's lease.
+    /// The elections of this role at this site. `ttl` is that of the leader's lease.
     pub fn new(site: &'a Site, role: Role, ttl: Duration, context: &'a Context) -> Self {
-        // From half a TTL: the key of a leader that may not even take it away is gone after one.
+        // From half a TTL: after a whole TTL, the key of a leader that may not even delete it has expired.
         let rest = Backoff::new(context.rng("election-rest"), ttl, REFUSED_CAP.max(ttl));
         Election { site, role, ttl, context, rest, rests_until: None }
     }
 
-    /// Campaigns until it wins (retries for ever), after the rest that a refused leader owes; `None` = told to stop.
+    /// Campaigns until it wins (it retries for ever), after the rest of a refused leader; `None` = a shutdown.
     pub async fn win(&mut self) -> Option<Leadership> {
         if let Some(until) = self.rests_until.take() {
             tokio::select! {
@@ -100,7 +103,7 @@ impl<'a> Election<'a> {
         campaign(self.site, self.role, self.ttl, self.context).await
     }
 
-    /// Ends a lead, whatever ended it.
+    /// Ends leadership, for any reason.
     pub async fn leave(&mut self, leadership: Leadership) {
         let refused = leadership.refused;
         let why = leadership.troubles.text();
@@ -116,7 +119,7 @@ impl<'a> Election<'a> {
     }
 }
 
-/// Campaigns until it wins (retries for ever) or `context.shutdown` is cancelled (`None`).
+/// Campaigns until it wins (it retries for ever) or `context.shutdown` is cancelled (`None`).
 pub async fn campaign(site: &Site, role: Role, ttl: Duration, context: &Context) -> Option<Leadership> {
     let (mut backoff, mut outage) = (Backoff::reconnect(context.rng("election")), Outage::default());
     while !context.shutdown.is_cancelled() {
@@ -145,8 +148,8 @@ pub async fn campaign(site: &Site, role: Role, ttl: Duration, context: &Context)
     None
 }
 
-/// One candidacy: from the lease to leading, or to losing the key or being told to stop (`None`). A candidate that stops
-/// takes its key with it: left behind, it would lead for a TTL without anybody there.
+/// One candidacy: from the lease to leadership, or to the loss of the key or a shutdown (`None`). A candidate that
+/// stops deletes its key: a key left behind would lead for a TTL without a process.
 async fn candidacy(site: &Site, role: Role, ttl: Duration, context: &Context) -> Result<Option<Leadership>, StoreError> {
     let lease = Lease::grant(&site.store, ttl, Overslept::Asked, context.rng("leader-lease")).await?;
     let key = site.prefix.key(format_args!("leaders/{role}/{:016x}", lease.id().0));
@@ -158,7 +161,7 @@ async fn candidacy(site: &Site, role: Role, ttl: Duration, context: &Context) ->
         tokio::select! {
             biased;
             () = context.shutdown.cancelled() => {
-                // Best effort: an etcd that does not answer now forgets us when the lease runs out.
+                // Best effort: if etcd does not answer now, the key expires with the lease.
                 let _ = lease.revoke(&site.store).await;
                 return Ok(None);
             }
@@ -171,7 +174,7 @@ async fn candidacy(site: &Site, role: Role, ttl: Duration, context: &Context) ->
                 }
             }
         }
-        // A view that is older than our own key says nothing about it yet.
+        // A view older than this candidate's key cannot show the key yet.
         if candidates.revision < created {
             continue;
         }
@@ -186,7 +189,8 @@ async fn candidacy(site: &Site, role: Role, ttl: Duration, context: &Context) ->
     }
 }
 
-/// Puts the candidate's key; answers its create_revision. A put whose answer was lost is found again.
+/// Puts the key of the candidate and returns its create_revision. If the answer to the put was lost, a retry finds the
+/// key.
 async fn stand(store: &Store, key: &Key, lease: LeaseId, identity: &str) -> Result<Revision, StoreError> {
     let put = Op::Put { key: key.clone(), value: identity.to_owned().into(), lease };
     let txn = Txn {
@@ -205,11 +209,11 @@ async fn stand(store: &Store, key: &Key, lease: LeaseId, identity: &str) -> Resu
             .filter(|kv| kv.lease == lease)
             .map(|kv| kv.create_revision)
             .ok_or_else(|| StoreError::Other(format!("{key} is on another lease"))),
-        _ => Err(StoreError::Other("the answer of an election is missing".into())),
+        _ => Err(StoreError::Other("the answer to the election request is missing".into())),
     }
 }
 
-/// Who stands for election, by key. A key on no lease is nobody's candidacy: it would lead for ever, with nobody there.
+/// The candidates, by key. A key without a lease is ignored: it would lead for ever without a process.
 #[derive(Debug)]
 struct Candidates {
     feed: Feed,
@@ -280,23 +284,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_key_that_no_candidate_stands_behind_does_not_lead() {
+    async fn key_without_a_lease_does_not_lead() {
         let etcd = MemoryEtcd::new();
         let site = Site { store: etcd.store(), prefix: Default::default() };
-        // It is older than every candidate's, and no lease ever takes it away.
+        // The key is older than that of every candidate, and no lease ever deletes it.
         let by_hand = Txn { then: vec![Op::put("/enlist/leaders/relay/1", "host/1")], ..Txn::default() };
         site.store.txn(by_hand).await.unwrap();
         let context = context(&CancellationToken::new());
         let won = tokio::time::timeout(Duration::from_secs(10), campaign(&site, Role::Relay, Duration::from_secs(5), &context));
         let mut leadership = won.await.unwrap().unwrap();
-        // A leader whose key loses its lease stands behind it no more either.
+        // A leader whose key loses its lease has lost leadership too.
         let take = Txn { then: vec![Op::put(leadership.fence.key.clone(), "host/2")], ..Txn::default() };
         site.store.txn(take).await.unwrap();
         tokio::time::timeout(Duration::from_secs(1), leadership.lost()).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_next_leads_at_once_when_the_leader_resigns_and_a_stopped_candidate_leaves_no_key() {
+    async fn standby_leads_at_once_and_stopped_candidate_leaves_no_key() {
         let etcd = MemoryEtcd::new();
         let site = Site { store: etcd.store(), prefix: Default::default() };
         let ttl = Duration::from_secs(10);
@@ -321,7 +325,7 @@ mod tests {
         first.resign(&site.store).await;
         let mut second = second.await.unwrap().unwrap();
         assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
-        // Somebody deletes the key: it leads no more.
+        // Another client deletes the key: the instance has lost leadership.
         let delete = Txn { then: vec![Op::delete(second.fence.key.clone())], ..Txn::default() };
         site.store.txn(delete).await.unwrap();
         tokio::time::timeout(Duration::from_secs(1), second.lost()).await.unwrap();
