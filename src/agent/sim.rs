@@ -1,7 +1,7 @@
 //! Hosts in memory, for simulations and tests: machines with a disk, a boot and a network, on tokio's clock.
 //!
-//! The same agent runs on them as on a real host. What a machine was made to do is in its journal; what it uses at the moment
-//! is what the promises of `on_isolation: withdraw` are about.
+//! The same agent runs on them as on a real host. The journal of a machine lists the actions of its agent; the
+//! addresses and ports in use show whether `on_isolation: withdraw` is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -24,7 +24,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where the machines of one simulation reach each other. Clones are the same network.
+/// The network between the machines of one simulation. Clones are the same network.
 #[derive(Clone, Default)]
 pub struct SimNet(Arc<Mutex<Net>>);
 
@@ -41,7 +41,7 @@ impl SimNet {
         net.counter
     }
 
-    /// Puts something at an address that answers like an agent: a stranger on a recycled one.
+    /// Puts an endpoint at an address that answers like an agent: a stranger on a recycled address.
     pub fn put(&self, at: SocketAddr, face: Face) {
         let (_, face) = watch::channel(face);
         lock(&self.0).listeners.insert(at, face);
@@ -71,9 +71,9 @@ struct Machine {
     taken: BTreeSet<SocketAddr>,
     hook: Option<HookScript>,
     child: Option<ChildScript>,
-    /// What it was given, its end, whether it listens on all addresses.
+    /// The assignment of the child, its end, and whether it listens on all addresses.
     running: Option<(Given, watch::Sender<Option<i32>>, bool)>,
-    /// What its files were written for last.
+    /// The assignment for which the files were last written.
     files: Option<Given>,
     journal: Vec<String>,
     leave: Option<mpsc::Sender<LeaveRequest>>,
@@ -94,23 +94,24 @@ struct Disk {
     registered: bool,
 }
 
-/// What hooks do.
+/// The behaviour of hooks.
 #[derive(Debug, Clone, Default)]
 pub struct HookScript {
-    /// How long they take.
+    /// The duration of a hook.
     pub takes: Duration,
-    /// Why they fail; `None` = they do not.
+    /// The error of a hook; `None` = it succeeds.
     pub fails: Option<String>,
 }
 
-/// What children do.
+/// The behaviour of children.
 #[derive(Debug, Clone, Default)]
 pub struct ChildScript {
-    /// How long after TERM they end; longer than the stop time-out = they must be killed.
+    /// The time from TERM to the end of the child; if it is longer than the stop time-out, the agent must kill the
+    /// child.
     pub stops_after: Duration,
-    /// They do not listen on their ports.
+    /// The child does not listen on its ports.
     pub deaf: bool,
-    /// They listen on all addresses of the machine, not on what they were given.
+    /// The child listens on all addresses of the machine, not on the assigned ones.
     pub on_all_addresses: bool,
 }
 
@@ -151,7 +152,7 @@ impl SimMachine {
         lock(&self.state)
     }
 
-    /// A process on it, to run one agent. Dropping all of its clones kills it and its child.
+    /// A process on the machine, to run one agent. Dropping all of its clones kills it and its child.
     pub fn process(&self) -> Arc<dyn Host> {
         let (send, leave) = mpsc::channel(1);
         let (change_send, change) = mpsc::channel(1);
@@ -166,7 +167,7 @@ impl SimMachine {
         })
     }
 
-    /// Boots it again: the agent's process must have ended before.
+    /// Boots the machine again: the agent's process must have ended before.
     pub fn reboot(&self) {
         let boot = self.net.next();
         let mut state = self.state();
@@ -174,41 +175,41 @@ impl SimMachine {
         state.booted = Instant::now();
     }
 
-    /// Writes off the time that it was suspended.
+    /// Adds the time that the machine was suspended.
     pub fn suspend(&self, time: Duration) {
         self.state().suspended += time;
     }
 
-    /// Copies the other's state directory here: same content, another inode.
+    /// Copies the state directory of the other machine here: same content, another inode.
     pub fn copy_disk(&self, other: &SimMachine) {
         let disk = other.state().disk.clone();
         let place = Place { device: 1, inode: self.net.next() };
         self.state().disk = Disk { place, ..disk };
     }
 
-    /// Clones the other's disk block by block: even the inode is the same.
+    /// Clones the disk of the other machine block by block: even the inode is the same.
     pub fn clone_disk(&self, other: &SimMachine) {
         let disk = other.state().disk.clone();
         self.state().disk = disk;
     }
 
-    /// Empties its disk: it is installed anew.
+    /// Empties the disk, as a new installation does.
     pub fn reinstall(&self) {
         let place = Place { device: 1, inode: self.net.next() };
         self.state().disk = Disk { place, instance: None, runs: Vec::new(), applied: None, word: None, registered: false };
     }
 
-    /// Gives it a hook; `None` = none.
+    /// Sets the hook; `None` = none.
     pub fn set_hook(&self, hook: Option<HookScript>) {
         self.state().hook = hook;
     }
 
-    /// Gives its agents a child; `None` = none.
+    /// Sets the child of the agents; `None` = none.
     pub fn set_child(&self, child: Option<ChildScript>) {
         self.state().child = child;
     }
 
-    /// Something else on it listens there, or no longer.
+    /// Sets whether another program on the machine listens on this socket.
     pub fn set_taken(&self, socket: SocketAddr, taken: bool) {
         let mut state = self.state();
         if taken {
@@ -218,39 +219,39 @@ impl SimMachine {
         };
     }
 
-    /// Its child ends by itself.
+    /// Lets the child end by itself.
     pub fn end_child(&self, code: i32) {
         self.child_ended(code);
     }
 
-    /// What it was made to do since it was asked last.
+    /// Takes the actions of the agent since the last call.
     pub fn journal(&self) -> Vec<String> {
         std::mem::take(&mut self.state().journal)
     }
 
-    /// What its child uses; `None` = there is none.
+    /// The assignment that the child uses; `None` = no child runs.
     pub fn uses(&self) -> Option<Given> {
         self.state().running.as_ref().map(|(given, ..)| given.clone())
     }
 
-    /// What the state directory says is applied.
+    /// The applied assignment in the state directory.
     pub fn recorded(&self) -> Option<Applied> {
         self.state().disk.applied.clone()
     }
 
-    /// What its files were written for last.
+    /// The assignment for which the files were last written.
     pub fn files(&self) -> Option<Given> {
         self.state().files.clone()
     }
 
-    /// Whether its last agent wrote and recorded a last word. One that was killed did not.
+    /// Whether the last agent wrote and recorded a final status. A killed agent did not.
     pub fn ended_in_order(&self) -> bool {
         let state = self.state();
         let last = state.disk.runs.last().map(|recorded| &recorded.run);
         last.is_none() || state.disk.word.as_ref().map(|word| &word.run) == last
     }
 
-    /// Asks its agent to leave, as `enlist leave` does on the node.
+    /// Asks the agent to leave, as `enlist leave` does on the node.
     pub fn leave(&self) -> BoxFuture<'static, Result<(), String>> {
         let send = self.state().leave.clone();
         async move {
@@ -425,7 +426,7 @@ impl Host for SimHost {
     fn ask(&self, at: SocketAddr) -> BoxFuture<'_, Option<Face>> {
         async move {
             let face = lock(&self.machine.net.0).listeners.get(&at).map(|face| face.borrow().clone());
-            // Nobody there: it takes the whole time to find out.
+            // If no agent answers, the request takes its whole time limit.
             sleep(Duration::from_millis(if face.is_some() { 5 } else { 2_000 })).await;
             face
         }

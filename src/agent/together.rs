@@ -10,12 +10,13 @@ use super::settings::AgentSettings;
 use crate::reconcile::{Context, Site};
 use crate::store::lease::Leases;
 
-/// What agents of one process share: one watch, the requests that write, and leases, up to 100 agents on each. A process that
-/// registers thousands of nodes (a gateway's devices, a simulation) takes a fraction of etcd's time so.
+/// Agents of one process that share one watch, the requests that write, and leases, up to 100 agents on each. A process
+/// that registers thousands of nodes (the devices of a gateway, a simulation) then takes a fraction of etcd's time.
 ///
-/// Each agent still reads, decides, and writes with compares, as alone. What is different: those on one lease are silent together
-/// when the process dies, and if one of them goes without its last word (its task panics, or what it says on leaving does not arrive)
-/// the others are told at once, and move to another lease before that one ends, with what they have (if the store answers by then).
+/// Each agent still reads, decides, and writes with compares, as alone. The difference: the agents on one lease are
+/// silent together when the process dies. If one of them stops without its final status (its task panics, or its last
+/// write does not arrive), the others lose the lease at once, and move with their assignments to another lease before
+/// that one ends (if the store answers by then).
 ///
 /// ```no_run
 /// # async fn example(store: enlist::Store) -> Result<(), enlist::agent::AgentError> {
@@ -35,13 +36,13 @@ pub struct SharedAgents {
 }
 
 impl SharedAgents {
-    /// For agents of this site (or store, then with the default prefix). Must be called within a runtime, which what is shared
-    /// runs on.
+    /// Creates the shared parts for agents of this site (or store, then with the default prefix). Must be called within
+    /// a runtime, which runs the shared tasks.
     pub fn new(site: impl Into<Site>) -> SharedAgents {
         SharedAgents::with_rng(site, fastrand::Rng::new())
     }
 
-    /// With randomness (of waits between tries) in place of one's own: for simulations.
+    /// Like [`new`](Self::new), with the given randomness (of waits between retries): for simulations.
     pub fn with_rng(site: impl Into<Site>, rng: fastrand::Rng) -> SharedAgents {
         let Site { store, prefix } = site.into();
         let leases = Arc::<Leases>::default();
@@ -49,12 +50,12 @@ impl SharedAgents {
         SharedAgents { site: Site { store, prefix }, leases }
     }
 
-    /// As [`Agent::builder`], for one more of them.
+    /// Like [`Agent::builder`], for one more agent.
     pub fn builder(&self) -> Agent {
         Agent::builder(self.site.clone()).on_leases(self.leases.clone())
     }
 
-    /// As [`super::run`], for one more of them.
+    /// Like [`super::run`], for one more agent.
     pub fn run(
         &self,
         settings: AgentSettings,

@@ -1,4 +1,5 @@
-//! The temporary endpoint: a small HTTP listener that tells who this agent is, and the question to another's.
+//! The temporary endpoint: a small HTTP listener that answers with the identity of this agent, and a client for the
+//! endpoints of others.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,11 +14,11 @@ use tracing::{info, warn};
 
 use crate::agent::host::{Face, HostError};
 
-/// Question and answer, connecting included.
+/// The limit for a request and its answer, with the connection.
 const LIMIT: Duration = Duration::from_secs(2);
-/// A host without a way to etcd is looked at again after this.
+/// The interval of route checks on a host without a route to etcd.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// A request's head, and an answer, are at most this long.
+/// The largest head of a request, and the largest answer.
 const BYTES_MAX: usize = 16 * 1024;
 /// Addresses for documentation (RFC 5737, RFC 3849): the route to them is the default one, and nothing is sent there.
 const DEFAULT_ROUTES: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
@@ -26,10 +27,11 @@ const CONNECTIONS_MAX: usize = 16;
 
 /// Opens the endpoint on `wanted`, or on a free port of the address that others reach (loopback if nobody says where etcd is).
 ///
-/// A host that has no way to etcd yet (it boots) is waited for: another address would be in the label for good.
+/// A host may have no route to etcd yet while it boots. The function waits for one, because the label would keep
+/// another address for good.
 ///
 /// # Errors
-/// When it cannot listen there.
+/// When the endpoint cannot listen there.
 pub async fn listen(
     wanted: Option<SocketAddr>,
     towards: &[String],
@@ -39,10 +41,10 @@ pub async fn listen(
         Some(socket) => socket,
         None => SocketAddr::new(address_towards(towards).await, 0),
     };
-    let failed = |error| HostError::failed(format!("the temporary endpoint cannot listen on {socket}"), error);
+    let failed = |error| HostError::failed(format!("failed to open the temporary endpoint on {socket}"), error);
     let listener = TcpListener::bind(socket).await.map_err(failed)?;
     let mut local = listener.local_addr().map_err(failed)?;
-    // Who listens on all addresses is reached at one.
+    // A listener on all addresses is reached at one of them.
     if local.ip().is_unspecified() {
         local.set_ip(address_towards(towards).await);
     }
@@ -78,7 +80,7 @@ async fn address_towards(towards: &[String]) -> IpAddr {
             return address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         }
         if !said {
-            warn!(error = "no name is known or no route leads there", "this host has no way to etcd; trying on");
+            warn!(error = "no name is known or no route leads there", "this host has no route to etcd; retrying");
             said = true;
         }
         sleep(LOOK_AGAIN).await;
@@ -115,11 +117,11 @@ async fn serve(listener: TcpListener, face: watch::Receiver<Face>) {
                 let face = face.clone();
                 tokio::spawn(async move {
                     let _permit = permit;
-                    // Whoever asks may go away or be no HTTP client at all.
+                    // The client may disconnect or speak another protocol.
                     let _ = timeout(LIMIT, answer(stream, face)).await;
                 });
             }
-            // No file handles left, most likely.
+            // Most likely the process has no free file handles.
             Err(_) => sleep(Duration::from_millis(100)).await,
         }
     }
@@ -204,7 +206,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_tells_who_it_is_and_what_it_uses_now() {
+    async fn endpoint_answers_with_the_present_identity() {
         let (send, face) = watch::channel(Face { v: 1, id: "edge-7".into(), ..Face::default() });
         let (at, task) = listen(None, &[], face).await.unwrap();
         assert!(at.ip().is_loopback());
@@ -217,9 +219,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_address_is_that_of_the_first_way_to_etcd_and_none_is_waited_for() {
+    async fn address_is_that_of_the_first_route_to_etcd() {
         let (_send, face) = watch::channel(Face::default());
-        // No port, so that no resolver is asked.
+        // Without a port no resolver is asked.
         let nowhere = "nowhere".to_owned();
         let (at, task) = listen(None, &[nowhere.clone(), "127.0.0.1:2379".into()], face.clone()).await.unwrap();
         // Etcd is on loopback: it is the default route's, if this machine has one.
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stranger_is_nobody() {
+    async fn answer_of_another_protocol_is_ignored() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let stranger = tokio::spawn(async move {

@@ -1,4 +1,5 @@
-//! What the host is, as variables: `host/arch`, `host/os`, `host/kernel`, `host/cpus`, `host/memory-gib`, `host/hostname`.
+//! Facts of the host as variables: `host/arch`, `host/os`, `host/kernel`, `host/cpus`, `host/memory-gib`,
+//! `host/hostname`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +9,7 @@ pub fn hostname() -> String {
     nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_else(|_| "unknown".into())
 }
 
-/// The facts. What cannot be told is left out.
+/// The facts. Facts that cannot be read are left out.
 pub fn gather() -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
     let mut add = |name: &str, value: Option<String>| {
@@ -30,14 +31,15 @@ fn os(release: &str) -> Option<String> {
     release.lines().find_map(|line| line.strip_prefix("ID=")).map(|id| id.trim_matches('"').to_owned())
 }
 
-/// Rounded to whole GiB: the kernel keeps some of it, so that 64 GiB show as 62.7.
+/// Memory in whole GiB, rounded: the kernel keeps some of it, so that 64 GiB show as 62.7.
 fn memory_gib(meminfo: &str) -> Option<String> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(((kib + 512 * 1024) / (1024 * 1024)).to_string())
 }
 
-/// As a variable's value: other bytes become `-`, ends are trimmed to a letter or digit, at most 63 characters.
+/// Makes a valid value of a variable: other bytes become `-`, ends are trimmed to a letter or digit, at most 63
+/// characters.
 fn make_valid(value: &str) -> String {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let text: String = value.trim().chars().map(|c| if good(c) { c } else { '-' }).collect();
@@ -63,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_variable_is_made_one() {
+    fn invalid_values_become_valid() {
         assert_eq!(make_valid(" 6.1.0+deb (x86)\n"), "6.1.0-deb--x86");
         assert_eq!(make_valid("--"), "");
         assert_eq!(make_valid(&format!("{}-tail", "a".repeat(62))), "a".repeat(62));

@@ -1,7 +1,8 @@
 //! The real host of an agent: Linux.
 //!
-//! [`state`] keeps the state directory, [`endpoint`] the temporary endpoint, [`files`] writes templates, [`process`] starts
-//! hooks and children, [`facts`] says what the host is. Nothing here decides anything about the registration.
+//! [`state`] keeps the state directory, [`endpoint`] the temporary endpoint, [`files`] writes templates, [`process`]
+//! starts hooks and children, [`facts`] reads the facts of the host. Nothing here decides anything about the
+//! registration.
 
 pub mod state;
 pub mod endpoint;
@@ -35,7 +36,7 @@ use super::settings::AgentSettings;
 use super::socket;
 use crate::model::names::{InstanceId, NodeId};
 
-/// A connection must be accepted within this to count as accepting.
+/// A port accepts if a connection is accepted within this time.
 const ACCEPT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Reads the agent's settings again.
@@ -72,7 +73,7 @@ impl std::fmt::Debug for OsHost {
 }
 
 impl OsHost {
-    /// The host for an agent with these settings. Nothing is opened yet.
+    /// The host for an agent with these settings. It opens nothing yet.
     ///
     /// # Errors
     /// When no state directory is given and none can be derived from the environment.
@@ -131,7 +132,7 @@ pub fn default_state_dir(id: &NodeId) -> Result<PathBuf, HostError> {
 
 /// Runs file work off the async threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, HostError> + Send + 'static) -> Result<T, HostError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| HostError::failed("a file operation was cut short", error))?
+    tokio::task::spawn_blocking(work).await.map_err(|error| HostError::failed("a file operation was interrupted", error))?
 }
 
 impl Host for OsHost {
@@ -212,9 +213,9 @@ impl Host for OsHost {
         endpoint::ask(at).boxed()
     }
 
-    /// By binding and listening. The standard library sets `SO_REUSEADDR`, which is wanted: without it the remains of
-    /// connections (TIME_WAIT) of a service that has ended would count as use. A listener, of this address or of the
-    /// wildcard, still refuses it. TCP only.
+    /// Checks by binding and listening. The standard library sets `SO_REUSEADDR`, as intended: without it the remaining
+    /// connections (TIME_WAIT) of an ended service would count as use. A listener, on this address or on the wildcard,
+    /// still fails the bind. TCP only.
     fn in_use(&self, sockets: Vec<SocketAddr>) -> BoxFuture<'_, Vec<SocketAddr>> {
         let taken = |socket: &SocketAddr| matches!(TcpListener::bind(socket), Err(error) if error.kind() == std::io::ErrorKind::AddrInUse);
         std::future::ready(sockets.into_iter().filter(taken).collect()).boxed()
@@ -317,7 +318,7 @@ impl Host for OsHost {
                     None => std::future::pending().await,
                 },
                 None => {
-                    // Nothing to forward. The lock must not be kept from `open`.
+                    // No signal can come, so this releases the lock, which `open` needs.
                     drop(signals);
                     std::future::pending().await
                 }

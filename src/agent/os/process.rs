@@ -1,4 +1,4 @@
-//! Hooks and children.
+//! Runs hooks and children.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,9 +20,9 @@ use super::spawner::{self, Started};
 use crate::agent::host::{Child, HostError};
 use crate::agent::os::signals;
 
-/// So much of a hook's last words goes into the message.
+/// Bytes of a hook's last output in the error message.
 const TAIL_BYTES: usize = 400;
-/// After a hook has ended, what it left running may hold its output open: it is read no longer than this.
+/// The limit for reading output after the end of a hook: a process that the hook left running may hold the output open.
 const OUTPUT_LIMIT: Duration = Duration::from_millis(200);
 
 /// The code of an exit: 128 + n for a signal.
@@ -31,8 +31,8 @@ fn code(status: ExitStatus) -> i32 {
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1)
 }
 
-/// A command in the agent's environment with `env` on top. Variables `ENLIST…` of the agent's own environment are its
-/// settings (a password may be among them), or come from an agent around this one: they are not passed on.
+/// A command in the agent's environment with `env` on top. Variables `ENLIST…` of the agent's environment are its
+/// settings (possibly a password) or come from an outer agent, so the command does not get them.
 fn command(program: impl AsRef<std::ffi::OsStr>, env: &BTreeMap<String, String>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -44,7 +44,7 @@ fn command(program: impl AsRef<std::ffi::OsStr>, env: &BTreeMap<String, String>)
     command
 }
 
-/// Kills a process group unless it is told not to.
+/// Kills a process group when dropped, unless it is cleared.
 struct KillOnDrop(Option<Pid>);
 
 impl Drop for KillOnDrop {
@@ -55,14 +55,14 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Runs a hook by `/bin/sh -c`. Dropped or out of time, its process group is killed.
+/// Runs a hook by `/bin/sh -c`. On a drop or time-out its process group is killed.
 ///
 /// # Errors
-/// Its exit code with the end of what it said, the time limit, or what the operating system says.
+/// The exit code with the end of the output, the time limit, or the error of the operating system.
 pub async fn run_hook(hook: &str, env: &BTreeMap<String, String>, limit: Duration) -> Result<(), HostError> {
     let mut shell = command("/bin/sh", env);
     shell.arg("-c").arg(hook).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut started = spawner::spawn(shell).await.map_err(|error| HostError::failed("the hook cannot be started", error))?;
+    let mut started = spawner::spawn(shell).await.map_err(|error| HostError::failed("failed to start the hook", error))?;
     let mut guard = KillOnDrop(Some(Pid::from_raw(started.pid)));
     let out = tokio::spawn(tail(started.child.stdout.take()));
     let err = tokio::spawn(tail(started.child.stderr.take()));
@@ -89,7 +89,7 @@ pub async fn run_hook(hook: &str, env: &BTreeMap<String, String>, limit: Duratio
     Err(HostError::Failed(format!("the hook ended with exit code {}{said}", code(status))))
 }
 
-/// The last words of an output, on one line.
+/// The end of an output, on one line.
 async fn tail(output: Option<impl AsyncRead + Unpin>) -> String {
     let Some(mut output) = output else { return String::new() };
     let mut end: Vec<u8> = Vec::new();
@@ -101,7 +101,7 @@ async fn tail(output: Option<impl AsyncRead + Unpin>) -> String {
     }
     let text = String::from_utf8_lossy(&end).lines().map(str::trim).collect::<Vec<_>>().join("; ");
     if !text.is_empty() {
-        debug!(output = text, "the hook said");
+        debug!(output = text, "hook output");
     }
     text
 }
@@ -118,14 +118,15 @@ impl Child for OsChild {
     }
 
     fn signal(&self, signal: i32) {
-        // Race: once it was waited for, its id may be another's.
+        // Race: after the wait for the process, another process may have its id.
         if self.ended.borrow().is_none() {
             signals::send(Pid::from_raw(self.pid), signal);
         }
     }
 
     fn signal_group(&self, signal: i32) {
-        // The group's id stays its own while anything of it runs; the kernel gives no process such an id meanwhile.
+        // The id of the group stays reserved while any process of the group runs; the kernel gives it to no other
+        // process meanwhile.
         if let Ok(signal) = Signal::try_from(signal) {
             let _ = killpg(Pid::from_raw(self.pid), signal);
         }
@@ -145,22 +146,22 @@ impl Child for OsChild {
 
 impl Drop for OsChild {
     fn drop(&mut self) {
-        // Race: once it was waited for, its id may be another's.
+        // Race: after the wait for the process, another process may have its id.
         if self.ended.borrow().is_none() {
             let _ = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
         }
     }
 }
 
-/// Starts the child in a process group of its own. It dies with this process.
+/// Starts the child in its own process group. The child dies with this process.
 ///
 /// # Errors
-/// What the operating system says, with the program's name.
+/// The error of the operating system, with the name of the program.
 pub async fn start_child(words: &[OsString], env: &BTreeMap<String, String>) -> Result<Arc<dyn Child>, HostError> {
     let (program, arguments) = words.split_first().ok_or_else(|| HostError::Failed("there is no command".into()))?;
     let mut child = command(program, env);
     child.args(arguments);
-    let failed = |error| HostError::failed(format!("{} cannot be started", program.display()), error);
+    let failed = |error| HostError::failed(format!("failed to start {}", program.display()), error);
     let mut started: Started = spawner::spawn(child).await.map_err(failed)?;
     let pid = started.pid;
     let (tell, ended) = watch::channel(None);
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hook_gets_its_variables_and_fails_with_its_words() {
+    async fn hook_gets_its_variables_and_fails_with_its_output() {
         let limit = Duration::from_secs(20);
         run_hook("test \"$ENLIST_EVENT\" = assigned", &env("ENLIST_EVENT", "assigned"), limit).await.unwrap();
         let error = run_hook("echo out; echo no such interface >&2; exit 3", &BTreeMap::new(), limit).await.unwrap_err();
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hook_that_hangs_is_killed_with_all_that_it_started() {
+    async fn hung_hook_is_killed_with_its_processes() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
         let hook = format!("sleep 600 & echo $! > {}; wait", file.display());
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_child_that_is_dropped_is_killed_with_all_that_it_started() {
+    async fn dropped_child_is_killed_with_its_processes() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
         let script = format!("sleep 600 & echo $! > {}; wait", file.display());
@@ -225,7 +226,7 @@ mod tests {
             .await
     }
 
-    /// A zombie is gone.
+    /// A zombie counts as gone.
     async fn until_gone(pid: i32) {
         let gone = || match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
             Ok(stat) => stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')),
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_child_ends_with_its_code_or_its_signal() {
+    async fn child_ends_with_its_code_or_its_signal() {
         let words = |script: &str| ["/bin/sh", "-c", script].map(OsString::from).to_vec();
         let child = start_child(&words("exit $ENLIST_PORT"), &env("ENLIST_PORT", "7")).await.unwrap();
         assert_eq!(child.ended().await, 7);

@@ -1,6 +1,8 @@
-//! An agent that is process 1 (in a container) is the parent of every orphan: it must wait for them, or they stay zombies.
+//! Reaps orphans: an agent that is process 1 (in a container) is the parent of every orphan, and they stay zombies
+//! until it waits for them.
 //!
-//! It never waits for what the agent itself started: whoever started it does, and would miss its exit code.
+//! The reaper skips the processes that the agent started: the code that started them waits for them, and needs the exit
+//! code.
 
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getpid};
@@ -10,8 +12,8 @@ use tracing::{debug, warn};
 
 use super::spawner::with_known;
 
-/// Starts to wait for orphans if this is process 1. Only for a process that is an agent and nothing else: children that
-/// other code of the process started would be taken from it.
+/// Starts to wait for orphans if this is process 1. Only a pure agent process may do this: the reaper would take
+/// children that other code of the process started.
 pub(super) fn start_if_init() -> Option<JoinHandle<()>> {
     if getpid() != Pid::from_raw(1) {
         return None;
@@ -26,15 +28,16 @@ pub(super) fn start_if_init() -> Option<JoinHandle<()>> {
             }
         })),
         Err(error) => {
-            warn!(%error, "orphans cannot be waited for");
+            warn!(%error, "failed to listen for ended processes; orphans stay zombies");
             None
         }
     }
 }
 
-/// Waits for every zombie whose parent this is and that nobody else waits for.
+/// Waits for every zombie child of this process that no other code waits for.
 ///
-/// `waitpid(-1)` cannot leave one out, and a peek (`WNOWAIT`) shows the same one again and again: so `/proc` says who they are.
+/// `waitpid(-1)` cannot skip a process, and a peek (`WNOWAIT`) returns the same one each time, so `/proc` lists the
+/// zombies.
 fn reap() {
     let Ok(entries) = std::fs::read_dir("/proc") else { return };
     let pids: Vec<i32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();

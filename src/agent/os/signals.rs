@@ -26,7 +26,7 @@ const FORWARDED: [Signal; 12] = [
     Signal::SIGCONT,
 ];
 
-/// Listens for them from now on.
+/// Listens for the forwarded signals from now on.
 pub(super) fn listen() -> mpsc::Receiver<i32> {
     let (send, receive) = mpsc::channel(16);
     for kind in FORWARDED {
@@ -42,7 +42,7 @@ pub(super) fn listen() -> mpsc::Receiver<i32> {
                     }
                 });
             }
-            Err(error) => warn!(%error, signal = number, "a signal cannot be passed on"),
+            Err(error) => warn!(%error, signal = number, "failed to listen for a signal; it is not forwarded"),
         }
     }
     receive

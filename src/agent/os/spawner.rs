@@ -1,7 +1,7 @@
-//! One long-lived thread that starts every process of this process' agents.
+//! One long-lived thread that starts all processes of the agents in this process.
 //!
-//! `PR_SET_PDEATHSIG` fires when the *thread* that forked ends: a child started from a worker thread of the runtime, or from
-//! a thread of its blocking pool, would be killed when that thread is retired. This one ends with the process.
+//! `PR_SET_PDEATHSIG` fires when the *thread* that forked ends: a child started from a worker thread of the runtime, or
+//! from a thread of its blocking pool, would be killed when that thread is retired. This thread ends with the process.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -19,15 +19,15 @@ struct Job {
 
 static SPAWNER: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
 
-/// Process ids of what was started here and is not waited for yet: the reaper of an init process leaves them alone.
+/// Ids of the started processes that no code has waited for yet: the reaper of an init process leaves them alone.
 static KNOWN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
-/// A started process. Forgets its id when it is dropped.
+/// A started process. Dropping it removes its id from the known ones.
 #[derive(Debug)]
 pub struct Started {
     /// The process.
     pub child: Child,
-    /// Its id, and that of its process group.
+    /// The id of the process and of its process group.
     pub pid: i32,
 }
 
@@ -37,25 +37,25 @@ impl Drop for Started {
     }
 }
 
-/// Runs `act` on the known ids; while it runs nothing is started.
+/// Runs `act` on the known ids; no process starts meanwhile.
 pub(super) fn with_known<T>(act: impl FnOnce(&mut BTreeSet<i32>) -> T) -> T {
     let mut known = match KNOWN.lock() {
         Ok(known) => known,
-        // Nothing that is done under the lock leaves it half done.
+        // No code leaves the set half changed under the lock.
         Err(poisoned) => poisoned.into_inner(),
     };
     act(&mut known)
 }
 
-/// Starts a process in a process group of its own that dies with this process.
+/// Starts a process in its own process group that dies with this process.
 ///
 /// # Errors
-/// What the operating system says.
+/// The error of the operating system.
 pub async fn spawn(mut command: Command) -> io::Result<Started> {
     command.process_group(0);
     super::death::with_parent(&mut command);
     let (reply, answer) = oneshot::channel();
-    let gone = || io::Error::other("the thread that starts processes is gone");
+    let gone = || io::Error::other("the thread that starts processes has ended");
     sender().send(Job { command, runtime: Handle::current(), reply }).map_err(|_| gone())?;
     let child = answer.await.map_err(|_| gone())??;
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or_else(gone)?;
@@ -65,7 +65,7 @@ pub async fn spawn(mut command: Command) -> io::Result<Started> {
 fn sender() -> &'static mpsc::Sender<Job> {
     SPAWNER.get_or_init(|| {
         let (send, jobs) = mpsc::channel();
-        // If no thread can be made, `jobs` is dropped with the closure and every send fails.
+        // If no thread can be created, `jobs` is dropped with the closure and every send fails.
         let _ = std::thread::Builder::new().name("enlist-spawner".into()).spawn(move || work(jobs));
         send
     })
@@ -81,7 +81,7 @@ fn work(jobs: mpsc::Receiver<Job>) {
             }
             child
         });
-        // Whoever asked may have gone; the process is killed then (`kill_on_drop`).
+        // The caller may be gone; then the process is killed (`kill_on_drop`).
         let _ = job.reply.send(result);
     }
 }
