@@ -1,4 +1,4 @@
-//! The folder of a demonstration: made anew each time, and never somebody else's.
+//! The folder of a demonstration: created again each time, and never a folder with other data.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -9,10 +9,10 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::cli::exit::Fault;
 
-/// A file that says: what is here was made by `enlist dev` and may be deleted.
+/// A marker file: `enlist dev` created this folder and may delete its content.
 const MARK: &str = "enlist-dev";
 
-/// A folder that is ours, locked, and empty but for the mark.
+/// A folder of `enlist dev`, locked, and empty except for the marker.
 pub(super) struct Folder {
     path: PathBuf,
     _lock: Flock<File>,
@@ -25,7 +25,7 @@ impl fmt::Display for Folder {
 }
 
 impl Folder {
-    /// Makes or empties it.
+    /// Creates or empties the folder.
     pub(super) fn prepare(given: Option<PathBuf>) -> anyhow::Result<Folder> {
         let path = given.unwrap_or_else(|| PathBuf::from(".enlist/dev"));
         let context = || format!("failed to prepare {}", path.display());
@@ -34,14 +34,14 @@ impl Folder {
         let is_empty = fs::read_dir(&path).with_context(context)?.next().is_none();
         if !is_empty && !mark.exists() {
             return Err(Fault::Conflict(format!(
-                "{} is not empty and was not made by enlist dev: name another one (--data-dir)",
+                "{} is not empty and was not made by enlist dev: choose another folder (--data-dir)",
                 path.display()
             ))
             .into());
         }
         let file = File::create(&mark).with_context(context)?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
-            Fault::Conflict(format!("another enlist dev runs in {}: name another folder (--data-dir)", path.display()))
+            Fault::Conflict(format!("another enlist dev runs in {}: choose another folder (--data-dir)", path.display()))
         })?;
         for entry in fs::read_dir(&path).with_context(context)? {
             let entry = entry.with_context(context)?;
@@ -55,13 +55,13 @@ impl Folder {
         Ok(Folder { path, _lock: lock })
     }
 
-    /// Where logs go.
+    /// Opens the log file.
     pub(super) fn log(&self) -> anyhow::Result<File> {
         let path = self.path.join("enlist.log");
-        File::create(&path).with_context(|| format!("failed to make {}", path.display()))
+        File::create(&path).with_context(|| format!("failed to create {}", path.display()))
     }
 
-    /// Where the private etcd keeps its data.
+    /// The data directory of the private etcd.
     pub(super) fn etcd(&self) -> PathBuf {
         self.path.join("etcd")
     }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_of_somebody_else_is_left_alone() {
+    fn folder_with_other_data_is_left_alone() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("thesis.tex"), "years of work").unwrap();
         assert!(Folder::prepare(Some(root.path().into())).is_err());
@@ -86,12 +86,12 @@ mod tests {
     }
 
     #[test]
-    fn ours_is_emptied_and_has_one_user() {
+    fn own_folder_is_emptied_and_has_one_user() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a/b");
         let first = Folder::prepare(Some(path.clone())).unwrap();
         fs::create_dir_all(first.etcd()).unwrap();
-        assert!(Folder::prepare(Some(path.clone())).is_err(), "two at once");
+        assert!(Folder::prepare(Some(path.clone())).is_err(), "two users at once");
         drop(first);
         let second = Folder::prepare(Some(path)).unwrap();
         assert!(!second.etcd().exists());

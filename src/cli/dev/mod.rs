@@ -1,7 +1,8 @@
-//! `enlist dev`: the whole of it on one machine, to look at: a private etcd, all roles, and sample nodes that run the real
-//! agent and really listen on what they are given.
+//! `enlist dev` runs all of enlist on one machine as a demonstration: a private etcd, all roles, and sample nodes that
+//! run the real agent and really listen on their assigned ports.
 //!
-//! A demonstration never writes into somebody's `/enlist`, and leaves no process behind: every child dies with this one.
+//! A demonstration never writes into a real `/enlist` prefix, and leaves no process behind: every child dies with this
+//! one.
 
 mod folder;
 mod nodes;
@@ -32,22 +33,22 @@ use crate::telemetry;
 use folder::Folder;
 use stage::Stage;
 
-/// Try it: a private etcd, all roles, sample pools and groups, and sample nodes
+/// Run a demonstration: a private etcd, all roles, sample pools, groups and nodes
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How many sample nodes
+    /// Start this many sample nodes
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(0..=200))]
     nodes: u16,
-    /// Where the private etcd and the sample nodes keep their data [default: ./.enlist/dev]
+    /// Keep the data of the private etcd and the sample nodes here [default: ./.enlist/dev]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// The etcd binary [default: the one in $PATH]
+    /// Run this etcd binary [default: the one in $PATH]
     #[arg(long, value_name = "FILE")]
     etcd: Option<PathBuf>,
-    /// End when all are registered, with exit code 0
+    /// Exit with code 0 when all nodes are registered
     #[arg(long)]
     exit_when_registered: bool,
-    /// With --endpoints: also into a prefix that is not empty
+    /// With --endpoints: also use a prefix that is not empty
     #[arg(long)]
     force: bool,
 }
@@ -56,13 +57,13 @@ pub struct Args {
 const SAMPLE: &str = include_str!("../../../config/sample.yaml");
 /// The prefix in an etcd that is not private.
 const PREFIX: &str = "/enlist-dev";
-/// With `--exit-when-registered`: how long all of them may take.
+/// With `--exit-when-registered`: the limit for all registrations.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Does it, until Ctrl-C, or until all are registered.
+/// Runs the demonstration until Ctrl-C, or until all nodes are registered.
 pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     let loaded = common.settings(FlagSettings::default())?;
-    // Before anything is made or removed.
+    // Checked before the demonstration creates or deletes anything.
     loaded.source()?;
     let shutdown = Shutdown::on_signals().context("failed to listen for signals")?;
     let folder = Folder::prepare(args.data_dir.clone())?;
@@ -74,7 +75,7 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     }
 }
 
-/// On an etcd that is started for it and ends with it.
+/// Runs on an etcd that starts and ends with the demonstration.
 async fn on_private(loaded: &Loaded, args: &Args, folder: &Folder, shutdown: &Shutdown) -> anyhow::Result<Exit> {
     let data = folder.etcd();
     let mut etcd = tokio::select! {
@@ -85,14 +86,14 @@ async fn on_private(loaded: &Loaded, args: &Args, folder: &Folder, shutdown: &Sh
     let loaded = only(loaded, etcd.endpoint());
     let result = tokio::select! {
         result = on(&loaded, args, folder, shutdown) => result,
-        // Nothing is left to show: the nodes would only wait for it.
+        // Without its etcd the demonstration shows nothing: the nodes would only wait for it.
         error = etcd.ended() => return Err(error),
     };
     etcd.stop().await;
     result
 }
 
-/// On an etcd that people use: below a prefix of its own, and what was written goes at the end.
+/// Runs on an existing etcd: below its own prefix, whose keys are deleted at the end.
 async fn on_yours(loaded: &Loaded, args: &Args, folder: &Folder, shutdown: &Shutdown) -> anyhow::Result<Exit> {
     let mut ours = loaded.clone();
     ours.settings.source.prefix = prefix_flag(loaded).unwrap_or_else(|| PREFIX.to_owned());
@@ -101,7 +102,7 @@ async fn on_yours(loaded: &Loaded, args: &Args, folder: &Folder, shutdown: &Shut
     let before = below(&site).await?;
     if before.keys > 0 && !args.force {
         return Err(Fault::Conflict(format!(
-            "there {} below {}/: a demonstration does not write among them (--prefix for another place, --force to do it all the same)",
+            "there {} below {}/: a demonstration does not write among them (--prefix uses another prefix, --force writes there anyway)",
             if before.keys == 1 { "is 1 key".to_owned() } else { format!("are {} keys", before.keys) },
             site.prefix
         ))
@@ -113,7 +114,7 @@ async fn on_yours(loaded: &Loaded, args: &Args, folder: &Folder, shutdown: &Shut
     result
 }
 
-/// Settings that name one etcd and nothing else: a demonstration must not find its way into a real one by a settings file.
+/// Settings with this etcd only: no settings file may lead a demonstration into a real etcd.
 fn only(loaded: &Loaded, endpoint: &str) -> Loaded {
     let mut ours = Loaded::default();
     ours.settings.log = loaded.settings.log.clone();
@@ -124,7 +125,7 @@ fn only(loaded: &Loaded, endpoint: &str) -> Loaded {
     ours
 }
 
-/// The prefix, if it was said on the command line.
+/// The prefix, if the command line names one.
 fn prefix_flag(loaded: &Loaded) -> Option<String> {
     let is_flag = loaded.origins.get("source.prefix").is_some_and(|origin| origin.starts_with("flag "));
     is_flag.then(|| loaded.settings.source.prefix.clone())
@@ -138,7 +139,7 @@ struct Below {
 async fn below(site: &Site) -> anyhow::Result<Below> {
     let range: KeyRange = site.prefix.range();
     let answer = site.store.range(RangeRequest { count_only: true, ..RangeRequest::all(range) }).await;
-    let answer = answer.with_context(|| format!("failed to look below {}/", site.prefix))?;
+    let answer = answer.with_context(|| format!("failed to read the keys below {}/", site.prefix))?;
     Ok(Below { keys: answer.count, revision: answer.header.revision })
 }
 

@@ -1,4 +1,4 @@
-//! The sample nodes: different variables, the real agent, a command that listens.
+//! The sample nodes: each has other variables, the real agent, and a command that listens.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use crate::agent::AgentSettings;
 use crate::model::names::NodeId;
 
-/// What the nodes take turns in.
+/// The zones and roles that the nodes take in turn.
 const ZONES: [&str; 3] = ["eu-1", "eu-2", "edge"];
 const ROLES: [&str; 4] = ["web", "web", "db", "train"];
 
 /// The settings of the n-th sample node, counted from 0.
 ///
 /// # Errors
-/// When an id or a variable is not valid, which only a change of this file can do.
+/// When an id or a variable is not valid, which only a change of this file can cause.
 pub(super) fn sample(n: u16, state_dir: impl FnOnce(&str) -> PathBuf, program: OsString) -> anyhow::Result<AgentSettings> {
     let id: NodeId = format!("sample-{}", n + 1).parse()?;
     let pick = |list: &[&'static str], turn: usize| list.get(turn % list.len()).copied().unwrap_or_default();
@@ -32,7 +32,7 @@ pub(super) fn sample(n: u16, state_dir: impl FnOnce(&str) -> PathBuf, program: O
     settings.state_dir = Some(state_dir(id.as_str()));
     settings.command = vec![program, "sample-service".into()];
     settings.stop_timeout = Duration::from_secs(2);
-    // A demonstration that is killed should be over soon.
+    // The nodes of a killed demonstration should soon count as lost.
     settings.lease_ttl = Duration::from_secs(10);
     Ok(settings)
 }

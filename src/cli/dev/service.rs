@@ -1,5 +1,5 @@
-//! What a sample node runs as its command: it listens on every port it was given, as any service would, and says who it is.
-//! A hidden command of this binary, so that the demonstration needs nothing else.
+//! The command of a sample node: it listens on every assigned port, as any service would, and answers with its name. It
+//! is a hidden command of this binary, so that the demonstration needs nothing else.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::cli::exit::Exit;
 
-/// Listen on what the environment says (for the sample nodes of enlist dev)
+/// Listen on the addresses and ports in the environment (for the sample nodes of enlist dev)
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
@@ -43,7 +43,7 @@ async fn serve(listener: TcpListener, text: String) {
 }
 
 async fn greet(mut stream: TcpStream, text: String) {
-    // Whoever connected may have gone: so do we.
+    // If the client is gone, the greeting is dropped.
     let _ = stream.write_all(text.as_bytes()).await;
     let _ = stream.shutdown().await;
 }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_port_on_every_address() {
+    fn service_listens_on_every_port_of_every_address() {
         let environment = [
             ("ENLIST_IP", "127.0.0.1"),
             ("ENLIST_IP4", "127.0.0.1"),

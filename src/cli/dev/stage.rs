@@ -1,4 +1,4 @@
-//! Roles and sample nodes in this process, and the loop that tells what happens to them.
+//! Roles and sample nodes in this process, and the loop that prints their events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,16 +27,16 @@ use crate::shutdown::Shutdown;
 use crate::store::feed::{Feed, FeedSettings, Scope, Update};
 use crate::store::keys::{ParsedKey, Role};
 
-/// How the play stands.
+/// The result of a demonstration.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Scene {
     /// Every sample node is registered and in its groups.
     AllRegistered,
-    /// Somebody asked to stop before.
+    /// The user stopped the demonstration before.
     Stopped,
 }
 
-/// Everything that runs in this process.
+/// All tasks of this process.
 pub(super) struct Stage {
     agents: JoinSet<(NodeId, AgentExit)>,
     ids: BTreeSet<NodeId>,
@@ -50,11 +50,11 @@ pub(super) struct Stage {
     story: Story,
 }
 
-/// What stops all by itself is over by then.
+/// The limit for an orderly stop.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 impl Stage {
-    /// Starts roles and nodes.
+    /// Starts the roles and nodes.
     pub(super) fn open(loaded: &Loaded, stores: &Stores, folder: &Folder, nodes: u16) -> anyhow::Result<Stage> {
         let (roles_stop, agents_stop) = (Shutdown::default(), Shutdown::default());
         let roles = run::start(&Role::ALL, stores, loaded, &site::context(roles_stop.orderly.clone()))?;
@@ -92,10 +92,10 @@ impl Stage {
         Ok(())
     }
 
-    /// Tells what happens until all are registered.
+    /// Prints events until all nodes are registered.
     ///
     /// # Errors
-    /// When a role or a node ends by itself, or not all are registered within `limit`.
+    /// When a role or a node ends early, or not all nodes are registered within `limit`.
     pub(super) async fn play(&mut self, limit: Option<Duration>, shutdown: &Shutdown) -> anyhow::Result<Scene> {
         let deadline = async {
             match limit {
@@ -109,7 +109,7 @@ impl Stage {
                 step = self.step() => step?,
                 () = shutdown.orderly.cancelled() => return Ok(Scene::Stopped),
                 () = &mut deadline => anyhow::bail!(
-                    "not all are registered and in a group after {} s: {}",
+                    "not all nodes are registered and in a group after {} s: {}",
                     limit.unwrap_or_default().as_secs(),
                     self.missing().join(", ")
                 ),
@@ -118,7 +118,7 @@ impl Stage {
         Ok(Scene::AllRegistered)
     }
 
-    /// Goes on telling until somebody asks to stop.
+    /// Prints events until the user stops the demonstration.
     pub(super) async fn wait(&mut self, shutdown: &Shutdown) -> anyhow::Result<()> {
         loop {
             tokio::select! {
@@ -146,7 +146,7 @@ impl Stage {
         }
     }
 
-    /// Event by event, so that no step of the story is lost in a burst.
+    /// Prints event by event, so that no step of a node is lost in a burst.
     fn tell(&mut self, update: Update) -> anyhow::Result<()> {
         match update {
             Update::Events { revision, events } => {
@@ -182,7 +182,7 @@ impl Stage {
         self.missing().is_empty()
     }
 
-    /// Who is not yet registered at the source and ready in a group, which is the whole way.
+    /// The nodes that are not yet registered at the source and ready in a group, which is the whole way.
     fn missing(&self) -> Vec<String> {
         let stores = Contents { source: Some(&self.source), manager: Some(&self.manager) };
         let phases: BTreeMap<String, String> = NodeObject::list(stores).into_iter().map(|node| (node.id, node.phase)).collect();
@@ -196,7 +196,7 @@ impl Stage {
         missing.collect()
     }
 
-    /// The tables, and what to paste.
+    /// Prints the tables, and commands to paste.
     pub(super) async fn show(&self, stores: &Stores, loaded: &Loaded) -> anyhow::Result<()> {
         let source = content::read(&stores.source, &["claims", "nodes", "pools"]).await?;
         let manager = content::read(&stores.manager, &["groups", "manager/groups"]).await?;
@@ -212,7 +212,7 @@ impl Stage {
         output::print(&paste(loaded, &self.ids))
     }
 
-    /// Stops the nodes, then the roles: so that the roles still see how the nodes stop.
+    /// Stops the nodes, then the roles, so that the roles still process the last writes of the nodes.
     pub(super) async fn close(mut self) {
         output::say("stopping");
         self.agents_stop.orderly.cancel();
@@ -222,7 +222,7 @@ impl Stage {
         }
         self.roles_stop.orderly.cancel();
         if let Err(error) = run::supervise(&mut self.roles, &self.roles_stop, PATIENCE).await {
-            tracing::warn!(%error, "a role did not stop in order");
+            tracing::warn!(%error, "a role did not stop cleanly");
         }
     }
 }

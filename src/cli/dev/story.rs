@@ -1,4 +1,4 @@
-//! What happens to nodes, told line by line: joining → assigned → registered. Pure: a record in, lines out.
+//! Prints the progress of nodes line by line: joining → assigned → registered. Pure: a record in, lines out.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use crate::model::names::{NodeId, Revision};
 use crate::model::status::Phase;
 use crate::plan::snapshot::NodeRecord;
 
-/// What was told of each node.
+/// The printed progress of each node.
 #[derive(Debug, Default)]
 pub(super) struct Story {
     told: BTreeMap<NodeId, Told>,
 }
 
-/// How far the story of one node is.
+/// The printed progress of one node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Told {
     joined: bool,
-    /// The answer that was told last: its generation, and whether it was bound.
+    /// The last printed answer: its generation, and whether it was bound.
     answer: Option<(Revision, bool)>,
     registered: Revision,
     phase: Option<Phase>,
@@ -26,7 +26,7 @@ struct Told {
 }
 
 impl Story {
-    /// What is new about a node. Steps that went by between two looks are told all the same: they did happen.
+    /// The new lines of a node. Steps that passed between two calls are printed too: they did happen.
     pub(super) fn tell(&mut self, node: &NodeId, record: &NodeRecord) -> Vec<String> {
         let told = self.told.entry(node.clone()).or_default();
         let mut lines = Vec::new();
@@ -36,7 +36,7 @@ impl Story {
         let assignment = record.assignment.as_ref().and_then(|assignment| assignment.ok());
         if let Some(label) = label.filter(|_| !told.joined) {
             told.joined = true;
-            // What the host is, is the same for all of them here.
+            // The facts of the host are the same for all nodes here.
             say("joining", pairs(label.variables.iter().filter(|(name, _)| !name.starts_with("host/"))));
         }
         if let Some(assignment) = assignment {
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn every_step_is_told_once() {
+    fn every_step_is_printed_once() {
         let node: NodeId = "sample-1".parse().unwrap();
         let mut story = Story::default();
         let mut record = NodeRecord {
