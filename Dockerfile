@@ -1,4 +1,4 @@
-# enlist, built from source, on a small Debian, as a user without rights. Needs no BuildKit:
+# enlist, built from source, on a small Debian, as a user without privileges. Needs no BuildKit:
 #
 #   docker build -t enlist .
 #
@@ -13,10 +13,10 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 
-# release is what one deploys; dev builds faster (no optimisation of the whole).
+# release is the profile to deploy; dev builds faster (without whole-program optimisation).
 ARG PROFILE=release
 
-# The dependencies, as a layer of their own: it is built again only when one of these two files changes.
+# The dependencies have their own layer, which is built again only when one of these two files changes.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src integration \
     && echo 'fn main() {}' | tee build.rs src/main.rs > integration/main.rs \
@@ -26,9 +26,10 @@ RUN mkdir -p src integration \
 COPY build.rs ./
 COPY config config
 COPY src src
-# What --version says; without it the commit is "unknown", because .git is not in the build's context.
+# The commit that --version prints; without it the commit is "unknown", because .git is not in the build context.
 ARG ENLIST_COMMIT=
-# cargo goes by times: what was copied may be older than the empty files above. Without target, this layer is the binary alone.
+# cargo compares times, and the copied files may be older than the empty files above. Without target, this layer is only
+# the binary.
 RUN touch build.rs src/main.rs src/lib.rs \
     && cargo build --locked --profile "$PROFILE" --bin enlist \
     && mkdir /out \
@@ -36,17 +37,17 @@ RUN touch build.rs src/main.rs src/lib.rs \
     && rm -rf target
 
 FROM debian:bookworm-slim
-# For an etcd whose certificate a public authority signed; another one's is given with --cacert.
+# For an etcd with a certificate from a public authority; --cacert names another authority.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/enlist /usr/local/bin/
 RUN useradd --system --uid 990 --user-group --no-create-home --home-dir /var/lib/enlist enlist \
     && install --directory --owner enlist --group enlist /var/lib/enlist
 USER enlist
-# An agent keeps its identity in /var/lib/enlist/<id>: a volume there, or --instance, lets a container that is made anew keep
+# An agent keeps its identity in /var/lib/enlist/<id>: a volume there, or --instance, lets a recreated container keep
 # its place.
 ENV XDG_STATE_HOME=/var/lib
-# etcd answers, with this container's settings. For `enlist run`; an agent is better asked at its temporary endpoint, as
-# docker-compose.yml does.
+# Checks that etcd answers with the settings of this container. This is for `enlist run`; docker-compose.yml checks an
+# agent at its temporary endpoint instead.
 HEALTHCHECK --interval=10s --timeout=10s --start-period=20s CMD ["enlist", "get", "roles", "--output", "name"]
 ENTRYPOINT ["enlist"]
 CMD ["--help"]

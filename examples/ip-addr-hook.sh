@@ -1,12 +1,12 @@
 #!/bin/sh
-# A hook for `enlist agent --exec`: puts the assigned addresses on an interface and takes withdrawn ones off.
+# A hook for `enlist agent --exec`: adds the assigned addresses to an interface and removes withdrawn ones.
 #
 #   IFACE=eth1 enlist agent --exec 'examples/ip-addr-hook.sh' …
 #
-# enlist itself never touches network interfaces. What was put is remembered in a file, so that a change or a restart takes the
-# old address off first. Calling it again with the same addresses changes nothing.
+# enlist itself never touches network interfaces. A file remembers the added addresses, so that a change or a restart
+# first removes the old ones. A second call with the same addresses changes nothing.
 set -eu
-iface=${IFACE:?set IFACE to the interface that shall have the address}
+iface=${IFACE:?set IFACE to the interface for the address}
 kept=${STATE:-/run}/enlist-${ENLIST_ID:?set by enlist}.addresses
 
 want=

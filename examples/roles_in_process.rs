@@ -1,11 +1,11 @@
-//! The three roles inside a program of your own.
+//! The three roles inside your own program.
 //!
 //! ```console
 //! $ cargo run --example roles_in_process -- 127.0.0.1:2379 /enlist
 //! ```
 //!
-//! Any number of copies may run, here and elsewhere: one of each role leads, the others stand by. Ctrl-C stops in order, so
-//! that a standby takes over at once.
+//! Any number of copies may run, here and elsewhere: one instance of each role leads, the others stand by. Ctrl-C stops
+//! the program cleanly, so that a standby takes over at once.
 
 use enlist::Store;
 use enlist::allocator::{self, AllocatorSettings};

@@ -1,10 +1,10 @@
-//! A service that registers itself: it is given an address and a port, listens there, and answers with who it is.
+//! A service that registers itself: it gets an address and a port, listens there, and answers with its id.
 //!
 //! ```text
 //! cargo run --example self_register -- 127.0.0.1:2379 edge-7
 //! ```
 //!
-//! Something must give addresses out: `enlist run`, with a pool that this node's variables match.
+//! An allocator must assign addresses: `enlist run`, with a pool that matches the variables of this node.
 #![expect(clippy::print_stdout, reason = "an example talks to people")]
 
 use std::path::PathBuf;
@@ -28,7 +28,8 @@ async fn main() -> anyhow::Result<()> {
         .port("http")
         .description("a service that registers itself")
         .state_dir(state_dir)
-        // The address of this host on the way to etcd is where others may ask who holds this id.
+        // The temporary endpoint gets this host's address on the route to etcd; other agents ask there who holds the
+        // id.
         .towards(endpoint)
         // Registered only once the port below accepts connections.
         .registered_when_listening()
@@ -36,13 +37,13 @@ async fn main() -> anyhow::Result<()> {
         .await?;
     for socket in registered.sockets() {
         let listener = TcpListener::bind(socket).await?;
-        // Told only now: whoever reads it may connect.
+        // Printed only now, because a reader of this line may connect.
         println!("{id} was given {socket}");
         let id = id.clone();
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let text = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello from {id}\n");
-                // Whoever asked may have gone.
+                // The client may have disconnected.
                 let _ = stream.write_all(text.as_bytes()).await;
             }
         });
@@ -51,7 +52,7 @@ async fn main() -> anyhow::Result<()> {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => break,
             change = registered.changed() => match change {
-                // A real service would listen at the new place now, or stop if there is none.
+                // A real service would now listen at its new address, or stop if it has none.
                 Some(state) => println!("{id}: {} {}", state.phase, state.message),
                 None => break,
             },

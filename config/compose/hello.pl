@@ -1,10 +1,10 @@
-# The server that a node of docker-compose.yml starts on what it was given: it answers every request with the node's name and
-# address. Perl, because that much of it is in every Debian.
+# The server that a node of docker-compose.yml starts on its assigned address and port: it answers every request with
+# the node's name and address. It is Perl, because every Debian has enough of it.
 use strict;
 use warnings;
 use IO::Socket::INET;
 
-# Whoever asked may have gone before the answer.
+# The client may disconnect before the answer.
 $SIG{PIPE} = 'IGNORE';
 
 my ($id, $ip, $port) = @ENV{qw(ENLIST_ID ENLIST_IP ENLIST_PORT)};
@@ -12,7 +12,7 @@ my $listener = IO::Socket::INET->new(LocalAddr => $ip, LocalPort => $port, Liste
     or die "cannot listen on $ip:$port: $!\n";
 while (1) {
     my $client = $listener->accept or next;
-    # A request ends with an empty line; whoever only connects, as a check of readiness does, says nothing.
+    # A request ends with an empty line; a client that only connects, as a readiness check does, sends none.
     alarm 0;
     local $SIG{ALRM} = sub { close $client };
     alarm 2;

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Functions to get Debian packages; sourced by the scripts beside this folder. Each prints one line per step.
+# Functions to get Debian packages, for the scripts in the parent folder. Each prints one line per step.
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
@@ -18,10 +18,10 @@ install_packages() {
     say "present: ${*##*:}"
     return
   fi
-  command -v apt-get >/dev/null || die "apt-get is not here: install ${missing[*]} by hand"
+  command -v apt-get >/dev/null || die "apt-get is not installed: install ${missing[*]} by hand"
   say "installing ${missing[*]}"
-  # etcd-server would start a service. It is not used: a policy that forbids it is put in place for the installation,
-  # unless the machine has one of its own.
+  # etcd-server would start a service, which the scripts do not use: a policy forbids that during the installation,
+  # unless the machine has its own policy.
   local policy=/usr/sbin/policy-rc.d made=
   if [[ ! -e $policy ]]; then
     printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
@@ -29,11 +29,11 @@ install_packages() {
     made=1
   fi
   local status=0
-  # Package lists may be missing or old: then again with new ones.
+  # Package lists may be missing or old: then the installation is retried with new ones.
   apt_install "${missing[@]}" 2>/dev/null || { say "updating the package lists" && as_root apt-get update -qq >&2 && apt_install "${missing[@]}"; } || status=$?
   if [[ -n $made ]]; then as_root rm -f "$policy"; fi
-  [[ $status == 0 ]] || die "could not install ${missing[*]}: is there a network?"
-  # Nor is it to come with the next boot.
+  [[ $status == 0 ]] || die "failed to install ${missing[*]}: check the network"
+  # The service must not start at the next boot either.
   if [[ " ${missing[*]} " == *" etcd-server "* && -d /run/systemd/system ]]; then
     as_root systemctl disable --quiet etcd || true
   fi
@@ -43,7 +43,7 @@ apt_install() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
 }
 
-# The Debian mirror that this machine uses, from its own package sources; empty if there is none.
+# The Debian mirror in the package sources of this machine; empty if there is none.
 debian_mirror() {
   {
     sed -nE 's/^deb(-src)? +(\[[^]]*\] +)?([^ ]+) .*/\3/p' /etc/apt/sources.list /etc/apt/sources.list.d/*.list
@@ -51,8 +51,8 @@ debian_mirror() {
   } 2>/dev/null | grep -E '/debian/?$' | head -n 1
 }
 
-# unpack_newer_etcd DIR: etcd 3.5 from Debian 13 (trixie) under DIR/usr/bin. apt gets a state of its own under DIR, so that the
-# system's lists, caches and pins are neither used nor changed.
+# unpack_newer_etcd DIR: etcd 3.5 from Debian 13 (trixie) under DIR/usr/bin. apt gets its own state under DIR, so that
+# it neither uses nor changes the lists, caches and pins of the system.
 unpack_newer_etcd() {
   local dir=$1 state mirror keyring options file
   if [[ -x $dir/usr/bin/etcd && -x $dir/usr/bin/etcdctl ]]; then
@@ -73,9 +73,9 @@ unpack_newer_etcd() {
     -o "Dir::State=$state" -o "Dir::State::Lists=$state/lists" -o "Dir::State::status=$state/status"
     -o "Dir::Cache=$state" -o "Dir::Cache::archives=$state/archives" -o APT::Sandbox::User=root -o Acquire::Languages=none)
   say "fetching etcd 3.5 from Debian 13"
-  apt-get "${options[@]}" update -qq >&2 || die "cannot read Debian 13's package lists: is there a network?"
+  apt-get "${options[@]}" update -qq >&2 || die "failed to read Debian 13's package lists: check the network"
   (cd "$state/archives" && apt-get "${options[@]}" download -qq etcd-server etcd-client >&2) ||
-    die "cannot fetch etcd from Debian 13: is there a network?"
+    die "failed to fetch etcd from Debian 13: check the network"
   for file in "$state"/archives/*.deb; do
     dpkg -x "$file" "$dir"
   done

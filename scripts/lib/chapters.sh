@@ -1,36 +1,36 @@
 # shellcheck shell=bash
-# The story of scripts/compose-demo, chapter by chapter. Sourced by it, after story.sh.
+# The steps of scripts/compose-demo, chapter by chapter. The script sources this file after story.sh.
 
 chapter "three etcds, the manager's etcd, two instances of the roles, three nodes"
 up --scale node=3
 holds "three nodes are registered" all_registered 3
-holds "each role has a leader, and one that stands by" one_leads_one_stands_by
+holds "each role has a leader and a standby" one_leads_one_stands_by
 enlist get nodes -o wide
 echo
 enlist get groups
 holds "every published address is reached from every node" all_reach_all
-holds "the agent is process 1 of its container, and waits for orphans" reaps "$(node 1)"
+holds "the agent is process 1 of its container and reaps orphans" reaps "$(node 1)"
 sound
 
 chapter "scale up: four more nodes"
 before=$(places | sort)
 scale 7
 holds "seven nodes are registered" all_registered 7
-holds "who was there has kept its place" kept "$before"
+holds "the earlier nodes have kept their places" kept "$before"
 holds "every published address is reached from every node" all_reach_all
 sound
 
 chapter "stop one node"
 had=$(place node-2)
 docker stop "$(node 2)" >/dev/null
-holds "node-2 says that it is stopped" has_phase node-2 stopped
+holds "node-2 reports that it is stopped" has_phase node-2 stopped
 holds "the group publishes it no more" is_not_published node-2
 holds "its place is held: $had is claimed" has_claim "$had"
 sound
 holds "when its hold is over (30 s), its place is free again" has_no_claim "$had"
-holds "and it is no member any more" is_no_member node-2
+holds "the node is no longer a member" is_no_member node-2
 docker start "$(node 2)" >/dev/null
-holds "started again it is registered" all_registered 7
+holds "after a new start the node is registered" all_registered 7
 sound
 
 chapter "kill one node, and throw its container away"
@@ -40,8 +40,8 @@ holds "node-7 is silent when its lease has run out" has_phase node-7 silent
 holds "the group publishes it no more" is_not_published node-7
 holds "its place is held: $had is claimed" has_claim "$had"
 scale 7
-holds "a container made anew takes its name, and it is registered" all_registered 7
-holds "it has its port again" has_port node-7 "${had##* }"
+holds "a recreated container takes its name and is registered" all_registered 7
+holds "the node has its port again" has_port node-7 "${had##* }"
 sound
 
 chapter "kill the instance that leads"
@@ -49,9 +49,9 @@ led=$(leader allocator)
 docker kill "$led" >/dev/null
 holds "the other instance leads all roles" leads_all_but "$led"
 scale 8
-holds "a node that comes now is registered" all_registered 8
+holds "a node that starts now is registered" all_registered 8
 docker start "$led" >/dev/null
-holds "started again it stands by" one_leads_one_stands_by
+holds "after a new start the first instance stands by" one_leads_one_stands_by
 sound
 
 chapter "kill the etcd member that leads its cluster"
@@ -62,11 +62,11 @@ holds "etcd answers without $member" value roles/allocator
 docker stop "$(node 1)" >/dev/null
 holds "a node stops" has_phase node-1 stopped
 docker start "$(node 1)" >/dev/null
-holds "and is registered again, as all others are" all_registered 8
+holds "after a new start all nodes are registered" all_registered 8
 holds "every published address is reached from every node" all_reach_all
 docker start "$(containers "$member")" >/dev/null
 holds "$member is back" etcd endpoint health
-holds "who ran all the time has kept its place" kept "$(grep -v '^node-1 ' <<<"$before")"
+holds "the nodes that kept running have kept their places" kept "$(grep -v '^node-1 ' <<<"$before")"
 sound
 
 chapter "cut one node off the network, and heal it"
@@ -78,29 +78,30 @@ holds "node-3 is silent when its lease has run out" has_phase node-3 silent
 holds "the group publishes it no more" is_not_published node-3
 holds "its place is held: $had is claimed" has_claim "$had"
 docker network connect --ip "${had% *}" "${COMPOSE_PROJECT_NAME}_nodes" "$cut"
-holds "with the network back it is registered" all_registered 8
-holds "in its place" has_place node-3 "$had"
-holds "its server has run on all the time" has_children "$cut" "$server"
+holds "with the network back the node is registered" all_registered 8
+holds "the node has kept its place" has_place node-3 "$had"
+holds "its server has kept running" has_children "$cut" "$server"
 holds "every published address is reached from every node" all_reach_all
 sound
 
 chapter "take most nodes away at once"
 before=$(places | sort)
 claimed=$(keys claims/)
-# node-3 first: its container has an address of its own since it was healed, and whoever starts before may be given that.
+# node-3 starts first: since the network was healed its container has a fixed address, which an earlier start of another
+# container could take.
 away=("$cut")
 for n in 2 4 5 6 7; do away+=("$(node "$n")"); done
 docker kill "${away[@]}" >/dev/null
 for n in 2 3 4 5 6 7; do holds "node-$n is silent" has_phase "node-$n" silent; done
 holds "the brake is on" brake_is on
 holds "all of them are still published" kept "$before"
-for n in 2 3 4 5 6 7; do holds "the hold of node-$n is over, and is lengthened" hold_says "node-$n" '"extended":true'; done
-holds "nothing was taken away" claimed_are "$claimed"
+for n in 2 3 4 5 6 7; do holds "the hold of node-$n is over and extended" hold_says "node-$n" '"extended":true'; done
+holds "no claim was released" claimed_are "$claimed"
 enlist brake status
 holds "enlist check finds nothing" enlist check
 docker start "${away[@]}" >/dev/null
-holds "brought back, all are registered" all_registered 8
-holds "with the ports they had" ports_kept "$before"
+holds "after a new start all nodes are registered" all_registered 8
+holds "all nodes have kept their ports" ports_kept "$before"
 holds "the brake is off" brake_is off
 holds "every published address is reached from every node" all_reach_all
 sound
