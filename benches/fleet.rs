@@ -1,4 +1,4 @@
-//! Registered nodes as they are stored: label, status, assignment, and two claims each.
+//! Registered nodes as stored: label, status, assignment, and two claims each.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -63,7 +63,7 @@ fn status(label: &Label, phase: Phase, generation: i64) -> Status {
     }
 }
 
-/// A node that has nothing yet: two keys.
+/// A node without an answer: two keys.
 pub(crate) fn joining(n: usize, at: i64) -> Vec<KeyValue> {
     let (label, prefix) = (label(n), Prefix::default());
     let status = status(&label, Phase::Joining, 0);
@@ -73,7 +73,7 @@ pub(crate) fn joining(n: usize, at: i64) -> Vec<KeyValue> {
     ]
 }
 
-/// A node that has all: five keys.
+/// A registered node: five keys.
 pub(crate) fn registered(n: usize, at: i64) -> Vec<KeyValue> {
     let (label, prefix) = (label(n), Prefix::default());
     let ip = IpAddr::from(Ipv4Addr::from(0x0a00_0001 + u32::try_from(n).unwrap()));
@@ -110,7 +110,7 @@ pub(crate) fn registered(n: usize, at: i64) -> Vec<KeyValue> {
     ]
 }
 
-/// The pool of all of them.
+/// The pool of all these nodes.
 pub(crate) fn pool(at: i64) -> KeyValue {
     let document = parse("bench", POOL).unwrap().remove(0);
     kv(Prefix::default().pool(&"bench".parse().unwrap()), to_stored(&document), at)

@@ -1,4 +1,4 @@
-//! The manager's index: a label's change, and a group more.
+//! The manager's index: a change of a label, and one more group.
 
 use std::hint::black_box;
 
@@ -35,7 +35,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         }
         let mut load = 0_u64;
         let labels: Vec<Variables> = (0..100).map(variables).collect();
-        bench.bench_function(format!("a label's change, {groups} groups"), |bencher| {
+        bench.bench_function(format!("change of a label, {groups} groups"), |bencher| {
             bencher.iter(|| {
                 load += 1;
                 let n = load as usize % labels.len();
@@ -45,7 +45,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
             });
         });
         let (name, selector) = group(7);
-        bench.bench_function(format!("a group more, {groups} groups"), |bencher| {
+        bench.bench_function(format!("one more group, {groups} groups"), |bencher| {
             bencher.iter(|| {
                 index.remove_group(&name);
                 black_box(index.put_group(&name, &selector))

@@ -1,6 +1,6 @@
-//! Micro-benches of the pure parts: `cargo bench`. What they are compared with is their own last run (`target/criterion/`).
+//! Micro-benches of the pure parts: `cargo bench`. Each compares with its own last run (`target/criterion/`).
 //!
-//! The whole is measured by `enlist bench`; these only say which part it was.
+//! `enlist bench` measures the whole; these benches only show which part has changed.
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
 mod fleet;

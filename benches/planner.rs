@@ -1,4 +1,4 @@
-//! A pass of the allocator: when nobody needs anything, and when a hundred do.
+//! A pass of the allocator: without work, and with a hundred new nodes.
 
 use std::hint::black_box;
 
@@ -24,7 +24,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("planner");
     let pass = Pass::default();
     for settled in [1_000, 20_000] {
-        for (name, new) in [("nobody needs anything", 0), ("100 join", JOINING)] {
+        for (name, new) in [("no work", 0), ("100 join", JOINING)] {
             let snapshot = snapshot(settled, new);
             assert_eq!(plan(&snapshot, &pass).changes.len(), new);
             group.bench_function(format!("{settled} nodes, {name}"), |bencher| {

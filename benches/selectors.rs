@@ -1,4 +1,4 @@
-//! Parsing a selector, and holding it against a node's variables.
+//! Parses a selector, and matches it with the variables of a node.
 
 use std::hint::black_box;
 

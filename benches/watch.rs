@@ -1,4 +1,4 @@
-//! What becomes of a watch's events: the machine that says whether they may be believed, and the typed view.
+//! The work for the events of a watch: the machine that decides whether to trust them, and the typed view.
 
 use std::hint::black_box;
 
@@ -12,7 +12,7 @@ use enlist::store::watch::{Listed, Verdict, WatchMachine};
 
 use crate::fleet::registered;
 
-/// 200 registrations of five keys, each at a revision of its own.
+/// 200 registrations of five keys, each at its own revision.
 const NODES: usize = 200;
 
 fn events() -> Vec<Event> {

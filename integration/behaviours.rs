@@ -1,10 +1,10 @@
-//! The table of behaviours in `integration/README.md` cannot rot: each is there once, and every test that it names exists.
-//! Needs nothing.
+//! Checks the table of behaviours in `integration/README.md`: each behaviour is there once, and every test that the
+//! table names exists. Needs nothing.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Names of all tests, as `cargo test` names them, of the library and of this binary.
+/// Names of all tests of the library and of this binary, as `cargo test` prints them.
 fn tests() -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut names = BTreeSet::new();
@@ -34,7 +34,8 @@ fn walk(folder: &Path, modules: &[String], names: &mut BTreeSet<String>) {
     }
 }
 
-/// The tests of one file. `cases`: of the conformance suite, where every public function is one that the suite names.
+/// The tests of one file. `cases`: the file belongs to the conformance suite, where every public function that the
+/// suite names is a test.
 fn tests_in(text: &str, cases: bool) -> impl Iterator<Item = String> {
     const SUITE: &str = include_str!("store/mod.rs");
     let (mut module, mut marked) = (String::new(), false);
@@ -62,7 +63,7 @@ fn named_in(text: &str, name: &str) -> bool {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == name)
 }
 
-/// Number, behaviour, and what is said to show it.
+/// Number, behaviour, and the tests for it.
 fn rows(table: &str) -> Vec<(&str, &str, &str)> {
     let behaviours = table.split_once("## What is proven where").expect("the table is gone").1;
     behaviours
@@ -95,7 +96,7 @@ fn named(cell: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn every_behaviour_is_in_the_table_once_and_every_test_it_names_exists() {
+fn each_behaviour_is_listed_once_and_its_tests_exist() {
     let tests = tests();
     let table = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/README.md")).unwrap();
     let rows = rows(&table);
@@ -118,7 +119,7 @@ fn every_behaviour_is_in_the_table_once_and_every_test_it_names_exists() {
 }
 
 #[test]
-fn the_reader_of_tests_sees_them_in_every_form() {
+fn reader_of_tests_finds_every_form() {
     let text = "fn helper() {}\n#[test]\nfn plain() {}\n#[tokio::test(start_paused = true)]\n#[expect(x)]\nasync fn later() {}\n\
                 mod tests {\n    #[test]\n    fn inner(x in any::<u8>()) {}\n    fn helper() {}\n}\n";
     assert_eq!(tests_in(text, false).collect::<Vec<_>>(), ["plain", "later", "tests::inner"]);

@@ -1,9 +1,9 @@
-//! Holds the layers: reads the source and looks for names that a layer must not know. Needs nothing.
+//! Checks the layers: reads the source and looks for names that a layer must not use. Needs nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// From the bottom to the top; a layer may name those before it. Those of one line must not name each other.
+/// From the bottom to the top; a layer may name those before it. The modules of one line must not name each other.
 const LAYERS: [&[&str]; 7] = [
     &["model"],
     &["plan"],
@@ -53,7 +53,7 @@ fn source(root: &Path, file: &Path) -> Source {
 }
 
 impl Source {
-    /// Its first folder, or its name for a file beside them.
+    /// The first folder of the path, or the name of a file beside the folders.
     fn module(&self) -> &str {
         self.path.split('/').next().unwrap_or_default().trim_end_matches(".rs")
     }
@@ -62,7 +62,7 @@ impl Source {
         self.path.split('/').any(|part| matches!(part.trim_end_matches(".rs"), "tests" | "testing" | "fixtures"))
     }
 
-    /// Places of a text.
+    /// The lines that contain a text.
     fn places(&self, text: &str) -> Vec<String> {
         let hits = self.lines.iter().filter(|(_, line)| line.contains(text));
         hits.map(|(at, line)| format!("src/{}:{at}: {}", self.path, line.trim())).collect()
@@ -90,7 +90,7 @@ fn named(line: &str) -> Vec<&str> {
 }
 
 #[test]
-fn each_layer_names_only_those_below_it() {
+fn each_layer_names_only_lower_layers() {
     let mut wrong = Vec::new();
     for source in sources().iter().filter(|source| !source.is_test()) {
         let Some(own) = layer(source.module()) else { continue };
@@ -109,21 +109,21 @@ fn each_layer_names_only_those_below_it() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Where a text may stand: places elsewhere are wrong.
+/// Returns the lines with a text outside the allowed folders.
 fn only_in(text: &str, allowed: &[&str]) -> Vec<String> {
     let elsewhere = |source: &&Source| !source.is_test() && !allowed.iter().any(|folder| source.path.starts_with(folder));
     sources().iter().filter(elsewhere).flat_map(|source| source.places(text)).collect()
 }
 
 #[test]
-fn the_client_crate_is_named_in_one_folder() {
+fn client_crate_is_named_in_one_folder() {
     for name in ["etcd_client", "tonic::"] {
         assert_eq!(only_in(name, &["store/etcd/"]), Vec::<String>::new());
     }
 }
 
 #[test]
-fn only_the_command_line_writes_stdout_and_only_main_exits() {
+fn only_the_cli_writes_stdout_and_only_main_exits() {
     for text in ["println!", "print!(", "stdout()"] {
         let wrong: Vec<String> = only_in(text, &["cli/"]).into_iter().filter(|place| !place.contains("eprint")).collect();
         assert_eq!(wrong, Vec::<String>::new());
@@ -134,7 +134,7 @@ fn only_the_command_line_writes_stdout_and_only_main_exits() {
 
 /// Pure: no async, clock, randomness, environment or IO.
 #[test]
-fn the_pure_layers_are_pure() {
+fn pure_layers_are_pure() {
     let pure = |source: &&Source| {
         let path = source.path.as_str();
         let is_pure = ["model/", "plan/", "store/wire/", "store/keys", "cli/show/", "agent/decide/"];
@@ -149,7 +149,7 @@ fn the_pure_layers_are_pure() {
 }
 
 #[test]
-fn the_reader_of_use_lines_sees_names() {
+fn reader_of_use_lines_finds_names() {
     assert_eq!(named("use crate::model::names::NodeId;"), ["model"]);
     assert_eq!(named("use crate::{allocator, manager::ManagerSettings};"), ["allocator", "manager"]);
     assert_eq!(named("let x = crate::plan::plan(&crate::store::api::Store);"), ["plan", "store"]);

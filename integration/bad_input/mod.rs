@@ -1,5 +1,5 @@
-//! Ten thousand random and nearly right values under every prefix of a real etcd, and then `enlist run` on it: no panic, no
-//! stop, a finding for each of them, and a node that does everything right is served as if they were not there.
+//! Ten thousand random and nearly right values under every prefix of a real etcd, and then `enlist run` on it: no
+//! panic, no stop, a finding for each bad value, and normal service for a node whose records are all right.
 //!
 //! Needs: etcd.
 
@@ -27,10 +27,10 @@ use crate::support::wait::until;
 
 const VALUES: usize = 10_000;
 const PER_REQUEST: usize = 100;
-/// Ten thousand bad values are read, said and stepped over within this, on a busy machine.
+/// The limit for roles that read, report and skip ten thousand bad values on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Where the n-th value is put, and what it looks like when it is right.
+/// The key of the n-th value, and its right form.
 fn place(n: usize) -> (String, String) {
     let id = format!("x{n}");
     let ip = IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(n).unwrap()));
@@ -52,12 +52,12 @@ fn place(n: usize) -> (String, String) {
         14 => (format!("roles/{id}"), good::MANAGED[3].into()),
         15 => (format!("leaders/{}/{id}", ["allocator", "relay", "manager", "x"][n / 20 % 4]), "host/1".into()),
         16 => (format!("brakes/{id}"), r#"{"v":1}"#.into()),
-        // Keys that are nearly right, and some that are nobody's.
+        // Keys that are nearly right, and some foreign ones.
         _ => (good::KEYS[n / 20 % good::KEYS.len()]["/enlist/".len()..].into(), pick(&good::LABELS)),
     }
 }
 
-/// All of them, by key below the prefix. No two are at one key.
+/// All values, by key below the prefix. No two have the same key.
 fn bad() -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut runner = TestRunner::deterministic();
     let mut draw = |text: String| near(vec![text]).new_tree(&mut runner).unwrap().current();
@@ -79,7 +79,7 @@ fn bad() -> BTreeMap<Vec<u8>, Vec<u8>> {
     values
 }
 
-/// Whether a reader can make nothing of it.
+/// Whether a reader must reject the value.
 fn is_unreadable(prefix: &Prefix, kv: &KeyValue) -> bool {
     let value = &kv.value;
     match prefix.parse(&kv.key) {
@@ -91,7 +91,7 @@ fn is_unreadable(prefix: &Prefix, kv: &KeyValue) -> bool {
             NodePart::Assignment => enlist::Assignment::decode(value).map_or(true, |assignment| assignment.node != node),
             NodePart::Status => enlist::model::status::Status::decode(value).is_err(),
             NodePart::Hold => enlist::model::hold::Hold::decode(value).is_err(),
-            // It counts by being there.
+            // Only its presence counts.
             NodePart::Clock => false,
         },
         ParsedKey::Claim(_) => enlist::model::claim::Claim::decode(value).is_err(),
@@ -116,7 +116,7 @@ fn enlist(etcd: &Etcd) -> Command {
     command
 }
 
-/// What is unreadable in the store, and what `enlist check` says nothing about.
+/// The number of unreadable values in the store, and those without a finding of `enlist check`.
 async fn not_told(etcd: &Etcd, store: &Store) -> (usize, Vec<String>) {
     let prefix = Prefix::default();
     let kvs = store.read_all(prefix.range(), None).await.unwrap().kvs;
@@ -127,7 +127,7 @@ async fn not_told(etcd: &Etcd, store: &Store) -> (usize, Vec<String>) {
     let found: Vec<serde_json::Value> = serde_json::from_slice(&stdout).unwrap();
     let keys = found.iter().flat_map(|found| found["keys"].as_array().unwrap());
     let told: BTreeSet<&str> = keys.map(|key| key.as_str().unwrap()).collect();
-    // What the roles have put right or removed meanwhile is no more.
+    // Skips the values that the roles have repaired or removed meanwhile.
     let still = store.read_all(prefix.range(), None).await.unwrap().kvs;
     let still: BTreeMap<Key, Revision> = still.into_iter().map(|kv| (kv.key, kv.mod_revision)).collect();
     let unreadable: Vec<&KeyValue> = kvs.iter().filter(|kv| is_unreadable(&prefix, kv)).collect();
@@ -137,7 +137,7 @@ async fn not_told(etcd: &Etcd, store: &Store) -> (usize, Vec<String>) {
     (unreadable.len(), missing)
 }
 
-/// `enlist run`; it is killed when this is dropped.
+/// `enlist run`; dropping this kills it.
 struct Roles {
     child: RefCell<Child>,
     log: tempfile::NamedTempFile,
@@ -150,7 +150,7 @@ impl Roles {
         Roles { child: RefCell::new(child), log }
     }
 
-    /// It runs, and nothing in it panicked.
+    /// Checks that the process runs and that nothing in it panicked.
     fn are_well(&self) {
         let ended = self.child.borrow_mut().try_wait().unwrap();
         assert!(ended.is_none() && !self.log().contains("panicked"), "enlist run ended {ended:?}:\n{}", self.log());
@@ -199,7 +199,7 @@ async fn ten_thousand_bad_values_cost_only_themselves() {
     let then = vec![Op::Put { key, value: status("joining").into(), lease }];
     store.txn(Txn { then, ..Txn::default() }).await.unwrap();
     let roles = Roles::start(&etcd);
-    // A member may be there before its address is.
+    // A node may become a member before it has an address.
     let is_member = || async {
         roles.are_well();
         let range = KeyRange::prefix("/enlist/manager/groups/good/members/");

@@ -1,4 +1,4 @@
-//! Good texts of everything that is parsed: what the near ones are made of.
+//! Good texts for every parser, from which the near ones are made.
 
 /// Selectors.
 pub(crate) const SELECTORS: [&str; 8] = [
@@ -65,7 +65,7 @@ pub(crate) const MANAGED: [&str; 4] = [
     r#"{"v":1,"identity":"host/1","version":"0.1.0","revision":12,"lag":0,"brake":"","last_pass":"","findings":0}"#,
 ];
 
-/// What operators write.
+/// Documents as operators write them.
 pub(crate) const DOCUMENTS: [&str; 4] = [
     "kind: Pool\nname: eu\ndomain: default # same address may exist once per domain\ncidrs: [10.20.0.0/16, \"fd00:20::/64\"]\nexclude: [10.20.0.0/24, 10.20.1.5]\nports: 30000-32767\nsharing: exclusive\nselector: zone=eu-1\npriority: 10\nreserve: {edge-7: 10.20.9.9}\nhold: 10m\ncooldown: 60s\non_mismatch: move\nmove_at_once: 10%\non_isolation: keep\n---\nkind: Group\nname: web\nselector: role=web,zone in (eu-1,eu-2)\nkeyed_by: [zone]\nport: http\n",
     "kind: Group\nname: &a web\nselector: |\n  role=web\n---\nkind: Group\nname: b\nselector: >-\n  a,\n  b\n",

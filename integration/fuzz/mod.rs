@@ -1,8 +1,8 @@
-//! Everything that parses, under texts that are nearly right: no panic, what is read and written again is the same, and nothing
-//! is read as what it is not.
+//! Every parser, with texts that are nearly right: no panic, a value that is read and written again stays the same, and
+//! no value is read as another kind.
 //!
-//! A few hundred cases each in a usual test run; `scripts/fuzz --minutes M [TARGET]` goes on for so long, with other cases each
-//! time. What that finds is kept as a test beside the parser. Needs nothing.
+//! A few hundred cases each in a usual test run; `scripts/fuzz --minutes M [TARGET]` runs for the given time, with
+//! other cases each time. A case that fails there becomes a test beside the parser. Needs nothing.
 
 pub(crate) mod good;
 pub(crate) mod near;
@@ -28,12 +28,12 @@ use near::{near, near_text};
 
 /// Cases of a usual run.
 const CASES: u32 = 400;
-/// Cases between two looks at the clock.
+/// Cases between two checks of the clock.
 const ROUND: u32 = 2_000;
 
 type Verdict = Result<(), TestCaseError>;
 
-/// Gives a target its cases: a few, or as many as fit into `FUZZ_MINUTES`.
+/// Runs the cases of a target: a few, or as many as fit into `FUZZ_MINUTES`.
 fn fuzz<T: Debug>(cases: impl Strategy<Value = T>, target: impl Fn(T) -> Verdict) {
     let minutes: Option<f64> = std::env::var("FUZZ_MINUTES").ok().map(|text| text.parse().unwrap());
     let end = minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
@@ -56,7 +56,7 @@ fn owned(good: &[&str]) -> Vec<String> {
     good.iter().map(|text| (*text).to_owned()).collect()
 }
 
-/// What is read is written and read as the same, and the second writing equals the first.
+/// Every value that is read is written and read as the same value, and the second writing equals the first.
 fn stored<T: Stored + PartialEq + Debug>(good: &[&str]) {
     for text in good {
         assert!(T::decode(text.as_bytes()).is_ok(), "{text}: {:?}", T::decode(text.as_bytes()));
@@ -135,7 +135,7 @@ fn definitions() {
     });
 }
 
-/// What operators write: YAML and JSON.
+/// Documents as operators write them: YAML and JSON.
 #[test]
 fn yaml() {
     for text in good::DOCUMENTS {
@@ -148,8 +148,8 @@ fn yaml() {
                 prop_assert_eq!(parse("f", &yaml.join("---\n")), Ok(documents), "{:?}", text);
             }
             Err(errors) => {
-                prop_assert!(!errors.is_empty(), "refused without a word: {:?}", text);
-                // Every complaint is one that can be told.
+                prop_assert!(!errors.is_empty(), "rejected without an error: {:?}", text);
+                // Every error has a text.
                 prop_assert!(errors.iter().all(|error| error.to_string().starts_with("f:") || error.to_string() != "f"));
             }
         }
@@ -165,7 +165,7 @@ fn keys() {
     let prefix = Prefix::default();
     fuzz(near(owned(&good::KEYS)), |bytes| {
         let key = Key::from(bytes);
-        // One key for one thing: what it is taken for is written at that very key.
+        // One key for one thing: the parsed key builds that very key.
         let written = match prefix.parse(&key) {
             ParsedKey::Pool(name) => prefix.pool(&name),
             ParsedKey::Group(name) => prefix.group(&name),
@@ -187,7 +187,7 @@ fn keys() {
     });
 }
 
-/// Ids, port names, prefixes, durations, and groups in both of their forms.
+/// Ids, port names, prefixes, durations, and groups in both forms.
 #[test]
 fn names() {
     let good =

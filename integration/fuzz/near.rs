@@ -1,10 +1,10 @@
-//! Texts that are nearly right: good ones, changed a few times. Where random bytes end at a parser's first byte, these go
-//! deep. A failing one shrinks to the fewest changes that still fail.
+//! Texts that are nearly right: good ones, changed a few times. A parser stops at the first byte of random text, but
+//! reads far into these. A failing text shrinks to the fewest changes that still fail.
 
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
-/// A change of a text. Places are fractions of its length, so that they mean something in every text.
+/// A change of a text. Positions are fractions of its length, so that they are valid in every text.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     Cut {
@@ -23,7 +23,7 @@ pub(crate) enum Change {
         at: u16,
         bits: u8,
     },
-    /// Puts something else in place of a scalar, if the text is JSON.
+    /// Replaces a scalar, if the text is JSON.
     Scalar {
         which: u8,
         what: usize,
@@ -35,7 +35,7 @@ pub(crate) enum Change {
     },
 }
 
-/// What parsers trip over.
+/// Pieces that often break parsers.
 const TOKENS: [&str; 40] = [
     "\"",
     "'",
@@ -114,7 +114,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// One of the good texts, changed. Sometimes it is no text any more.
+/// One of the good texts, changed. Sometimes it is no longer text.
 pub(crate) fn near(good: Vec<String>) -> impl Strategy<Value = Vec<u8>> {
     (proptest::sample::select(good), proptest::collection::vec(change(), 0..6)).prop_map(|(text, changes)| {
         let mut bytes = text.into_bytes();
@@ -123,7 +123,7 @@ pub(crate) fn near(good: Vec<String>) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// As [`near`], for what only takes text.
+/// Like [`near`], for parsers that only take text.
 pub(crate) fn near_text(good: &[&str]) -> impl Strategy<Value = String> + use<> {
     let good = good.iter().map(|text| (*text).to_owned()).collect();
     near(good).prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned())

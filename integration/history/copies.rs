@@ -1,5 +1,5 @@
-//! The relay's work, revision by revision: every state of the destination whose checkpoint is not partial equals the source
-//! at the revision that it names, and these never go back.
+//! Checks the relay revision by revision: every state of the destination whose checkpoint is not partial equals the
+//! source at the revision that it names, and these revisions never go back.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use enlist::store::api::{Event, Key};
 use enlist::store::keys::{NodePart, ParsedKey, Prefix};
 use enlist::store::wire::{Checkpoint, Stored as _};
 
-/// A walk through both histories at once. The source's is an iterator from its first revision on: since checkpoints never
-/// go back, neither does the place in it.
+/// A walk through both histories at once. The history of the source is an iterator from its first revision on:
+/// checkpoints never go back, so the position in it does not either.
 pub(crate) struct Copies<I: Iterator<Item = (Revision, Vec<Event>)>> {
     prefix: Prefix,
     source: std::iter::Peekable<I>,
@@ -23,18 +23,18 @@ pub(crate) struct Copies<I: Iterator<Item = (Revision, Vec<Event>)>> {
 }
 
 impl<I: Iterator<Item = (Revision, Vec<Event>)>> Copies<I> {
-    /// Before the first revision of the destination.
+    /// Starts before the first revision of the destination.
     pub(crate) fn new(prefix: Prefix, source: I) -> Copies<I> {
         let (wanted, copied) = (BTreeMap::new(), BTreeMap::new());
         Copies { prefix, source: source.peekable(), wanted, copied, checkpoint: None, at: Revision::NONE, states: 0 }
     }
 
-    /// How many complete states were compared.
+    /// The number of complete states compared.
     pub(crate) fn states(&self) -> u64 {
         self.states
     }
 
-    /// Takes the destination's next revision. Answers what is wrong with it.
+    /// Takes the next revision of the destination. Returns its violation, if any.
     pub(crate) fn take(&mut self, revision: Revision, events: Vec<Event>) -> Option<String> {
         let mut touched = false;
         for event in events {

@@ -1,8 +1,9 @@
-//! What must always hold, proven on histories: every revision of a store as it was made, whoever made it. The simulation
-//! and the chaos runs give their histories here.
+//! Checks the invariants on histories: every revision of a store, by any writer. The simulation and the chaos runs pass
+//! their histories to these checks.
 //!
-//! It must never ask a live store anything: what it says of a history can be said again tomorrow. [`source`] proves the
-//! claims and assignments, [`steps`] each step from one revision to the next, [`copies`] the relay's states, [`quiet`] what must be once nothing changes any more.
+//! The checks never ask a live store, so that a verdict on a history can be repeated later. [`source`] checks the
+//! claims and assignments, [`steps`] each step from one revision to the next, [`copies`] the states of the relay,
+//! [`quiet`] the state after all changes have ended.
 
 pub(crate) mod source;
 pub(crate) mod steps;

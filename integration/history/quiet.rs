@@ -1,5 +1,5 @@
-//! What must be once nothing changes any more: nothing is left to plan, copies equal the source, members equal what the
-//! selectors say, and every node that should be there is settled.
+//! Checks the state after all changes have ended: nothing is left to plan, copies equal the source, members equal the
+//! matches of the selectors, and every expected node is settled.
 
 use enlist::allocator::View;
 use enlist::model::names::Revision;
@@ -18,7 +18,7 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    /// As a pass of the allocator sees it.
+    /// The snapshot that a pass of the allocator sees.
     pub(crate) fn snapshot(&self, prefix: &Prefix) -> Snapshot {
         View::of(prefix.clone(), self.revision, &self.kvs)
     }
@@ -30,7 +30,7 @@ impl Content {
     }
 }
 
-/// What the roles have not brought into order yet; empty = nothing.
+/// The work left for the roles; empty = none.
 pub(crate) fn unrest(prefix: &Prefix, source: &Content, destination: &Content) -> Vec<String> {
     let left = plan(&source.snapshot(prefix), &Pass { release_budget: 0, ..Pass::default() });
     let planned = left.changes.iter().map(|change| format!("{:?} of {} is still planned", change.action, change.node));
@@ -44,7 +44,7 @@ pub(crate) fn unrest(prefix: &Prefix, source: &Content, destination: &Content) -
     unrest
 }
 
-/// Why a node that runs has not got what it asked for, or not acknowledged it; `None` = it is settled.
+/// The reason why a running node has no answer to its request, or has not acknowledged it; `None` = it is settled.
 pub(crate) fn not_settled(record: &NodeRecord) -> Option<String> {
     let status = record.status.as_ref().and_then(|stored| stored.ok());
     let label = record.label.as_ref().and_then(|stored| stored.ok());

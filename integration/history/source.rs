@@ -1,5 +1,5 @@
-//! The source, revision by revision: no double grant, every claim has its assignment and the reverse, and no assignment moves
-//! or goes without a reason.
+//! Checks the source revision by revision: no double grant, every claim has its assignment and the reverse, and no
+//! assignment moves or disappears without a reason.
 
 use std::collections::BTreeSet;
 
@@ -13,22 +13,22 @@ use enlist::store::keys::{ParsedKey, Prefix};
 
 use super::steps::{Allowed, Rules, Times};
 
-/// What somebody wrote by hand and nobody can read: it is found, and must not be touched.
+/// Unreadable claims are written by hand: the check finds them, and no role may touch them.
 const BY_HAND: &str = "claim-unreadable";
 
-/// A walk through a source's history, from its first revision on.
+/// A walk through the history of a source, from its first revision on.
 #[derive(Debug)]
 pub(crate) struct Walk {
     prefix: Prefix,
     rules: Rules,
     view: View,
-    /// What was wrong at the revision before: it is told once, not at every revision that it lasts.
+    /// The violations at the revision before: each is reported once, not at every revision that it lasts.
     standing: BTreeSet<String>,
     revisions: u64,
 }
 
 impl Walk {
-    /// Before the first revision.
+    /// Starts before the first revision.
     pub(crate) fn new(prefix: Prefix, allowed: Allowed, times: Times) -> Walk {
         let mut view = View::new(prefix.clone());
         view.apply(Update::Reset {
@@ -40,17 +40,17 @@ impl Walk {
         Walk { rules: Rules::new(prefix.clone(), allowed, times), prefix, view, standing: BTreeSet::new(), revisions: 0 }
     }
 
-    /// How many revisions were taken.
+    /// The number of revisions taken.
     pub(crate) fn revisions(&self) -> u64 {
         self.revisions
     }
 
-    /// Everything as it is after the last revision taken.
+    /// The state after the last revision taken.
     pub(crate) fn snapshot(&self) -> &Snapshot {
         self.view.snapshot()
     }
 
-    /// Takes the next revision. Answers what is wrong since it.
+    /// Takes the next revision. Returns the violations that are new with it.
     pub(crate) fn take(&mut self, revision: Revision, events: Vec<Event>) -> Vec<String> {
         self.revisions += 1;
         let parsed: Vec<ParsedKey> = events.iter().map(|event| self.prefix.parse(event.key())).collect();

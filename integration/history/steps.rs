@@ -1,7 +1,7 @@
-//! What no single revision may do: the steps from one state of the source to the next that must never be seen. They share
-//! nothing with the code that plans and joins but the types: they must not believe what that believes.
+//! Steps from one state of the source to the next that must never occur. The checks share only types with the code that
+//! plans and joins, so that they do not share its errors.
 //!
-//! [`super::steps_of_nodes`] has what concerns one node's own keys; here is who walks along, claims, and the brake.
+//! [`super::steps_of_nodes`] checks the keys of one node; this file has the walk, the claims, and the brake.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,52 +15,53 @@ use enlist::store::api::Event;
 use enlist::store::keys::{ParsedKey, Prefix};
 use tokio::time::Instant;
 
-/// Mass loss, as the design has it: at least so many silent nodes, and at least so many per cent of those with claims.
+/// Mass loss, as in the design: at least this many silent nodes, and at least this percentage of the nodes with claims.
 const BRAKE: (usize, usize) = (3, 15);
 
-/// What a revision touches, as it was before.
+/// The former state of the keys that a revision touches.
 #[derive(Debug, Default)]
 pub(crate) struct Before {
     nodes: BTreeMap<NodeId, NodeRecord>,
     claims: BTreeMap<ClaimKey, Option<Claim>>,
-    /// Claims that nobody can read.
+    /// Claims that cannot be read.
     unreadable: BTreeSet<ClaimKey>,
 }
 
-/// What happens that is no fault of the roles.
+/// Events outside the roles that permit otherwise forbidden steps.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Allowed {
     /// Pools change, so assignments may move.
     pub(crate) pools_change: bool,
-    /// Requests arrive late. A cooling counts from its decision: its lease is granted then, and what it is put with may come later.
+    /// Requests arrive late. A cooling time counts from its decision: its lease is granted then, and the put of the
+    /// claim may arrive later.
     pub(crate) late: bool,
-    /// Each call takes at most so long on its way, and back.
+    /// Each call takes at most this long on its way, and as long back.
     pub(crate) delay_max: Duration,
-    /// Somebody writes keys again as they are.
+    /// A client rewrites keys without a change.
     pub(crate) written_again: bool,
-    /// The store was emptied or restored before: what a node says it is holding counts, the store's own idea does not.
+    /// The store was emptied or restored before: the holding of a node counts, not the record of the store.
     pub(crate) restored: bool,
-    /// An operator takes ids over (`--replace`).
+    /// An operator takes over ids (`--replace`).
     pub(crate) replaced: bool,
 }
 
-/// When revisions were written, as exactly as somebody looked.
+/// The times of revisions, as exact as the observations.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Times(Vec<(Instant, Revision)>);
 
 impl Times {
-    /// The store is at this revision now.
+    /// Notes that the store is at this revision now.
     pub(crate) fn saw(&mut self, revision: Revision) {
         self.0.push((Instant::now(), revision));
     }
 
-    /// When a revision was first seen; `None` = it was there before anybody looked, or nobody looked since.
+    /// The time of the first observation of a revision; `None` = it is older than all observations, or newer.
     pub(crate) fn first_seen(&self, revision: Revision) -> Option<Instant> {
         let at = self.0.partition_point(|(_, seen)| *seen < revision);
         self.0.get(at).filter(|_| at > 0).map(|(when, _)| *when)
     }
 
-    /// The longest that it can have been from one revision to a later one; `None` = nobody looked.
+    /// The longest possible time from one revision to a later one; `None` = no observation.
     pub(crate) fn at_most(&self, from: Revision, to: Revision) -> Option<Duration> {
         let before = self.0.partition_point(|(_, seen)| *seen < from).checked_sub(1)?;
         let after = self.0.partition_point(|(_, seen)| *seen < to);
@@ -74,17 +75,17 @@ pub(crate) struct Rules {
     prefix: Prefix,
     pub(super) allowed: Allowed,
     pub(super) times: Times,
-    /// Since when a node is not live.
+    /// The revision since which a node is not live.
     pub(super) away: BTreeMap<NodeId, Revision>,
-    /// Since when a claim cools.
+    /// The revision since which a claim cools.
     cools: BTreeMap<ClaimKey, Revision>,
-    /// Runs that had each status.
+    /// Runs that have had the status of each node.
     pub(super) runs: BTreeMap<NodeId, BTreeSet<RunId>>,
-    /// The last answer that each node had.
+    /// The last answer of each node.
     pub(super) last: BTreeMap<NodeId, Assignment>,
-    /// When the clock of its hold went.
+    /// The revision at which the clock of the node's hold disappeared.
     pub(super) clock_gone: BTreeMap<NodeId, Revision>,
-    /// When there was no mass loss last.
+    /// The last revision without a mass loss.
     pub(super) last_calm: Revision,
 }
 
@@ -115,7 +116,7 @@ impl Rules {
         before
     }
 
-    /// What is wrong with this step.
+    /// The violations of this step.
     pub(crate) fn step(&mut self, at: Revision, before: &Before, snapshot: &Snapshot) -> Vec<String> {
         let mut wrong = Vec::new();
         for (node, record) in &before.nodes {
@@ -128,7 +129,7 @@ impl Rules {
             let is = stored.and_then(|stored| stored.ok());
             let overwritten = before.unreadable.contains(key) && is.is_some();
             let fault = self.claim(at, key, (was.as_ref(), is), before);
-            let fault = fault.or_else(|| overwritten.then(|| "cannot be read, and was given away".to_owned()));
+            let fault = fault.or_else(|| overwritten.then(|| "cannot be read, and was assigned".to_owned()));
             wrong.extend(fault.map(|fault| format!("claim {key} {fault}")));
         }
         if !is_mass_loss(snapshot) {
@@ -137,7 +138,7 @@ impl Rules {
         wrong
     }
 
-    /// What was given up cools first, and for its whole time, and goes to nobody but its last owner meanwhile.
+    /// A released claim first cools for its whole time, and meanwhile passes only to its last owner.
     fn claim(
         &mut self,
         at: Revision,
@@ -155,35 +156,35 @@ impl Rules {
             && is.is_bound()
         {
             let same = is.node == was.node;
-            return (!same && !self.allowed.restored).then(|| format!("cools for {was:?} and went to {is:?}"));
+            return (!same && !self.allowed.restored).then(|| format!("cools for {was:?} and was assigned to {is:?}"));
         }
         if is.is_some() || self.allowed.restored {
             return None;
         }
         if let Some(since) = since {
             let cooled = self.times.at_most(since, at)?;
-            // The shortest of the pools that cool at all.
+            // The shortest cooldown of the pools that have one.
             let least = if self.allowed.late { Duration::ZERO } else { Duration::from_secs(2) };
-            // The way back of its lease, another lease of the same pass, and the way there of what it is put with, which may
-            // queue behind another request.
+            // The way back of the grant, another grant of the same pass, and the way of the put, which may queue behind
+            // another request.
             let least = least.saturating_sub(6 * self.allowed.delay_max);
             return (cooled < least).then(|| format!("cooled for {cooled:?} only: {was:?}"));
         }
         let old = before.nodes.get(&was.node).and_then(super::steps_of_nodes::assignment)?;
         let terms = terms_of(old, key)?;
         let cools = key.port.is_none() == terms.sharing.claims_address() && terms.cooldown_s > 0;
-        (was.is_bound() && cools).then(|| format!("went without cooling: {was:?}"))
+        (was.is_bound() && cools).then(|| format!("disappeared without cooling: {was:?}"))
     }
 }
 
-/// Whether so many nodes are silent at once that nothing may be taken away.
+/// Whether enough nodes are silent at once that no release is allowed.
 fn is_mass_loss(snapshot: &Snapshot) -> bool {
     let bound = snapshot.nodes.values().filter(|record| record.has_claims());
     let (all, silent) = bound.fold((0, 0), |(all, silent), record| (all + 1, silent + usize::from(record.status.is_none())));
     silent >= BRAKE.0 && silent * 100 >= all * BRAKE.1
 }
 
-/// The terms on which a node has a claim.
+/// The terms under which a node has a claim.
 fn terms_of<'a>(assignment: &'a Assignment, key: &ClaimKey) -> Option<&'a Terms> {
     let present = assignment.bound().filter(|bound| Bound::claims(bound).contains(key)).map(|bound| &bound.terms);
     let leaving = || assignment.leaving.iter().find(|leaving| leaving.claims().contains(key)).map(|leaving| &leaving.terms);

@@ -1,4 +1,4 @@
-//! Steps of one node's own keys that must never be seen.
+//! Steps of one node's own keys that must never occur.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use enlist::plan::snapshot::NodeRecord;
 use super::steps::Rules;
 
 impl Rules {
-    /// What is wrong with what a node's keys have become. `word`: when an operator released the brake, which ends the holds
-    /// that are older.
+    /// The violations of a change of a node's keys. `word`: the revision at which an operator released the brake, which
+    /// ends the older holds.
     pub(super) fn node(
         &mut self,
         node: &NodeId,
@@ -43,14 +43,15 @@ impl Rules {
         faults.into_iter().flatten().collect()
     }
 
-    /// A live status is taken over only by a restart on the same boot of the same installation, and no run comes back.
+    /// A live status is taken over only by a restart on the same boot of the same installation, and no earlier run
+    /// returns.
     fn taken_over(&mut self, node: &NodeId, before: &NodeRecord, after: &NodeRecord) -> Option<String> {
         let next = status(after)?;
         let seen = self.runs.entry(node.clone()).or_default();
         let known = !seen.insert(next.run.clone());
         let last = status(before).filter(|last| last.phase.is_live() && last.run != next.run)?;
         if known && !self.allowed.restored {
-            return Some(format!("had its status taken back by an earlier run: {last:?} to {next:?}"));
+            return Some(format!("lost its status to an earlier run: {last:?} to {next:?}"));
         }
         let restarted = last.instance == next.instance && last.boot == next.boot;
         (!restarted && !self.allowed.restored).then(|| format!("was taken from a live holder: {last:?} to {next:?}"))
@@ -70,10 +71,10 @@ impl Rules {
         let asked_anew = new.asked != old.asked || new.instance != old.instance;
         let refused = status(before).is_some_and(|status| !status.refused.is_empty());
         let allowed = asked_anew || refused || self.allowed.pools_change || self.holds(before);
-        (!allowed).then(|| format!("moved for no reason: {old:?} to {new:?}"))
+        (!allowed).then(|| format!("moved without a reason: {old:?} to {new:?}"))
     }
 
-    /// Generations only rise, over waiting and release too: an agent applies by them.
+    /// Generations only rise, across waiting and release too: an agent orders assignments by them.
     fn grown_younger(&mut self, node: &NodeId, after: &NodeRecord) -> Option<String> {
         let new = assignment(after)?;
         let last = self.last.insert(node.clone(), new.clone())?;
@@ -81,11 +82,11 @@ impl Rules {
         let is_older = new.generation < last.generation;
         let is_other = new.generation == last.generation && place(new) != place(&last);
         ((is_older || is_other) && !self.allowed.restored)
-            .then(|| format!("was given something else without a higher generation: {last:?} to {new:?}"))
+            .then(|| format!("changed its assignment without a higher generation: {last:?} to {new:?}"))
     }
 
-    /// A silent node may only be cut off, and still use what it has: its id passes to another installation when it stopped,
-    /// or when what it had is released.
+    /// A silent node may only be cut off, and still use its assignment: its id passes to another installation when the
+    /// node has stopped, or when its assignment is released.
     fn robbed(&self, before: &NodeRecord, after: &NodeRecord) -> Option<String> {
         let old = assignment(before).filter(|old| !old.claims().is_empty())?;
         let stopped = status(before).is_some_and(|status| status.phase == Phase::Stopped);
@@ -96,15 +97,16 @@ impl Rules {
         Some(format!("was taken from a holder that is only silent: {old:?} by {next:?}"))
     }
 
-    /// A label that says the same is not written again: ten thousand nodes that come back would all do so.
+    /// An unchanged label is not written again: ten thousand returning nodes would all do so.
     fn said_again(&self, before: &NodeRecord, after: &NodeRecord) -> Option<String> {
         let (old, new) = (before.label.as_ref()?, after.label.as_ref()?);
         let again = old.mod_revision != new.mod_revision && old.ok()? == new.ok()?;
-        (again && !self.allowed.written_again).then(|| format!("wrote its label again as it was: {:?}", new.value))
+        (again && !self.allowed.written_again).then(|| format!("wrote its label again unchanged: {:?}", new.value))
     }
 
-    /// While many are silent at once nothing is taken away from any of them, unless its hold was extended, or by the operator's
-    /// word. Whoever released it had seen the clock go, so mass loss since then was seen too.
+    /// While many nodes are silent at once none of them loses its assignment, unless its hold was extended, or an
+    /// operator released the brake. The allocator that released it had seen the clock disappear, so it had also seen a
+    /// mass loss since then.
     fn unbraked(&self, node: &NodeId, before: &NodeRecord, after: &NodeRecord, word: Revision) -> Option<String> {
         let hold = before.hold.as_deref().filter(|_| before.is_silent() && after.assignment.is_none())?;
         let is_extended = hold.ok().is_some_and(|hold| hold.extended);
@@ -113,7 +115,7 @@ impl Rules {
         is_braked.then(|| format!("was released although many are silent since {:?}: {hold:?}", self.last_calm))
     }
 
-    /// An assignment goes only when its node left, or was away for the whole hold.
+    /// An assignment disappears only when its node left, or was away for the whole hold.
     fn released(
         &self,
         (node, at): (&NodeId, Revision),
@@ -126,7 +128,7 @@ impl Rules {
         if after.assignment.is_some() || has_left || self.holds(before) {
             return None;
         }
-        // A silent owner of a lower generation loses what somebody holds.
+        // A silent owner with a lower generation loses a claim that another node holds.
         if self.allowed.restored && !before.is_live() {
             return None;
         }
@@ -145,11 +147,11 @@ impl Rules {
         away.filter(|away| *away < hold).map(|away| format!("was released after {away:?} of a hold of {hold:?}: {old:?}"))
     }
 
-    /// Something new is given only to the installation that asks for it, while it has a status.
+    /// A new claim goes only to the installation that requests it, while the node has a status.
     fn served(&self, before: &NodeRecord, after: &NodeRecord) -> Option<String> {
         let new = assignment(after)?;
         if let Some(bound) = new.bound().filter(|bound| bound.ports.len() > PORTS_MAX) {
-            return Some(format!("was given {} ports", bound.ports.len()));
+            return Some(format!("was assigned {} ports", bound.ports.len()));
         }
         let old = assignment(before).map(Assignment::claims).unwrap_or_default();
         if new.claims().iter().all(|key| old.contains(key)) {
@@ -158,10 +160,10 @@ impl Rules {
         let asks = label(after).is_some_and(|label| label.instance == new.instance);
         let is_there = after.status.is_some();
         (!asks || !is_there)
-            .then(|| format!("was given what it does not ask for: {new:?} with {:?} {:?}", after.label, after.status))
+            .then(|| format!("was assigned claims that it does not request: {new:?} with {:?} {:?}", after.label, after.status))
     }
 
-    /// What a node had stays claimed until it acknowledges what it has now.
+    /// The former claims of a node stay until it acknowledges its present assignment.
     fn dropped(&self, before: &NodeRecord, after: &NodeRecord) -> Option<String> {
         let (old, new) = (assignment(before)?, assignment(after)?);
         let kept = new.claims();
@@ -176,10 +178,10 @@ impl Rules {
         let acknowledged = status.is_some_and(|status| status.phase == phase && status.generation == old.generation);
         let refused = status.is_some_and(|status| !status.refused.is_empty());
         let allowed = acknowledged || refused || self.holds(before);
-        (!allowed).then(|| format!("lost what it may still use: {old:?} to {new:?}, status {status:?}"))
+        (!allowed).then(|| format!("lost claims that it may still use: {old:?} to {new:?}, status {status:?}"))
     }
 
-    /// Whether the node says what it holds to a store that forgot.
+    /// Whether the node reports its holding to a store that lost it.
     fn holds(&self, record: &NodeRecord) -> bool {
         self.allowed.restored && label(record).is_some_and(|label| label.holding.is_some())
     }
@@ -193,7 +195,7 @@ fn status(record: &NodeRecord) -> Option<&Status> {
     record.status.as_ref()?.ok()
 }
 
-/// The answer that it has.
+/// The answer of the node.
 pub(super) fn assignment(record: &NodeRecord) -> Option<&Assignment> {
     record.assignment.as_ref()?.ok()
 }

@@ -1,4 +1,4 @@
-//! The proofs on histories bite: each history here holds one fault, and it is found. Needs nothing.
+//! Tests of the history checks: each history here holds one violation, and the check finds it. Needs nothing.
 
 use bytes::Bytes;
 use enlist::model::names::Revision;
@@ -32,7 +32,7 @@ fn claim(node: &str) -> String {
     format!(r#"{{"v":1,"node":"{node}","state":"bound","pool":"p"}}"#)
 }
 
-/// A node that joins and is given an address.
+/// A node that joins and is assigned an address.
 fn registered(node: &str, ip: &str) -> Vec<Vec<Event>> {
     vec![
         vec![put(&format!("nodes/{node}/label"), label(node, &[], "")), put(&format!("nodes/{node}/status"), status("joining"))],
@@ -57,22 +57,22 @@ fn after(node: &str, ip: &str, then: Vec<Event>) -> String {
 }
 
 #[test]
-fn a_registration_is_in_order() {
+fn registration_has_no_violation() {
     assert_eq!(wrong(registered("a", "10.0.0.1")), "");
 }
 
 #[test]
-fn an_address_that_two_have_for_one_revision_is_found() {
+fn address_of_two_nodes_in_one_revision_is_found() {
     let mut revisions = registered("a", "10.0.0.1");
     revisions.extend(registered("b", "10.0.0.1"));
-    // It lasts for one revision only: the end state is in order.
+    // The violation lasts for one revision only: the end state is valid.
     revisions.push(vec![delete("nodes/a/assignment"), put("nodes/a/status", status("left"))]);
     let wrong = wrong(revisions);
     assert!(wrong.contains("at r6: double-grant"), "{wrong}");
 }
 
 #[test]
-fn a_claim_that_goes_alone_is_found_and_told_once() {
+fn missing_claim_is_found_and_reported_once() {
     let mut revisions = registered("a", "10.0.0.1");
     revisions.push(vec![delete("claims/default/10.0.0.1")]);
     revisions.push(vec![put("nodes/b/label", label("b", &[], ""))]);
@@ -81,7 +81,7 @@ fn a_claim_that_goes_alone_is_found_and_told_once() {
 }
 
 #[test]
-fn a_claim_without_an_assignment_is_found() {
+fn claim_without_an_assignment_is_found() {
     let wrong = wrong(vec![vec![put("claims/default/10.0.0.9", claim("nobody"))]]);
     assert!(wrong.contains("claim-orphan"), "{wrong}");
 }
@@ -91,14 +91,14 @@ fn claims_deleted(ip: &str) -> Vec<Event> {
 }
 
 #[test]
-fn a_registration_that_vanishes_is_found() {
+fn vanished_registration_is_found() {
     let mut then = claims_deleted("10.0.0.1");
     then.push(delete("nodes/a/assignment"));
     assert!(after("a", "10.0.0.1", then).contains("was released while it is alive or held"));
 }
 
 #[test]
-fn a_move_without_a_reason_is_found() {
+fn move_without_a_reason_is_found() {
     let moved = |assignment: String| {
         let mut then = claims_deleted("10.0.0.1");
         then.push(put("nodes/a/assignment", assignment));
@@ -107,7 +107,7 @@ fn a_move_without_a_reason_is_found() {
         after("a", "10.0.0.1", then)
     };
     let anew = bound("a", "10.0.0.2").replace(r#""generation":5"#, r#""generation":6"#);
-    for (assignment, why) in [(bound("a", "10.0.0.2"), "without a higher generation"), (anew, "moved for no reason")] {
+    for (assignment, why) in [(bound("a", "10.0.0.2"), "without a higher generation"), (anew, "moved without a reason")] {
         let wrong = moved(assignment);
         assert!(wrong.contains(why), "{wrong}");
         assert!(!wrong.contains("claim-"), "{wrong}");
@@ -126,7 +126,7 @@ fn copies(destination: Vec<Vec<Event>>) -> (Vec<String>, u64) {
     (wrong, copies.states())
 }
 
-/// What a relay writes when it copies the source as it was at its first revision.
+/// The writes of a relay that copies the first revision of the source.
 fn first_cut() -> Vec<Event> {
     vec![
         put("manager/nodes/a/label", label("a", &[], "")),
@@ -136,13 +136,13 @@ fn first_cut() -> Vec<Event> {
 }
 
 #[test]
-fn copies_that_equal_the_source_are_in_order() {
+fn copies_equal_to_the_source_have_no_violation() {
     let second = vec![put("manager/nodes/a/assignment", bound("a", "10.0.0.1")), checkpoint(3, false)];
     assert_eq!(copies(vec![first_cut(), second]), (Vec::new(), 2));
 }
 
 #[test]
-fn copies_that_equal_no_state_of_the_source_are_found() {
+fn copies_of_no_state_of_the_source_are_found() {
     let half = vec![put("manager/nodes/a/label", label("a", &[], "")), checkpoint(2, false)];
     let (wrong, _) = copies(vec![half]);
     assert!(wrong[0].contains("/enlist/manager/nodes/a/status"), "{wrong:?}");
@@ -151,7 +151,7 @@ fn copies_that_equal_no_state_of_the_source_are_found() {
 }
 
 #[test]
-fn copies_that_change_without_the_checkpoint_or_go_back_are_found() {
+fn copies_without_a_checkpoint_or_from_the_past_are_found() {
     let (wrong, _) = copies(vec![first_cut(), vec![delete("manager/nodes/a/status")]]);
     assert!(wrong[0].contains("are not the source"), "{wrong:?}");
     let second = vec![put("manager/nodes/a/assignment", bound("a", "10.0.0.1")), checkpoint(3, false)];

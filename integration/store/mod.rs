@@ -29,17 +29,17 @@ async fn conform(subject: Subject) {
         };
     }
     run! {
-        range: limits_and_counts, a_page_is_pinned_to_its_revision, siblings_are_not_mixed_in, everything_is_read_over_pages,
-            the_future_and_the_compacted_are_refused, a_page_that_is_too_large_is_read_in_smaller_ones;
+        range: limits_and_counts, a_page_is_pinned_to_its_revision, prefix_read_excludes_siblings, large_range_is_read_completely_in_pages,
+            future_and_compacted_revisions_are_rejected, oversized_page_is_read_in_smaller_ones;
         txn: a_branch_is_chosen_by_compares, a_read_sees_the_writes_before_it, nested_compares_see_the_state_before,
-            siblings_do_not_see_each_other, nothing_written_is_no_revision, the_width_of_each_level_is_bounded,
-            a_key_is_written_once, an_unknown_lease_fails_the_whole, an_empty_range_is_a_compare, a_large_request_is_refused;
-        lease: keys_of_a_lease_go_in_one_revision, a_beat_keeps_a_lease, a_lease_that_is_gone_says_so,
-            many_beats_at_once_are_answered_each_for_its_lease, a_put_moves_its_key_to_its_lease;
+            siblings_do_not_see_each_other, txn_without_writes_makes_no_revision, the_width_of_each_level_is_bounded,
+            a_key_is_written_once, unknown_lease_fails_the_whole_txn, an_empty_range_is_a_compare, large_request_is_rejected;
+        lease: keys_of_a_lease_expire_in_one_revision, a_beat_keeps_a_lease, revoked_lease_answers_that_it_is_gone,
+            concurrent_beats_are_answered_for_their_leases, a_put_moves_its_key_to_its_lease;
         watch: events_come_in_order_after_created, a_resumed_watch_misses_nothing, one_revision_is_one_response,
-            siblings_are_not_watched, large_responses_are_put_together, a_compacted_start_is_cancelled,
+            siblings_are_not_watched, large_responses_are_assembled, a_compacted_start_is_cancelled,
             a_start_in_the_future_shows_in_created, progress_is_answered, a_dropped_watch_is_cancelled,
-            slow_readers_hold_up_nobody;
+            slow_readers_delay_no_other_call;
     }
 }
 

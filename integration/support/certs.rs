@@ -1,11 +1,11 @@
-//! Certificates for tests: an authority, a server's and a client's, as PEM files in a directory of their own.
+//! Certificates for tests: those of an authority, a server and a client, as PEM files in their own directory.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
-/// A set of PEM files; they go with the last clone.
+/// A set of PEM files; dropping the last clone deletes them.
 #[derive(Debug, Clone)]
 pub(crate) struct Certs(Arc<tempfile::TempDir>);
 
@@ -17,7 +17,7 @@ impl Certs {
         certs
     }
 
-    /// All of them anew, in the same files.
+    /// Creates all certificates again, in the same files.
     pub(crate) fn renew(&self) {
         self.write(false);
     }
@@ -48,7 +48,7 @@ impl Certs {
         }
     }
 
-    /// As [`Certs::generate`], but the server shows the authority's own certificate: what many guides make.
+    /// Like [`Certs::generate`], but the server presents the certificate of the authority, as many guides do.
     pub(crate) fn self_signed() -> Certs {
         let certs = Certs::generate();
         std::fs::copy(certs.ca(), certs.server_cert()).unwrap();
@@ -70,7 +70,7 @@ impl Certs {
         self.path("server.pem")
     }
 
-    /// Its key.
+    /// The key of the server.
     pub(crate) fn server_key(&self) -> PathBuf {
         self.path("server.key")
     }
@@ -80,7 +80,7 @@ impl Certs {
         self.path("client.pem")
     }
 
-    /// Its key.
+    /// The key of the client.
     pub(crate) fn client_key(&self) -> PathBuf {
         self.path("client.key")
     }

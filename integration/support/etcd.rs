@@ -1,6 +1,6 @@
-//! Real etcd processes on free loopback ports, each with a temporary directory of its own; they die with their handle.
+//! Real etcd processes on free loopback ports, each with its own temporary directory; they die with their handle.
 //!
-//! Missing binaries fail the test and say how to install them: a suite that silently skips tests nothing.
+//! Missing binaries fail the test with instructions to install them: a suite that silently skips tests nothing.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,17 +17,17 @@ use nix::unistd::Pid;
 
 use super::certs::Certs;
 
-/// Which etcd.
+/// The version of etcd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EtcdVersion {
-    /// The oldest that must work (Debian 12).
+    /// The oldest supported version (Debian 12).
     V3_4,
-    /// A newer one (Debian 13).
+    /// A newer version (Debian 13).
     V3_5,
 }
 
 impl EtcdVersion {
-    /// Both.
+    /// Both versions.
     pub(crate) const ALL: [EtcdVersion; 2] = [EtcdVersion::V3_4, EtcdVersion::V3_5];
 
     /// Path of `etcd` or `etcdctl`.
@@ -62,7 +62,7 @@ fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
-/// How to start it.
+/// Start options.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EtcdOptions {
     /// Serve clients with TLS and ask for their certificates.
@@ -73,9 +73,9 @@ pub(crate) struct EtcdOptions {
 
 /// One running member.
 pub(crate) struct Etcd {
-    /// Its version.
+    /// The version of the member.
     pub(crate) version: EtcdVersion,
-    /// Where clients reach it, `127.0.0.1:port`.
+    /// The endpoint for clients, `127.0.0.1:port`.
     pub(crate) endpoint: String,
     tls: Option<Certs>,
     arguments: Vec<String>,
@@ -96,7 +96,7 @@ impl Etcd {
 
     /// A single member with options, ready to serve.
     pub(crate) fn start_with(version: EtcdVersion, options: &EtcdOptions) -> Etcd {
-        // A port can be taken between its choice and etcd's bind: try again.
+        // Another process can take the port between its choice and etcd's bind: then the start is retried.
         for _ in 0..5 {
             let (client, peer) = (free_port(), free_port());
             let peers = format!("m0=http://127.0.0.1:{peer}");
@@ -175,7 +175,7 @@ impl Etcd {
         self.child = Some(command.spawn().unwrap());
     }
 
-    /// Waits until it serves linearizable reads; `false` if it ended instead.
+    /// Waits until the member serves linearizable reads; `false` if it ended instead.
     fn wait_ready(&mut self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
@@ -194,12 +194,12 @@ impl Etcd {
         self.directory.path().join("log")
     }
 
-    /// What it logged.
+    /// The log of the member.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// The settings to reach it, TLS files included.
+    /// The settings to reach the member, with its TLS files.
     pub(crate) fn settings(&self) -> StoreSettings {
         let mut settings = StoreSettings::endpoints([self.endpoint.clone()]);
         if let Some(certs) = &self.tls {
@@ -210,12 +210,12 @@ impl Etcd {
         settings
     }
 
-    /// A store on it.
+    /// A store on the member.
     pub(crate) fn store(&self) -> Store {
         Store::open(self.settings()).unwrap()
     }
 
-    /// Runs `etcdctl` against it; the error is what it said.
+    /// Runs `etcdctl` against the member; the error is its output.
     pub(crate) fn etcdctl(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(self.version.etcdctl());
         command.env("ETCDCTL_API", "3").arg("--endpoints");
@@ -234,7 +234,7 @@ impl Etcd {
         }
     }
 
-    /// The value of a metric without labels; 0 if it is not there (yet).
+    /// The value of a metric without labels; 0 while the metric is absent.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let mut stream = TcpStream::connect(&self.endpoint).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -244,18 +244,18 @@ impl Etcd {
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()).unwrap_or(0.0)
     }
 
-    /// Its process id.
+    /// The process id.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.as_ref().unwrap().id()).unwrap())
     }
 
-    /// SIGSTOP: connections stay, nothing answers. Returns when all its threads stand still: on a busy machine they go on for a
-    /// moment, and would answer one call more.
+    /// SIGSTOP: connections stay open without an answer. Returns when all threads have stopped: on a busy machine they
+    /// run for a moment longer, and would answer one more call.
     pub(crate) fn pause(&self) {
         kill(self.pid(), Signal::SIGSTOP).unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         while !self.stands_still() {
-            assert!(Instant::now() < deadline, "it does not stop");
+            assert!(Instant::now() < deadline, "the process does not stop");
             std::thread::yield_now();
         }
     }
@@ -275,7 +275,7 @@ impl Etcd {
         kill(self.pid(), Signal::SIGCONT).unwrap();
     }
 
-    /// SIGKILL, and waits for its end. Data stay.
+    /// Sends SIGKILL and waits for the end. Data stay.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -283,21 +283,22 @@ impl Etcd {
         }
     }
 
-    /// Starts it again, with the same ports and data.
+    /// Restarts the member with the same ports and data.
     pub(crate) fn restart(&mut self) {
         self.kill();
         self.spawn();
         assert!(self.wait_ready(), "etcd did not start again:\n{}", self.log());
     }
 
-    /// Saves a backup; answers its file.
+    /// Saves a backup; returns its file.
     pub(crate) fn backup(&self) -> PathBuf {
         let file = self.directory.path().join(format!("backup-{}", free_port()));
         self.etcdctl(&["snapshot", "save", file.to_str().unwrap()]).unwrap();
         file
     }
 
-    /// Starts it again from a backup, with the same ids of cluster and member: what an operator does after a disaster.
+    /// Restarts the member from a backup, with the same ids of cluster and member, as an operator does after a
+    /// disaster.
     pub(crate) fn restore(&mut self, backup: &Path) {
         self.restore_by(self.version.etcdctl(), backup, &[]);
     }
@@ -321,7 +322,7 @@ impl Etcd {
         assert!(self.wait_ready(), "etcd did not start from its backup:\n{}", self.log());
     }
 
-    /// Starts it again without any data: another cluster, as after a loss of all disks.
+    /// Restarts the member without any data: another cluster, as after a loss of all disks.
     pub(crate) fn lose_all(&mut self) {
         self.kill();
         std::fs::remove_dir_all(self.directory.path().join("data")).unwrap();
@@ -330,8 +331,8 @@ impl Etcd {
         assert!(self.wait_ready(), "etcd did not start empty:\n{}", self.log());
     }
 
-    /// Starts it again without any data, as a cluster of its own under its old address: what an operator does by mistake who starts
-    /// a lost member with `--initial-cluster-state new`.
+    /// Restarts the member without any data, as a separate cluster under its old address. An operator does this by mistake with
+    /// `--initial-cluster-state new` for a lost member.
     pub(crate) fn come_up_alone(&mut self) {
         self.kill();
         std::fs::remove_dir_all(self.directory.path().join("data")).unwrap();
@@ -343,7 +344,7 @@ impl Etcd {
         assert!(self.wait_ready(), "etcd did not start alone:\n{}", self.log());
     }
 
-    /// Starts all members again without any data, as one new cluster under the old addresses.
+    /// Restarts all members without any data, as one new cluster under the old addresses.
     pub(crate) fn lose_all_members(members: &mut [Etcd]) {
         let token = format!("--initial-cluster-token=new-{}", free_port());
         for member in members.iter_mut() {
@@ -355,7 +356,7 @@ impl Etcd {
         assert!(members.iter_mut().all(Etcd::wait_ready), "etcd did not start as a new cluster");
     }
 
-    /// Starts it again without waiting until it serves (a member without its quorum does not).
+    /// Restarts the member without waiting until it serves (a member without its quorum does not).
     pub(crate) fn restart_unready(&mut self) {
         self.kill();
         self.spawn();

@@ -1,6 +1,7 @@
-//! A way to a store on which certain things can be made to fail at chosen moments: later pages of reads, watches, everything.
+//! A path to a store on which a test can make calls fail at chosen moments: later pages of reads, watches, or all
+//! calls.
 //!
-//! Random faults, and links that are cut, are in `enlist::store::memory::faults`.
+//! Random faults and cut links are in `enlist::store::memory::faults`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,30 +15,30 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-/// The way. Clones are one way.
+/// The path. Clones are the same path.
 #[derive(Debug, Clone)]
 pub(crate) struct Gate(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     store: Store,
-    /// Reads that go on from an earlier page fail.
+    /// Reads of a second or later page fail.
     pages_fail: AtomicBool,
     failed: AtomicUsize,
-    /// No new watch.
+    /// No new watch can be opened.
     closed: AtomicBool,
-    /// Nothing is allowed any more.
+    /// Every call is refused.
     refuses: AtomicBool,
     refused: AtomicUsize,
-    /// Each change breaks the watches that are open.
+    /// Each change breaks the open watches.
     breaks: watch::Sender<u64>,
 }
 
-/// What is done with a call.
+/// The answer to a call.
 type Answer<T> = Result<T, StoreError>;
 
 impl Gate {
-    /// Before this store; everything gets through.
+    /// A gate before this store; every call gets through.
     pub(crate) fn before(store: &Store) -> Gate {
         Gate(Arc::new(Inner {
             store: store.clone(),
@@ -50,7 +51,7 @@ impl Gate {
         }))
     }
 
-    /// The store, seen through it.
+    /// The store behind the gate.
     pub(crate) fn store(&self) -> Store {
         Store::new(Arc::new(self.clone()))
     }
@@ -59,7 +60,7 @@ impl Gate {
         self.0.breaks.send_modify(|breaks| *breaks += 1);
     }
 
-    /// Closed: watches break, and none is opened.
+    /// Closes or opens the gate: closing breaks watches, and a closed gate opens none.
     pub(crate) fn close(&self, closed: bool) {
         self.0.closed.store(closed, Ordering::Relaxed);
         if closed {
@@ -67,17 +68,17 @@ impl Gate {
         }
     }
 
-    /// From now on reads fail at their second page, or no longer.
+    /// Makes later pages of reads fail from now on, or no longer.
     pub(crate) fn fail_pages(&self, fail: bool) {
         self.0.pages_fail.store(fail, Ordering::Relaxed);
     }
 
-    /// How many pages failed.
+    /// The number of failed pages.
     pub(crate) fn failed(&self) -> usize {
         self.0.failed.load(Ordering::Relaxed)
     }
 
-    /// From now on every call is refused and watches break, as when a user is deleted; or no longer.
+    /// Refuses every call from now on and breaks watches, as after the deletion of a user; or no longer.
     pub(crate) fn refuse(&self, refuse: bool) {
         self.0.refuses.store(refuse, Ordering::Relaxed);
         if refuse {
@@ -85,7 +86,7 @@ impl Gate {
         }
     }
 
-    /// How many calls were refused.
+    /// The number of refused calls.
     pub(crate) fn refused(&self) -> usize {
         self.0.refused.load(Ordering::Relaxed)
     }
@@ -108,12 +109,12 @@ impl Gate {
 }
 
 fn unreachable<T>() -> Answer<T> {
-    Err(StoreError::Unreachable { endpoints: "the gate".into(), reason: "it is closed".into() })
+    Err(StoreError::Unreachable { endpoints: "the gate".into(), reason: "the gate is closed".into() })
 }
 
 impl Backend for Gate {
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Answer<RangeResponse>> {
-        // A later page starts right behind a key: with a NUL at its end.
+        // A later page starts directly behind a key: with a NUL at its end.
         let is_later = request.range.start.as_bytes().last() == Some(&0);
         self.call(async move {
             if is_later && self.0.pages_fail.load(Ordering::Relaxed) {
@@ -162,7 +163,7 @@ impl Backend for Gate {
     }
 }
 
-/// A keep-alive that is refused like any other call.
+/// A keep-alive that the gate refuses like any other call.
 struct GatedBeats {
     beats: Box<dyn KeepAlive>,
     gate: Gate,
@@ -189,7 +190,7 @@ impl Watch for GatedWatch {
         async {
             tokio::select! {
                 biased;
-                _ = self.breaks.changed() => Some(Err(StoreError::Broken("at the gate".into()))),
+                _ = self.breaks.changed() => Some(Err(StoreError::Broken("the gate broke the watch".into()))),
                 message = self.watch.next() => message,
             }
         }

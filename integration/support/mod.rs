@@ -1,4 +1,4 @@
-//! What several suites need: real etcd processes, ports, conditions with a deadline.
+//! Shared helpers of the suites: real etcd processes, ports, conditions with a deadline.
 
 pub(crate) mod certs;
 pub(crate) mod etcd;

@@ -1,4 +1,4 @@
-//! Processes of the binary that run on: what they say goes to a file, and they are killed when their handle goes.
+//! Processes of the binary that keep running: their output goes to a file, and dropping the handle kills them.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
-/// An orderly end takes no longer, except on a machine that stands still.
+/// An orderly end takes at most this long, except on a stalled machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A running process.
@@ -18,7 +18,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it; both its streams go to the file `log`.
+    /// Starts the process; both its streams go to the file `log`.
     pub(crate) fn start(mut command: Command, log: PathBuf) -> Process {
         let file = std::fs::File::create(&log).unwrap();
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).kill_on_drop(true);
@@ -33,7 +33,7 @@ impl Process {
         kill(self.pid(), signal).unwrap();
     }
 
-    /// Waits for its end: the exit code; −1 = killed.
+    /// Waits for the end and returns the exit code; −1 = killed.
     pub(crate) async fn end(&mut self) -> i32 {
         match tokio::time::timeout(LIMIT, self.child.wait()).await {
             Ok(status) => status.unwrap().code().unwrap_or(-1),
@@ -41,19 +41,19 @@ impl Process {
         }
     }
 
-    /// SIGTERM, and its exit code.
+    /// Sends SIGTERM and returns the exit code.
     pub(crate) async fn stop(&mut self) -> i32 {
         self.signal(Signal::SIGTERM);
         self.end().await
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) async fn kill(mut self) {
         self.signal(Signal::SIGKILL);
         self.end().await;
     }
 
-    /// What it said.
+    /// The output so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -63,7 +63,7 @@ impl Process {
     }
 }
 
-/// Whether a process is there and no zombie.
+/// Whether a process exists and is not a zombie.
 pub(crate) fn is_alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))

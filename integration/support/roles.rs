@@ -1,4 +1,4 @@
-//! Roles that run inside a test, against whatever store; and nodes written as agents and the allocator would write them.
+//! Roles that run inside a test, on any store; and nodes with the records that agents and the allocator would write.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,25 +9,25 @@ use enlist::store::api::{KeyRange, Op, Txn};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Nothing here takes longer, except on a machine that stands still.
+/// Each step takes at most this long, except on a stalled machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 /// Short, so that a killed leader is replaced soon.
 pub(crate) const LEADER_TTL: Duration = Duration::from_secs(2);
 
-/// A context as a process would have it.
+/// A context like that of a process.
 pub(crate) fn context(identity: &str) -> Context {
     let seed = identity.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
     Context { identity: identity.into(), seed, wall: Wall::system(), shutdown: CancellationToken::new() }
 }
 
-/// A role that runs. Dropping it is a SIGKILL: nothing more is done.
+/// A running role. Dropping it is like a SIGKILL: it does nothing more.
 pub(crate) struct Running {
     shutdown: CancellationToken,
     task: AbortOnDropHandle<anyhow::Result<()>>,
 }
 
 impl Running {
-    /// Starts one.
+    /// Starts a role.
     pub(crate) fn start<F>(context: &Context, role: F) -> Running
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
@@ -35,13 +35,13 @@ impl Running {
         Running { shutdown: context.shutdown.clone(), task: AbortOnDropHandle::new(tokio::spawn(role)) }
     }
 
-    /// Ends it in order.
+    /// Stops the role cleanly.
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.ended().await.unwrap();
     }
 
-    /// What it returned; it must end by itself soon.
+    /// The return value of the role, which must end by itself soon.
     pub(crate) async fn ended(self) -> anyhow::Result<()> {
         tokio::time::timeout(LIMIT, self.task).await.unwrap().unwrap()
     }

@@ -1,10 +1,10 @@
-//! Waiting for a condition, with a deadline: never a fixed sleep.
+//! Waits for a condition, with a deadline: never a fixed sleep.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// The same for tests that run no tasks.
+/// Like [`until`], for tests that run no tasks.
 pub(crate) fn until_blocking<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = std::time::Instant::now() + limit;
     loop {
@@ -16,7 +16,7 @@ pub(crate) fn until_blocking<T>(what: &str, limit: Duration, mut condition: impl
     }
 }
 
-/// Polls `condition` until it gives a value; panics with `what` after `limit`.
+/// Polls `condition` until it returns a value; panics with `what` after `limit`.
 pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, limit: Duration, mut condition: impl FnMut() -> F) -> T {
     let deadline = Instant::now() + limit;
     loop {

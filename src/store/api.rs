@@ -509,7 +509,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Box<dyn Watch>, StoreError>>;
     /// Reads the status of the member that answers.
     fn member(&self) -> BoxFuture<'_, Result<MemberInfo, StoreError>>;
-    /// Asks each endpoint which cluster it is of. Empty where there are not several endpoints.
+    /// Asks each endpoint for its cluster. Empty unless there are several endpoints.
     fn endpoints(&self) -> BoxFuture<'_, Vec<EndpointInfo>> {
         Box::pin(std::future::ready(Vec::new()))
     }
@@ -622,7 +622,7 @@ impl Store {
         self.0.member().await
     }
 
-    /// Asks each endpoint which cluster it is of. Empty where there are not several endpoints.
+    /// Asks each endpoint for its cluster. Empty unless there are several endpoints.
     pub async fn endpoints(&self) -> Vec<EndpointInfo> {
         self.0.endpoints().await
     }

@@ -1,4 +1,4 @@
-//! Leases: liveness, holds and coolings are keys under them.
+//! Leases: a status, a hold and a cooling claim are keys on leases.
 
 use bytes::Bytes;
 use enlist::store::api::{Event, LeaseId, Op, StoreError};
@@ -10,7 +10,7 @@ fn leased(key: String, lease: LeaseId) -> Op {
     Op::Put { key: key.into(), value: Bytes::from_static(b"x"), lease }
 }
 
-pub(crate) async fn keys_of_a_lease_go_in_one_revision(subject: &Subject, keys: &str) {
+pub(crate) async fn keys_of_a_lease_expire_in_one_revision(subject: &Subject, keys: &str) {
     let (lease, ttl) = subject.store.grant(2).await.unwrap();
     assert_eq!(ttl, 2);
     let other = subject.put(&format!("{keys}other"), "").await;
@@ -36,7 +36,7 @@ pub(crate) async fn a_beat_keeps_a_lease(subject: &Subject, keys: &str) {
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(4) {
         assert_eq!(keep_alive.beat().await, Ok(2));
-        // The pause between beats is what is tested, not a wait for something.
+        // The pause between beats is the subject of the test, not a wait.
         sleep(Duration::from_millis(500)).await;
     }
     assert_eq!(subject.store.get(keys).await.unwrap().1.unwrap().lease, lease);
@@ -44,7 +44,7 @@ pub(crate) async fn a_beat_keeps_a_lease(subject: &Subject, keys: &str) {
     assert_eq!(subject.store.get(keys).await.unwrap().1, None);
 }
 
-pub(crate) async fn many_beats_at_once_are_answered_each_for_its_lease(subject: &Subject, _: &str) {
+pub(crate) async fn concurrent_beats_are_answered_for_their_leases(subject: &Subject, _: &str) {
     let mut leases = Vec::new();
     for ttl in 60..110 {
         leases.push((ttl, subject.store.grant(ttl).await.unwrap().0));
@@ -62,7 +62,7 @@ pub(crate) async fn many_beats_at_once_are_answered_each_for_its_lease(subject: 
     }
 }
 
-pub(crate) async fn a_lease_that_is_gone_says_so(subject: &Subject, keys: &str) {
+pub(crate) async fn revoked_lease_answers_that_it_is_gone(subject: &Subject, keys: &str) {
     let (lease, _) = subject.store.grant(60).await.unwrap();
     let (mut running, mut fresh) =
         (subject.store.keep_alive(lease).await.unwrap(), subject.store.keep_alive(lease).await.unwrap());
@@ -73,7 +73,7 @@ pub(crate) async fn a_lease_that_is_gone_says_so(subject: &Subject, keys: &str) 
     let gone = events(&mut watch, 2).await;
     assert!(gone.iter().all(|event| event.revision() == revision.next()), "{gone:?}");
     assert!(running.beat().await.unwrap() <= 0);
-    assert!(running.beat().await.unwrap() <= 0, "and says it again");
+    assert!(running.beat().await.unwrap() <= 0, "a second beat gets the same answer");
     assert!(fresh.beat().await.unwrap() <= 0);
     assert_eq!(subject.store.revoke(lease).await, Err(StoreError::NoLease));
     assert_eq!(subject.store.time_to_live(lease).await.unwrap().0, -1);
@@ -89,12 +89,16 @@ pub(crate) async fn a_put_moves_its_key_to_its_lease(subject: &Subject, keys: &s
     subject.put(&key("gone"), "again, without a lease").await;
     subject.store.revoke(second).await.unwrap();
     assert_eq!(subject.keys(keys).await, [key("gone"), key("kept"), key("loosed")]);
-    assert_eq!(subject.store.keep_alive(first).await.unwrap().beat().await, Ok(60), "the first lease noticed nothing");
+    assert_eq!(subject.store.keep_alive(first).await.unwrap().beat().await, Ok(60), "the first lease is unaffected");
     let (third, _) = subject.store.grant(60).await.unwrap();
     subject.commit(vec![leased(key("put again"), first)]).await;
     subject.commit(vec![leased(key("put again"), third)]).await;
     subject.store.revoke(first).await.unwrap();
-    assert_eq!(subject.keys(keys).await, [key("gone"), key("loosed"), key("put again")], "the lease that it left took it along");
+    assert_eq!(
+        subject.keys(keys).await,
+        [key("gone"), key("loosed"), key("put again")],
+        "the former lease deleted a key that had moved"
+    );
     subject.store.revoke(third).await.unwrap();
     assert_eq!(subject.keys(keys).await, [key("gone"), key("loosed")]);
 }

@@ -1,4 +1,5 @@
-//! The cases of the conformance suite: what the rest of the project relies on. Each gets a prefix of its own.
+//! The cases of the conformance suite: the behaviour that the rest of the project relies on. Each case gets its own
+//! prefix.
 
 pub(crate) mod lease;
 pub(crate) mod range;

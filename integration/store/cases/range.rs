@@ -1,4 +1,4 @@
-//! Reading.
+//! Reads.
 
 use enlist::model::names::Revision;
 use enlist::store::api::{KeyRange, LeaseId, Op, RangeRequest, StoreError, Txn};
@@ -23,7 +23,7 @@ pub(crate) async fn limits_and_counts(subject: &Subject, keys: &str) {
     let backwards = KeyRange::between(format!("{keys}05"), format!("{keys}01"));
     assert_eq!(subject.store.range(RangeRequest::all(backwards)).await.unwrap().count, 0);
     let from = subject.store.range(RangeRequest::all(KeyRange::between(format!("{keys}20"), vec![0]))).await.unwrap();
-    assert!(from.count >= 5, "a range that ends at NUL goes on to the last key of the store");
+    assert!(from.count >= 5, "a range that ends at NUL reaches the last key of the store");
     let nothing = subject.store.range(RangeRequest::all(KeyRange::one(""))).await;
     assert!(matches!(nothing, Err(StoreError::Other(_))), "{nothing:?}");
 }
@@ -49,7 +49,7 @@ pub(crate) async fn a_page_is_pinned_to_its_revision(subject: &Subject, keys: &s
     assert_eq!(subject.store.get(key("b")).await.unwrap().1, None);
 }
 
-pub(crate) async fn siblings_are_not_mixed_in(subject: &Subject, keys: &str) {
+pub(crate) async fn prefix_read_excludes_siblings(subject: &Subject, keys: &str) {
     for name in ["node1/label", "node10/label", "node1", "node1.", "node10"] {
         subject.put(&format!("{keys}{name}"), "").await;
     }
@@ -57,7 +57,7 @@ pub(crate) async fn siblings_are_not_mixed_in(subject: &Subject, keys: &str) {
     assert_eq!(subject.keys(&format!("{keys}node")).await.len(), 5);
 }
 
-pub(crate) async fn everything_is_read_over_pages(subject: &Subject, keys: &str) {
+pub(crate) async fn large_range_is_read_completely_in_pages(subject: &Subject, keys: &str) {
     const COUNT: usize = 100_000;
     let all: Vec<String> = (0..COUNT).map(|index| format!("{keys}{index:05}")).collect();
     for chunk in all.chunks(4_000) {
@@ -74,7 +74,7 @@ pub(crate) async fn everything_is_read_over_pages(subject: &Subject, keys: &str)
     assert!(subject.keys(keys).await.is_empty());
 }
 
-pub(crate) async fn the_future_and_the_compacted_are_refused(subject: &Subject, keys: &str) {
+pub(crate) async fn future_and_compacted_revisions_are_rejected(subject: &Subject, keys: &str) {
     let first = subject.put(keys, "1").await;
     let second = subject.put(keys, "2").await;
     let at = |revision| RangeRequest { revision: Some(revision), ..RangeRequest::all(KeyRange::one(keys)) };
@@ -84,11 +84,11 @@ pub(crate) async fn the_future_and_the_compacted_are_refused(subject: &Subject, 
     assert_eq!(subject.store.range(at(second)).await.unwrap().count, 1, "the compacted revision itself stays");
     let inside = Txn { then: vec![Op::put(keys, "3"), Op::Get(at(first))], ..Txn::default() };
     assert!(matches!(subject.store.txn(inside).await, Err(StoreError::Compacted(_))));
-    assert_eq!(subject.store.get(keys).await.unwrap().1.unwrap().version, 2, "nothing of it was written");
+    assert_eq!(subject.store.get(keys).await.unwrap().1.unwrap().version, 2, "the transaction wrote no key");
 }
 
-pub(crate) async fn a_page_that_is_too_large_is_read_in_smaller_ones(subject: &Subject, keys: &str) {
-    // 80 MB under one prefix: more than is taken in one answer.
+pub(crate) async fn oversized_page_is_read_in_smaller_ones(subject: &Subject, keys: &str) {
+    // 80 MB under one prefix: more than the client accepts in one answer.
     for index in 0..80 {
         subject.put(&format!("{keys}{index:02}"), &"x".repeat(1_000_000)).await;
     }

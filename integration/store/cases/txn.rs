@@ -1,4 +1,4 @@
-//! Transactions: what the committer, the join and the relay are built on.
+//! Transactions, which the committer, the join and the relay use.
 
 use bytes::Bytes;
 use enlist::model::names::Revision;
@@ -26,7 +26,7 @@ pub(crate) async fn a_branch_is_chosen_by_compares(subject: &Subject, keys: &str
     let yes = subject
         .store
         .txn(ask(vec![Compare::Created(a.as_str().into(), created), Compare::Modified(a.as_str().into(), modified)]));
-    // A key that is put and deleted in one request is refused; see `a_key_is_written_once`.
+    // A request that puts and deletes the same key is rejected; see `a_key_is_written_once`.
     assert!(matches!(yes.await, Err(StoreError::Other(_))));
     let ask = |compares: Vec<Compare>| Txn {
         compares,
@@ -89,9 +89,9 @@ pub(crate) async fn nested_compares_see_the_state_before(subject: &Subject, keys
     assert_eq!(answer.header.revision, taken.next(), "all writes have one revision");
     for (index, result) in answer.results.iter().enumerate() {
         let OpResult::Txn(inner) = result else { panic!("{result:?}") };
-        assert_eq!(inner.succeeded, index != 7, "a lost claim disturbs nobody else");
+        assert_eq!(inner.succeeded, index != 7, "a lost claim disturbs no other claim");
         match inner.results.as_slice() {
-            // The grandchild compares what its parent has written by then, and still finds it absent.
+            // The grandchild compares a key that its parent has already written, and still finds it absent.
             [OpResult::Put, OpResult::Txn(deep)] => assert!(deep.succeeded && index != 7),
             [OpResult::Range(range)] => assert_eq!((index, range.kvs[0].mod_revision), (7, taken)),
             other => panic!("{other:?}"),
@@ -109,16 +109,16 @@ pub(crate) async fn siblings_do_not_see_each_other(subject: &Subject, keys: &str
         nested(vec![absent(&whole), absent(&port)], vec![Op::put(port.as_str(), "b")]),
     ];
     subject.commit(children).await;
-    // This is why such a pair must never be in one request.
+    // Both succeed, so such a pair must never be in one request.
     assert_eq!(subject.keys(keys).await, [whole, port]);
 }
 
-pub(crate) async fn nothing_written_is_no_revision(subject: &Subject, keys: &str) {
+pub(crate) async fn txn_without_writes_makes_no_revision(subject: &Subject, keys: &str) {
     let before = subject.put(keys, "x").await;
     let nothing = vec![Op::get(keys), Op::delete(format!("{keys}absent")), nested(vec![absent(keys)], vec![Op::put(keys, "y")])];
     assert_eq!(subject.commit(nothing).await, before);
     assert_eq!(subject.store.txn(Txn::default()).await.unwrap().header.revision, before);
-    // An equal value is a write all the same.
+    // An equal value is a write too.
     assert_eq!(subject.put(keys, "x").await, before.next());
 }
 
@@ -136,7 +136,7 @@ pub(crate) async fn the_width_of_each_level_is_bounded(subject: &Subject, keys: 
     for wide in [flat(129, 1, 0), flat(0, 129, 0), flat(0, 1, 129)] {
         assert_eq!(subject.store.txn(wide).await, Err(StoreError::TooManyOps));
     }
-    // Children get what the width of their parent leaves.
+    // Children get the width that their parent leaves.
     let children = |count: usize, width: usize| {
         let child = |child: usize| {
             let puts = (0..width).map(|index| put(child * width + index)).collect();
@@ -183,7 +183,7 @@ pub(crate) async fn a_key_is_written_once(subject: &Subject, keys: &str) {
     assert!(subject.keys(keys).await.is_empty());
 }
 
-pub(crate) async fn an_unknown_lease_fails_the_whole(subject: &Subject, keys: &str) {
+pub(crate) async fn unknown_lease_fails_the_whole_txn(subject: &Subject, keys: &str) {
     let (a, b) = (format!("{keys}a"), format!("{keys}b"));
     let leased = |key: &str| Op::Put { key: key.into(), value: Bytes::new(), lease: LeaseId(4_242) };
     let before = subject.put(&b, "").await;
@@ -191,7 +191,7 @@ pub(crate) async fn an_unknown_lease_fails_the_whole(subject: &Subject, keys: &s
     assert_eq!(subject.store.txn(Txn { then: batch, ..Txn::default() }).await, Err(StoreError::NoLease));
     let (header, nothing) = subject.store.get(a.as_str()).await.unwrap();
     assert_eq!((header.revision, nothing), (before, None));
-    // In a branch that is not taken it does no harm.
+    // In a branch that is not taken the lease does no harm.
     let spared = vec![nested(vec![absent(&b)], vec![leased(&b)]), Op::put(a.as_str(), "x")];
     assert_eq!(subject.commit(spared).await, before.next());
 }
@@ -211,13 +211,13 @@ pub(crate) async fn an_empty_range_is_a_compare(subject: &Subject, keys: &str) {
     assert!(!holds(KeyRange::prefix(ports.as_str())).await);
     assert!(!holds(KeyRange::one(address.as_str())).await);
     subject.commit(vec![Op::Delete(KeyRange::prefix(ports.as_str()))]).await;
-    assert!(holds(KeyRange::prefix(ports.as_str())).await, "what was deleted is not there");
+    assert!(holds(KeyRange::prefix(ports.as_str())).await, "a deleted key does not count");
 }
 
-pub(crate) async fn a_large_request_is_refused(subject: &Subject, keys: &str) {
+pub(crate) async fn large_request_is_rejected(subject: &Subject, keys: &str) {
     let put = |bytes: usize| Txn { then: vec![Op::put(keys, vec![b'x'; bytes])], ..Txn::default() };
     let before = subject.store.txn(put(1_000_000)).await.unwrap().header.revision;
-    // Above etcd's own limit, and above that of its transport.
+    // Above the limit of etcd, and above that of its transport.
     for bytes in [1_600_000, 2_500_000] {
         assert_eq!(subject.store.txn(put(bytes)).await, Err(StoreError::TooLarge), "{bytes}");
     }

@@ -1,4 +1,4 @@
-//! Watches: what views are built on.
+//! Watches, which feed the views.
 
 use enlist::model::names::Revision;
 use enlist::store::api::{Op, Txn, WatchMessage};
@@ -29,8 +29,8 @@ pub(crate) async fn a_resumed_watch_misses_nothing(subject: &Subject, keys: &str
     for index in 1..COUNT {
         subject.put(keys, &index.to_string()).await;
     }
-    // In catch-up responses hold up to 1,000 revisions, and their header is ahead of them: resuming at the header would lose
-    // the rest.
+    // During catch-up, responses hold up to 1,000 revisions, and their header is ahead of them: a resume at the header
+    // would lose the rest.
     let (mut seen, mut from, mut ahead) = (Vec::new(), start, 0);
     while seen.len() < COUNT {
         let (mut watch, _) = subject.watch(keys, from).await;
@@ -42,7 +42,7 @@ pub(crate) async fn a_resumed_watch_misses_nothing(subject: &Subject, keys: &str
     }
     let values: Vec<String> = (0..COUNT).map(|index| format!("put {keys}={index}")).collect();
     assert_eq!(show(&seen), values);
-    assert!(ahead > 0, "no response was in the midst of a catch-up");
+    assert!(ahead > 0, "no response was part of a catch-up");
 }
 
 pub(crate) async fn one_revision_is_one_response(subject: &Subject, keys: &str) {
@@ -68,7 +68,7 @@ pub(crate) async fn siblings_are_not_watched(subject: &Subject, keys: &str) {
     assert_eq!(show(&events(&mut watch, 1).await), [format!("put {mine}label=")]);
 }
 
-pub(crate) async fn large_responses_are_put_together(subject: &Subject, keys: &str) {
+pub(crate) async fn large_responses_are_assembled(subject: &Subject, keys: &str) {
     const COUNT: usize = 24;
     let value = |index: usize| format!("{index:02}").repeat(500_000);
     let start = subject.put(&format!("{keys}00"), &value(0)).await;
@@ -79,10 +79,10 @@ pub(crate) async fn large_responses_are_put_together(subject: &Subject, keys: &s
     for index in COUNT / 2..COUNT {
         subject.put(&format!("{keys}{index:02}"), &value(index)).await;
     }
-    // 24 MB in all, far above the transport's usual limit of 4 MiB; what is fragmented must come together again.
+    // 24 MB in all, far above the usual transport limit of 4 MiB; the client must assemble the fragments.
     let all = events(&mut watch, COUNT).await;
     let expected: Vec<String> = (0..COUNT).map(|index| format!("put {keys}{index:02}={}", value(index))).collect();
-    assert!(show(&all) == expected, "of 24 MB something is missing or out of order");
+    assert!(show(&all) == expected, "part of the 24 MB is missing or out of order");
     subject.commit(vec![Op::Delete(enlist::store::api::KeyRange::prefix(keys))]).await;
 }
 
@@ -105,8 +105,8 @@ pub(crate) async fn a_compacted_start_is_cancelled(subject: &Subject, keys: &str
 pub(crate) async fn a_start_in_the_future_shows_in_created(subject: &Subject, keys: &str) {
     let now = subject.put(keys, "1").await;
     let (mut watch, created) = subject.watch(keys, Revision(now.0 + 1_000)).await;
-    assert_eq!(created.revision, now, "this is how a store that stepped back is noticed");
-    assert!(timeout(Duration::from_millis(300), watch.next()).await.is_err(), "else it is silent");
+    assert_eq!(created.revision, now, "the revision shows a store that stepped back");
+    assert!(timeout(Duration::from_millis(300), watch.next()).await.is_err(), "the watch is silent otherwise");
 }
 
 pub(crate) async fn progress_is_answered(subject: &Subject, keys: &str) {
@@ -114,7 +114,7 @@ pub(crate) async fn progress_is_answered(subject: &Subject, keys: &str) {
     let (mut watch, _) = subject.watch(keys, now.next()).await;
     subject.put("elsewhere", "1").await;
     let later = subject.put("elsewhere", "2").await;
-    // An answer can be left out while other watches of the server catch up: ask again.
+    // The server may skip an answer while other watches catch up: the test asks again.
     let header = loop {
         watch.request_progress().await;
         match timeout(Duration::from_secs(1), watch.next()).await {
@@ -123,7 +123,7 @@ pub(crate) async fn progress_is_answered(subject: &Subject, keys: &str) {
             Err(_) => {}
         }
     };
-    assert_eq!(header.revision, later, "without any event");
+    assert_eq!(header.revision, later, "the answer comes without any event");
 }
 
 pub(crate) async fn a_dropped_watch_is_cancelled(subject: &Subject, keys: &str) {
@@ -141,7 +141,7 @@ pub(crate) async fn a_dropped_watch_is_cancelled(subject: &Subject, keys: &str) 
     wait::until("no watch", LIMIT, || count(0)).await;
 }
 
-pub(crate) async fn slow_readers_hold_up_nobody(subject: &Subject, keys: &str) {
+pub(crate) async fn slow_readers_delay_no_other_call(subject: &Subject, keys: &str) {
     let value = "x".repeat(1_000_000);
     let start = subject.put(keys, &value).await;
     let mut slow = Vec::new();
