@@ -57,7 +57,7 @@ fn ports_that_no_address_of_a_huge_pool_can_have_are_refused_at_once() {
     lab.join(label_with_ports("b", &["x", "y", "z"]));
     lab.join(label("c"));
     lab.run();
-    assert_eq!(lab.reason("a"), Some(Reason::PortTaken));
+    assert_eq!(lab.reason("a"), Some(Reason::PortOutside));
     assert_eq!(lab.reason("b"), Some(Reason::PortsFull));
     assert_eq!(lab.reason("c"), None);
 }
