@@ -84,9 +84,7 @@ fn numbers() -> Vec<String> {
             all.extend(('a'..='i').map(|letter| format!("44{letter}")));
         }
     }
-    all.extend(["75", "76"].map(str::to_owned));
-    all.extend(["77", "80"].map(str::to_owned));
-    all.extend(["75", "76", "84"].map(str::to_owned));
+    all.extend(["75", "76", "77", "80", "84"].map(str::to_owned));
     all
 }
 

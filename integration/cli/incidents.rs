@@ -36,7 +36,8 @@ fn troubles(roles: &mut Running, since: usize) -> Vec<String> {
     roles.said.extend(roles.lines.try_iter());
     for line in &roles.said {
         let line: Json = serde_json::from_str(line).unwrap();
-        let of_the_process = ["started", "stopped"].contains(&line["message"].as_str().unwrap());
+        // The process itself, and what is told once of the server that all its roles use.
+        let of_the_process = ["started", "stopped"].contains(&line["message"].as_str().unwrap()) || line["version"].is_string();
         assert!(of_the_process || line["role"].is_string() || line["endpoint"].is_string(), "no role in {line}");
     }
     let is_trouble = |line: &&String| line.contains(r#""level":"WARN""#) || line.contains(r#""level":"ERROR""#);

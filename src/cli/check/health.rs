@@ -11,6 +11,7 @@ use crate::cli::show::node::{NodeObject, node};
 use crate::cli::show::pool::{FULL, NEARLY_FULL, pool_object};
 use crate::cli::show::role::LATE_S;
 use crate::model::assignment::{Answer, Assignment};
+use crate::plan::brake::BrakeState;
 use crate::store::api::MemberInfo;
 use crate::store::keys::Role;
 use crate::store::wire::RoleReport;
@@ -78,7 +79,8 @@ fn roles(store: &'static str, content: &Content, roles: &[Role]) -> Vec<Found> {
         let key = || vec![format!("roles/{role}")];
         let Some(report) = report else { continue };
         if !report.brake.is_empty() {
-            let message = format!("the brake of the {role} is on: {} (`enlist brake` shows and releases it)", report.brake);
+            let state = if report.brake_state == Some(BrakeState::Released) { "was released" } else { "is on" };
+            let message = format!("the brake of the {role} {state}: {} (`enlist brake` shows and releases it)", report.brake);
             found.push(warning(store, "brake-on", key(), message));
         }
         if !report.trouble.is_empty() {
