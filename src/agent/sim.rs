@@ -3,6 +3,8 @@
 //! The same agent runs on them as on a real host. The journal of a machine lists the actions of its agent; the
 //! addresses and ports in use show whether `on_isolation: withdraw` is kept.
 
+mod child;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +15,8 @@ use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
+use self::child::SimChild;
+pub use self::child::{ChildScript, HookScript};
 use super::decide::applied::{Applied, Given};
 use super::decide::identity::{Place, RecordedRun};
 use super::decide::word::Word;
@@ -92,27 +96,6 @@ struct Disk {
     applied: Option<Applied>,
     word: Option<Word>,
     registered: bool,
-}
-
-/// The behaviour of hooks.
-#[derive(Debug, Clone, Default)]
-pub struct HookScript {
-    /// The duration of a hook.
-    pub takes: Duration,
-    /// The error of a hook; `None` = it succeeds.
-    pub fails: Option<String>,
-}
-
-/// The behaviour of children.
-#[derive(Debug, Clone, Default)]
-pub struct ChildScript {
-    /// The time from TERM to the end of the child; if it is longer than the stop time-out, the agent must kill the
-    /// child.
-    pub stops_after: Duration,
-    /// The child does not listen on its ports.
-    pub deaf: bool,
-    /// The child listens on all addresses of the machine, not on the assigned ones.
-    pub on_all_addresses: bool,
 }
 
 impl SimMachine {
@@ -326,45 +309,6 @@ impl Drop for SimHost {
         if *lock(&self.has_lock) {
             self.machine.state().locked = false;
         }
-    }
-}
-
-struct SimChild {
-    machine: SimMachine,
-    ended: watch::Receiver<Option<i32>>,
-    stops_after: Duration,
-}
-
-impl Child for SimChild {
-    fn pid(&self) -> u32 {
-        7
-    }
-
-    fn signal(&self, signal: i32) {
-        self.machine.note(format!("signal {signal}"));
-    }
-
-    fn signal_group(&self, signal: i32) {
-        if self.ended.borrow().is_some() {
-            return;
-        }
-        if signal == 9 {
-            self.machine.child_ended(137);
-            return;
-        }
-        let (machine, after, mut ended) = (self.machine.clone(), self.stops_after, self.ended.clone());
-        tokio::spawn(async move {
-            tokio::select! {
-                biased;
-                () = sleep(after) => machine.child_ended(143),
-                _ = ended.wait_for(Option::is_some) => {}
-            }
-        });
-    }
-
-    fn ended(&self) -> BoxFuture<'static, i32> {
-        let mut ended = self.ended.clone();
-        async move { ended.wait_for(Option::is_some).await.ok().and_then(|code| *code).unwrap_or(137) }.boxed()
     }
 }
 

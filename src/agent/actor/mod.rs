@@ -14,6 +14,7 @@ mod change;
 mod drain;
 mod finish;
 mod offline;
+mod publish;
 #[cfg(test)]
 mod tests;
 
@@ -33,7 +34,7 @@ pub use state::AgentState;
 use self::label::make_label;
 use self::state::{Backoff, Doing, Joined, Slot, Unanswered, View, Wish, outcome};
 use crate::agent::decide::applied::{Applied, Given};
-use crate::agent::decide::identity::{Me, RecordedRun};
+use crate::agent::decide::identity::Me;
 use crate::agent::decide::isolation::Suspends;
 use crate::agent::decide::subtree::Subtree;
 use crate::agent::decide::word::Word;
@@ -346,32 +347,6 @@ impl Actor {
         Ok(actor)
     }
 
-    /// What an earlier process applied. Its child is gone; its hook may have left an address in use.
-    async fn recall(&mut self, applied: Option<Applied>) {
-        // A record in a copied directory is not about this agent: what it names may be in use by the original, here too.
-        let before = |run: &RecordedRun| run.place == self.me.place && run.run != self.me.run;
-        let Some(applied) = applied.filter(|_| self.me.runs.iter().any(before)) else { return };
-        let Some(given) = Given::new(&self.label, &applied.assignment) else { return };
-        if applied.assignment.node != self.me.id {
-            // The directory was another node's before. Its agent is gone (the directory is locked), what its hook put in
-            // place may not be; and nothing of it is this node's to ask for.
-            let given = Given { id: applied.assignment.node, ..given };
-            warn!(was = given.summary(), "this state directory was that of another node: what it had is put out of use");
-            work::put_out_of_use(&*self.host, given).await;
-            return work::remember(&*self.host, None).await;
-        }
-        if applied.withdraws() {
-            // How long ago that process had its last sign of the store is not known: it is put out of use now, and
-            // applied again once the store says so.
-            work::put_out_of_use(&*self.host, given.clone()).await;
-        } else {
-            self.hooked.push(given.clone());
-        }
-        info!(was = given.summary(), "an earlier process of this agent had an assignment");
-        self.given = Some(given);
-        self.applied = Some(Arc::new(applied));
-    }
-
     async fn run(mut self: Box<Self>) -> AgentExit {
         let (shutdown, host) = (self.context.shutdown.clone(), self.host.clone());
         // Made once: each ends the loop.
@@ -493,48 +468,6 @@ impl Actor {
                 self.context.rng(&format!("agent/{}/feed", self.me.run)),
             ));
         }
-    }
-
-    /// Tells whoever watches in this process, and who asks at the temporary endpoint.
-    fn publish(&self) {
-        let assignment = self.applied.as_ref().filter(|_| self.started).map(|applied| &applied.assignment);
-        let joined = self.joined.as_ref().is_some_and(|joined| self.is_written(joined));
-        let Wish { phase, message, .. } = &self.wish;
-        // After every step, and most change nothing: so nothing is made before it is known to be other.
-        let is_told = |told: &AgentState| {
-            (told.phase, told.joined, told.assignment.as_ref(), &told.message) == (*phase, joined, assignment, message)
-        };
-        self.ties.tell.send_if_modified(|told| {
-            let changed = !is_told(told);
-            if changed {
-                *told = AgentState { phase: *phase, assignment: assignment.cloned(), message: message.clone(), joined };
-            }
-            changed
-        });
-        let ready = *phase == Phase::Registered;
-        let phase = if self.joined.is_some() { phase.as_str() } else { "" };
-        let generation = assignment.map_or(0, |assignment| assignment.generation.0);
-        let bound = assignment.and_then(|assignment| assignment.bound());
-        let addresses = bound.map(|bound| &bound.addresses[..]).unwrap_or_default();
-        let ports = || bound.into_iter().flat_map(|bound| &bound.ports);
-        let is_shown = |face: &Face| {
-            (face.phase.as_str(), face.generation, &face.addresses[..], &face.message) == (phase, generation, addresses, message)
-                && face.ready == ready
-                && face
-                    .ports
-                    .iter()
-                    .map(|(name, port)| (name.as_str(), port))
-                    .eq(ports().map(|(name, port)| (name.as_str(), port)))
-        };
-        self.face.send_if_modified(|face| {
-            let changed = !is_shown(face);
-            if changed {
-                let ports = ports().map(|(name, port)| (name.to_string(), *port)).collect();
-                let (phase, addresses, message) = (phase.to_owned(), addresses.to_vec(), message.clone());
-                *face = Face { phase, generation, addresses, ports, message, ready, ..std::mem::take(face) };
-            }
-            changed
-        });
     }
 }
 
