@@ -16,6 +16,8 @@ use crate::support::wait::until;
 
 const POOL: &str = "{kind: Pool, name: eu, cidrs: [127.89.0.0/24], ports: 31000-31099}";
 const LIMIT: Duration = Duration::from_secs(60);
+/// What is said of the process, not of a role.
+const OF_THE_PROCESS: [&str; 3] = ["started", "stopped", "certificates or the password changed; connecting again"];
 
 fn roles(endpoints: &str) -> Running {
     roles_with(&["--endpoints", endpoints])
@@ -37,7 +39,7 @@ fn troubles(roles: &mut Running, since: usize) -> Vec<String> {
     for line in &roles.said {
         let line: Json = serde_json::from_str(line).unwrap();
         // The process itself, and what is told once of the server that all its roles use.
-        let of_the_process = ["started", "stopped"].contains(&line["message"].as_str().unwrap()) || line["version"].is_string();
+        let of_the_process = OF_THE_PROCESS.contains(&line["message"].as_str().unwrap()) || line["version"].is_string();
         assert!(of_the_process || line["role"].is_string() || line["endpoint"].is_string(), "no role in {line}");
     }
     let is_trouble = |line: &&String| line.contains(r#""level":"WARN""#) || line.contains(r#""level":"ERROR""#);
