@@ -136,7 +136,7 @@ async fn a_restore_with_raised_revisions_keeps_keys_and_no_past() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leases_end_exactly_in_time_in_the_order_of_their_ends_and_elections_lengthen_them() {
+async fn leases_end_in_order_and_elections_extend_them() {
     let etcd = MemoryEtcd::new();
     let store = etcd.store();
     let mut watch = watch(&etcd, "k/", 2).await;
