@@ -328,8 +328,11 @@ impl World {
         self.settings[to] = settings;
     }
 
-    /// By hand: sixteen ports are allowed.
+    /// By hand: sixteen ports are allowed. The status is on a lease, as that of an agent is: without one the node would count as silent.
     async fn greedy_label(&mut self) {
+        // Longer than any run.
+        const LEASE_S: u64 = 24 * 3600;
+        let Ok((lease, _)) = self.source.etcd().store().grant(LEASE_S).await else { return };
         let ports: Vec<String> = (0..18).map(|port| format!(r#""p{port}""#)).collect();
         let by = r#""v":1,"instance":"by-hand","boot":"by-hand","run":"by-hand""#;
         let label = format!(
@@ -338,7 +341,8 @@ impl World {
         );
         let status = format!(r#"{{{by},"phase":"joining"}}"#);
         let key = |part| Self::prefix().key(format_args!("nodes/greedy/{part}"));
-        let written = self.write_if_absent(vec![Op::put(key("label"), label), Op::put(key("status"), status)]).await;
+        let status = Op::Put { key: key("status"), value: status.into(), lease };
+        let written = self.write_if_absent(vec![Op::put(key("label"), label), status]).await;
         self.done.greedy_labels += u64::from(written);
     }
 

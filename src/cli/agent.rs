@@ -13,6 +13,7 @@ use crate::agent::os::{OsHost, Outside, Reload, files};
 use crate::agent::settings::{AgentSettings, WriteFile};
 use crate::config::Loaded;
 use crate::shutdown::Shutdown;
+use crate::store::api::Store;
 use crate::telemetry;
 
 /// Register this node; with a command: start it with what was given, once it is given
@@ -162,7 +163,7 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     files::check(&settings.write).map_err(|error| Fault::Usage(error.to_string()))?;
     let shutdown = Shutdown::but_hangup().context("failed to listen for signals")?;
     let site = site::open(loaded.source()?)?;
-    let outside = Outside { reload: Some(reloader(origin)), hurry: shutdown.immediate.clone() };
+    let outside = Outside { reload: Some(reloader(origin, site.store.clone())), hurry: shutdown.immediate.clone() };
     let host = OsHost::within(&settings, outside).map_err(|error| Fault::Usage(error.to_string()))?;
     let context = site::context(shutdown.orderly.clone());
     let exit = agent::run(site, settings, context, host).await;
@@ -184,11 +185,13 @@ fn settings((common, args): &(Common, Args)) -> anyhow::Result<(Loaded, AgentSet
     Ok((loaded, settings))
 }
 
-/// Reads the settings again, at SIGHUP or `enlist reload`.
-fn reloader(origin: Arc<(Common, Args)>) -> Reload {
+/// Reads the settings again, at SIGHUP or `enlist reload`. Those of the store (endpoints, user, password, certificates) are used from
+/// then on; the agent decides which of the others can change.
+fn reloader(origin: Arc<(Common, Args)>, store: Store) -> Reload {
     Arc::new(move || {
-        let (_loaded, settings) = settings(&origin).map_err(|error| format!("{error:#}"))?;
-        // Hook: a store that takes endpoints, user and certificates while it runs is given those of `_loaded.source()` here.
+        let (loaded, settings) = settings(&origin).map_err(|error| format!("{error:#}"))?;
+        let source = loaded.source().map_err(|error| error.to_string())?;
+        store.reconfigure(source.store).map_err(|error| error.to_string())?;
         Ok(settings)
     })
 }

@@ -64,7 +64,7 @@ pub async fn run(common: Common, args: Args) -> anyhow::Result<Exit> {
     let flags = args.flags();
     let loaded = common.settings(flags.clone())?;
     telemetry::start(loaded.settings.log.format, common.level(&loaded, true), None);
-    let shutdown = Shutdown::on_signals().context("failed to listen for signals")?;
+    let shutdown = Shutdown::but_hangup().context("failed to listen for signals")?;
     let mut roles = if args.roles.is_empty() { Role::ALL.to_vec() } else { args.roles };
     roles.sort();
     roles.dedup();

@@ -135,6 +135,7 @@ impl Troubles {
             match self.deadline() {
                 Some(deadline) if deadline <= Instant::now() => return,
                 Some(deadline) => tokio::select! {
+                    biased;
                     () = changed => {}
                     () = tokio::time::sleep_until(deadline) => {}
                 },
