@@ -35,7 +35,10 @@ async fn variables_change_by_command_file_and_signal() {
     std::fs::write(&vars, "zone=eu-1\ngpu=2\n").unwrap();
     std::fs::write(&template, "zone {{ variables.zone }}\n").unwrap();
     let write = format!("{}={}", file.display(), template.display());
-    let mut agent = lab.agent("state", &["--vars-file", &vars.display().to_string(), "--write", &write, "--", "sleep", "600"]);
+    let mut agent = lab.agent(
+        "state",
+        &["--no-ready-check", "--vars-file", &vars.display().to_string(), "--write", &write, "--", "sleep", "600"],
+    );
     lab.until_variable("zone", Some("eu-1")).await;
     lab.assign("127.67.0.1", 30_001).await;
     until("the file", SOON, || async { std::fs::read_to_string(&file).ok().filter(|text| text == "zone eu-1\n") }).await;

@@ -159,7 +159,7 @@ async fn a_life(place: &Place) {
     place.until_phase("registered").await;
     place.until_published(true).await;
     assert!(looks(&["describe", "node", "edge-7"]).ok().contains("edge-7") && looks(&["get", "groups"]).ok().contains("web"));
-    looks(&["delete", "pool", "eu"]).fails(6, "permission denied");
+    looks(&["delete", "pool", "eu", "--force"]).fails(6, "permission denied");
     drop(agent);
     place.until_phase("silent").await;
     let held = |expected: bool| {

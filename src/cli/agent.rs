@@ -102,7 +102,17 @@ pub struct Args {
 }
 
 /// What only an agent that is started can be told.
-const FLAGS_OF_A_START: [&str; 11] = [
+const FLAGS_OF_A_START: [&str; 21] = [
+    "exec",
+    "drain_time",
+    "offline_start",
+    "join_timeout",
+    "ready_timeout",
+    "stop_timeout",
+    "temporary_listen",
+    "no_host_facts",
+    "no_ready_check",
+    "lease_ttl",
     "variables",
     "vars_file",
     "describe",

@@ -1,7 +1,7 @@
 //! Which roles lead. Pure.
 //!
-//! A leader's report and its key in the election are on its lease, so either says that somebody is there. On no lease they were
-//! copied, or put by hand: nobody stands behind them.
+//! A leader has a key in the election, on its lease. A key on no lease was copied, or put by hand: no instance keeps it. A report alone
+//! says nothing: it may outlive its leader for as long as the lease.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,7 @@ pub const FOLDERS: [&str; 2] = ["leaders", "roles"];
 
 /// Whether anybody leads a role. `content`: of the source for the allocator, of the destination for relay and manager.
 pub fn leads(content: &Content, role: Role) -> bool {
-    let is_of_role = |key: &ParsedKey| matches!(key, ParsedKey::Role(of) | ParsedKey::Leader(of, _) if *of == role);
-    content.parsed().any(|(key, kv)| is_of_role(&key) && kv.lease != LeaseId::NONE)
+    leaders(content).contains_key(&role)
 }
 
 /// The instance that leads each role of this store, e.g. `host-a/4711`: the oldest candidate, as in etcd's elections. A key without a
@@ -58,7 +57,7 @@ mod tests {
     fn somebody_leads_whose_key_is_on_a_lease() {
         for (key, lease, expected) in [
             ("leaders/allocator/1", 7, true),
-            ("roles/allocator", 7, true),
+            ("roles/allocator", 7, false),
             ("leaders/allocator/1", 0, false),
             ("roles/allocator", 0, false),
             ("leaders/relay/1", 7, false),

@@ -33,9 +33,10 @@ impl Spec {
         let mut objects: Vec<(Kind, String)> = Vec::with_capacity(more.len() + 1);
         let later = more.iter().map(|word| match &self.name {
             None => Ok((self.kind, word.clone())),
+            Some(_) if !word.contains('/') => Err(Fault::Usage(format!("`{word}` is not KIND/NAME, as the words before it are"))),
             Some(_) => match parse_spec(word).map_err(Fault::Usage)? {
                 Spec { kind, name: Some(name) } => Ok((kind, name)),
-                Spec { .. } => Err(Fault::Usage(format!("`{word}` is not KIND/NAME, as the words before it are"))),
+                Spec { .. } => Err(Fault::Usage(format!("`{word}` names no object"))),
             },
         });
         let first = self.name.iter().map(|name| Ok((self.kind, name.clone())));
@@ -68,7 +69,7 @@ mod tests {
         // The name of a keyed group and of a member has a slash itself.
         assert_eq!(objects("members web/a"), Ok(vec![of(Kind::Member, "web/a")]));
         assert_eq!(objects("group/web/zone=eu-1"), Ok(vec![of(Kind::Group, "web/zone=eu-1")]));
-        assert!(objects("pool/eu us").unwrap_err().contains("`us` is not KIND/NAME") || objects("pool/eu us").is_err());
+        assert!(objects("pool/eu us").unwrap_err().contains("`us` is not KIND/NAME"));
         assert!(objects("pool/").is_err() && objects("pol/eu").unwrap_err().contains("did you mean pools?"));
     }
 }

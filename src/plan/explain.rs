@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use crate::model::assignment::{Answer, Assignment, Bound, Reason};
 use crate::model::names::{NodeId, PoolName};
 use crate::model::status::Phase;
-use crate::model::text::printable;
 use crate::model::variables::Variables;
 use crate::plan::Pass;
 use crate::plan::allocate::asker::{Asker, Attempt, Standing, address_key};
@@ -108,7 +107,7 @@ fn doing(record: &NodeRecord, old: Option<&Assignment>) -> String {
         return "; it is away: nothing new is given to it before it is back".into();
     }
     let Some(status) = record.status.as_ref().and_then(|status| status.ok()) else { return String::new() };
-    let said = if status.message.is_empty() { String::new() } else { format!(": {}", printable(&status.message)) };
+    let said = if status.message.is_empty() { String::new() } else { format!(": {}", status.message) };
     let bound = old.filter(|old| old.bound().is_some());
     match (status.phase, bound) {
         (Phase::Failed, _) => format!("; its agent failed to apply that and tries again{said}"),

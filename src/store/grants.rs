@@ -154,16 +154,20 @@ pub struct Grants {
     pub roles: Vec<RoleGrants>,
     /// The users, each once.
     pub users: Vec<UserRoles>,
+    /// Everything below the prefixes that this is about. A role may have more elsewhere: that of another installation in the same etcd,
+    /// whose roles have the same names.
+    pub within: Vec<KeyRange>,
 }
 
 impl Grants {
-    fn of(users: &[User], roles: impl Fn(&User) -> Vec<RoleGrants>) -> Grants {
-        let mut all = Grants::default();
+    fn of(prefix: &Prefix, users: &[User], roles: impl Fn(&User) -> Vec<RoleGrants>) -> Grants {
+        let mut all = Grants { within: vec![prefix.range()], ..Grants::default() };
         for user in users {
             let roles = roles(user);
             if !roles.is_empty() {
                 let names = roles.iter().map(|role| role.name.clone()).collect();
-                all = all.merge(Grants { roles, users: vec![UserRoles { name: user.name(), roles: names }] });
+                let users = vec![UserRoles { name: user.name(), roles: names }];
+                all = all.merge(Grants { roles, users, within: Vec::new() });
             }
         }
         all
@@ -184,6 +188,7 @@ impl Grants {
                 None => self.users.push(user),
             }
         }
+        add_missing(&mut self.within, other.within);
         self
     }
 }
@@ -198,7 +203,7 @@ fn add_missing<T: PartialEq>(known: &mut Vec<T>, more: Vec<T>) {
 
 /// What these users need where nodes register.
 pub fn at_source(prefix: &Prefix, users: &[User]) -> Grants {
-    Grants::of(users, |user| match user {
+    Grants::of(prefix, users, |user| match user {
         User::Role(Role::Allocator) => vec![allocator(prefix)],
         User::Role(Role::Relay) => vec![relay_source(prefix)],
         User::Role(Role::Manager) => Vec::new(),
@@ -211,7 +216,7 @@ pub fn at_source(prefix: &Prefix, users: &[User]) -> Grants {
 
 /// What these users need in the manager's store.
 pub fn at_manager(prefix: &Prefix, users: &[User]) -> Grants {
-    Grants::of(users, |user| match user {
+    Grants::of(prefix, users, |user| match user {
         User::Role(Role::Relay) => vec![relay(prefix)],
         User::Role(Role::Manager) => vec![manager(prefix)],
         User::Roles => vec![relay(prefix), manager(prefix)],

@@ -70,7 +70,17 @@ pub trait UserAdmin: Send + Sync {
     fn write<'a>(&'a self, change: &'a Change, login: Option<&'a Login>) -> BoxFuture<'a, Result<(), StoreError>>;
 }
 
-/// The changes that are missing, in an order in which no user lacks a permission meanwhile.
+/// Whether a range holds all of another one, which is more than one key.
+fn covers(range: &KeyRange, own: &KeyRange) -> bool {
+    let ends_later = match (&range.end, &own.end) {
+        (Some(end), Some(own)) => end.as_bytes() == [0] || end >= own,
+        _ => false,
+    };
+    range.start <= own.start && ends_later
+}
+
+/// The changes that are missing, in an order in which no user lacks a permission meanwhile. What a role may do below other prefixes is
+/// left alone.
 pub fn changes(wanted: &Grants, found: &Found) -> Vec<Change> {
     let mut changes = Vec::new();
     for role in &wanted.roles {
@@ -92,7 +102,9 @@ pub fn changes(wanted: &Grants, found: &Found) -> Vec<Change> {
     }
     for role in &wanted.roles {
         let held = found.roles.get(&role.name).map(Vec::as_slice).unwrap_or_default();
-        let extra = held.iter().filter(|grant| !role.grants.iter().any(|wanted| wanted.range == grant.range));
+        let is_ours = |range: &KeyRange| wanted.within.iter().any(|own| own.contains(&range.start) || covers(range, own));
+        let extra = held.iter().filter(|grant| is_ours(&grant.range));
+        let extra = extra.filter(|grant| !role.grants.iter().any(|wanted| wanted.range == grant.range));
         changes.extend(extra.map(|grant| Change::Revoke(role.name.clone(), grant.range.clone())));
     }
     changes
@@ -117,7 +129,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
     use crate::store::grants::{User, Verb, at_source};
-    use crate::store::keys::Prefix;
+    use crate::store::keys::{Prefix, Role};
 
     fn wanted() -> Grants {
         let node = User::node("edge-7".parse().unwrap()).unwrap();
@@ -167,6 +179,20 @@ mod tests {
         found.users.get_mut("edge-7").unwrap().remove("enlist-node-edge-7");
         let given = Change::GiveRole { user: "edge-7".into(), role: "enlist-node-edge-7".into() };
         assert_eq!(changes(&wanted(), &found), [given]);
+    }
+
+    #[test]
+    fn grants_of_another_installation_stay() {
+        let of = |prefix: &str| at_source(&prefix.parse().unwrap(), &[User::Role(Role::Allocator), User::Viewer]);
+        let first = after(Found::default(), &changes(&of("/enlist"), &Found::default()));
+        let both = after(first.clone(), &changes(&of("/enlist-b"), &first));
+        assert_eq!(changes(&of("/enlist"), &both), []);
+        assert_eq!(changes(&of("/enlist-b"), &both), []);
+        // A range that holds both prefixes is too wide for either.
+        let mut wide = both;
+        let all = KeyRange::between("/", "\0");
+        wide.roles.get_mut("enlist-viewer").unwrap().push(Grant { range: all.clone(), verb: Verb::Read });
+        assert_eq!(changes(&of("/enlist"), &wide), [Change::Revoke("enlist-viewer".into(), all)]);
     }
 
     #[test]

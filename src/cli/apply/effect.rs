@@ -1,6 +1,6 @@
 //! What a document would do to nodes: what must not be done, and for how many nodes something changes. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, Step};
 use crate::cli::content::{Content, stored};
@@ -9,7 +9,7 @@ use crate::model::documents::Document;
 use crate::model::fault::Fault;
 use crate::model::group::Group;
 use crate::model::label::Label;
-use crate::model::names::{GroupName, NodeId, Revision};
+use crate::model::names::{GroupName, NodeId, PoolName, Revision};
 use crate::model::pool::{AtOnce, OnMismatch, Pool};
 use crate::plan::change::{Change as PlannedChange, Note};
 use crate::plan::index::Index;
@@ -126,10 +126,15 @@ pub(super) fn refuse_conflicts(steps: &mut [Step], documents: &[Document], sourc
     let after = with_documents(&before, documents);
     let index = Index::of(&before);
     let (pools_before, pools_after) = (Pools::new(&before, &index), Pools::new(&after, &index));
-    let is_given = |view: &PoolView<'_>| documents.iter().any(|d| matches!(d, Document::Pool(p) if p.name == view.pool.name));
+    // A pool that is written is judged by its own fault. One that is given and stays as it is can be put out like any other.
+    let is_written = |step: &Step| matches!(step.change, Change::Create | Change::Update);
+    let written = steps.iter().zip(documents).filter(|(step, _)| is_written(step));
+    let written: BTreeSet<PoolName> = written
+        .filter_map(|(_, document)| if let Document::Pool(pool) = document { Some(pool.name.clone()) } else { None })
+        .collect();
     let put_out = |view: &&PoolView<'_>| {
         let was_in_order = pools_before.get(&view.pool.name).is_some_and(|view| view.fault.is_none());
-        view.fault.is_some() && was_in_order && !is_given(view)
+        view.fault.is_some() && was_in_order && !written.contains(&view.pool.name)
     };
     for (step, document) in steps.iter_mut().zip(documents) {
         let Document::Pool(pool) = document else { continue };

@@ -22,7 +22,9 @@ pub fn all<T: Shown>(objects: &[T], format: Format) -> anyhow::Result<String> {
 
 /// A listing as a table that fits the terminal, if stdout is one.
 pub fn fitted<T: Shown>(objects: &[T], now: SystemTime) -> Table {
-    let table = table(objects, false, now);
+    let mut table = table(objects, false, now);
+    // Escaped first: a cell that is measured must not grow afterwards. (To escape it once more changes nothing.)
+    table.rows.iter_mut().for_each(|row| *row = output::safe(row));
     match output::width() {
         Some(width) => Fit::new(&table, T::NARROW, width).apply(&table),
         None => table,

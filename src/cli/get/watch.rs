@@ -133,6 +133,7 @@ impl Printer {
         let mut table: Table = print::table::<T>(&[], wide, now);
         table.rows = changes.iter().map(|(happened, object)| changed_row(*happened, object, wide, now)).collect();
         if let Some(width) = self.terminal.filter(|_| !wide) {
+            table.rows.iter_mut().for_each(|row| *row = output::safe(row));
             table = self.fit.get_or_insert_with(|| Fit::new(&table, T::NARROW, width)).apply(&table);
         }
         let widths = self.widths.get_or_insert_with(|| table.headings.iter().map(|heading| heading.len()).collect());

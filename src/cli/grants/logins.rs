@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::Context as _;
-
 use super::super::exit::Fault;
 use crate::store::users::Login;
 
 /// Reads it.
 pub fn read(path: &Path) -> anyhow::Result<BTreeMap<String, Login>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| Fault::Usage(format!("failed to read {}: {error}", path.display())))?;
     Ok(parse(&text).map_err(|reason| Fault::Usage(format!("{}: {reason}", path.display())))?)
 }
 

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::{Shown, Stores};
 use crate::cli::content::{Content, decoded};
 use crate::cli::leads::leaders;
-use crate::model::text::printable;
 use crate::plan::brake::BrakeState;
 use crate::store::keys::{ParsedKey, Role};
 use crate::store::wire::RoleReport;
@@ -127,13 +126,11 @@ fn brake_object(role: Role, content: &Content, report: Option<&RoleReport>) -> B
     let stored = content.get(&content.prefix.brake(role)).filter(|_| matches!(state, BrakeState::On | BrakeState::Released));
     // Anything may be put there: only that the key is there counts.
     let release: Option<Release> = stored.map(|kv| serde_json::from_slice(&kv.value).unwrap_or_default());
-    let release = release.unwrap_or_default();
-    BrakeObject {
-        state: state.as_str().into(),
-        since: report.map(|report| report.brake_since.clone()).unwrap_or_default(),
-        released_by: printable(&release.by),
-        released_at: printable(&release.since),
-    }
+    let since = report.map(|report| report.brake_since.clone()).unwrap_or_default();
+    // A release from before this incident says nothing of it. (Times are for people; both are RFC 3339 in UTC.)
+    let is_earlier = |release: &Release| state == BrakeState::On && release.since < since;
+    let release = release.filter(|release| !is_earlier(release)).unwrap_or_default();
+    BrakeObject { state: state.as_str().into(), since, released_by: release.by, released_at: release.since }
 }
 
 fn object(role: Role, content: &Content) -> RoleObject {
