@@ -226,6 +226,8 @@ impl<'a> Leader<'a> {
         self.say_findings(&plan);
         self.tally.brake(&plan);
         if plan.changes.is_empty() {
+            // Nothing is left to be refused: what was, is no trouble any more.
+            self.troubles.worked(Asked::Work);
             return Passed { more, ..Passed::default() };
         }
         self.pace.begin();

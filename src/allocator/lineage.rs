@@ -23,6 +23,11 @@ use crate::store::wire::Stored as _;
 const WIDE: usize = 100;
 /// After a refused count the next one is tried when this is over: grants change by hand.
 const DENIED: Duration = Duration::from_secs(60);
+/// Nonces that are remembered because they began a quiet time. A store has a new one with each term; what is beyond was made up.
+const PROVIDED_MAX: usize = 256;
+/// A mark of a node begins a quiet time this often: restores of which the allocator learns from nodes alone are rarer, and a node that
+/// makes marks up, or comes from another installation with its state directory, must not keep the others waiting.
+const QUIET_BY_MARKS_EVERY: Duration = Duration::from_secs(3600);
 
 /// A value of `lineage` that was seen or written.
 #[derive(Debug, Clone)]
@@ -43,6 +48,8 @@ pub(super) struct Lineage {
     open: bool,
     /// Lost epochs that a quiet time was begun for.
     provided: BTreeSet<Nonce>,
+    /// When such a mark last began a quiet time.
+    by_marks: Option<Instant>,
     /// The store lets this user not write here: until then passes are neither counted nor marked.
     denied_until: Option<Instant>,
 }
@@ -70,7 +77,7 @@ pub(super) struct Begun {
 
 impl Lineage {
     pub(super) fn new(key: Key, rng: fastrand::Rng) -> Self {
-        Lineage { key, rng, last: None, epoch: None, open: false, provided: BTreeSet::new(), denied_until: None }
+        Lineage { key, rng, last: None, epoch: None, open: false, provided: BTreeSet::new(), by_marks: None, denied_until: None }
     }
 
     /// Takes note of what a view shows. Answers whether it proves that the store was restored.
@@ -100,8 +107,16 @@ impl Lineage {
 
     /// Whether a quiet time must begin because of marks that the store has lost. `is_quiet`: one has begun already.
     pub(super) fn must_be_quiet(&mut self, lost: &[Mark], is_quiet: bool) -> bool {
+        if self.provided.len() >= PROVIDED_MAX {
+            self.provided.clear();
+        }
         let news = lost.iter().filter(|mark| self.provided.insert(mark.nonce)).count();
-        news > 0 && !is_quiet
+        let is_due = self.by_marks.is_none_or(|at| at.elapsed() >= QUIET_BY_MARKS_EVERY);
+        let must = news > 0 && !is_quiet && is_due;
+        if must {
+            self.by_marks = Some(Instant::now());
+        }
+        must
     }
 
     /// The store refused a write of the count, as with the grants of an older enlist. The passes of the next minute go without.
@@ -334,5 +349,8 @@ mod tests {
         assert!(!lineage.must_be_quiet(&[mark(1)], false));
         assert!(!lineage.must_be_quiet(&[mark(1), mark(2)], true));
         assert!(!lineage.must_be_quiet(&[mark(2)], false));
+        // A node that makes marks up keeps nobody waiting for longer than once.
+        assert!((3..2_000).all(|nonce| !lineage.must_be_quiet(&[mark(nonce)], false)));
+        assert!(lineage.provided.len() <= PROVIDED_MAX);
     }
 }

@@ -202,6 +202,7 @@ impl Leader {
             return;
         }
         if !self.view.is_marked() {
+            self.troubles.worked(Asked::Work);
             self.clean_at = self.view.revision();
             return;
         }

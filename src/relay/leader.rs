@@ -272,6 +272,7 @@ impl Leader {
         let Some(part) = cut::next_part(&self.mirror, &self.settings.source_name, self.limits) else {
             self.behind_since = None;
             self.brake.clear();
+            self.troubles.worked(Asked::Work);
             return Ok(());
         };
         self.behind_since.get_or_insert_with(Instant::now);

@@ -261,6 +261,8 @@ impl Actor {
     /// Applying failed: say so, and try again later.
     pub(super) fn fail(&mut self, message: String) {
         self.doing = Doing::Nothing;
+        // The drain is over: the status says `failed`, and the next try must neither drain nor say so again.
+        self.draining = None;
         let pause = self.apply_backoff.next(super::APPLY_PAUSE_FIRST, super::APPLY_PAUSE_MAX);
         self.retry_at = Some(Instant::now() + pause);
         if self.wish.phase != Phase::Failed || self.wish.message != message {

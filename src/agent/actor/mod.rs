@@ -337,11 +337,12 @@ impl Actor {
             read_now: false,
             ending: None,
         });
-        // Before the first call: after a restart the node stays with the etcd cluster that it was registered in.
-        if let Some(applied) = &opened.applied {
+        actor.recall(opened.applied).await;
+        // Before the first call: after a restart the node stays with the etcd cluster that it was registered in. A record that is another
+        // node's says nothing of this one's.
+        if let Some(applied) = &actor.applied {
             actor.site.store.expect_cluster(applied.cluster_id);
         }
-        actor.recall(opened.applied).await;
         actor.word = actor.host.last_word().await;
         actor.let_in_before |= actor.word.is_some();
         Ok(actor)

@@ -63,11 +63,14 @@ impl Actor {
         if self.io.is_none() && self.io_at > now {
             by(self.io_at);
         }
-        if let Some(draining) = self.draining.filter(|_| self.doing == Doing::Nothing) {
-            by(draining.wakes_at());
+        // A moment that is past was looked at by the step before: what is missing now (an answer, a retry) wakes by itself. Still a
+        // tick, never at once: otherwise the agent would run without a pause until it comes.
+        let soon = |at: Instant| if at > now { at } else { now + TICK };
+        if let Some(draining) = self.draining.filter(|_| self.doing == Doing::Nothing && self.joined.is_some()) {
+            by(soon(draining.wakes_at()));
         }
         if let Some(unanswered) = self.unanswered.filter(|_| self.joined.is_some()) {
-            by(unanswered.next);
+            by(soon(unanswered.next));
         }
         if let Some(at) = self.retry_at.filter(|_| self.joined.is_some()) {
             by(at);

@@ -185,7 +185,12 @@ pub fn proof(applied: &Applied, cluster_id: u64, now: Revision, past: Past<'_>) 
         return Proof::SteppedBack;
     }
     let lacks_it = match past {
-        Past::AsOf(then) => then != Some(&applied.assignment),
+        // An agent from before there were marks kept the assignment without its mark.
+        Past::AsOf(then) => then.is_none_or(|then| {
+            let kept = &applied.assignment;
+            let is_kept = then == kept || (kept.mark.is_none() && Assignment { mark: None, ..then.clone() } == *kept);
+            !is_kept
+        }),
         Past::Compacted(verdict) => matches!(verdict, Verdict::Lost | Verdict::Unfinished),
     };
     if lacks_it { Proof::SteppedBack } else { Proof::No }
@@ -204,6 +209,7 @@ mod tests {
     use super::super::fixtures::{self, LEASE, applied, bound, joined, label, leaving_of, me, waiting};
     use super::*;
     use crate::model::asked::Asked;
+    use crate::model::lineage::{Mark, Nonce};
     use crate::model::pool::Sharing;
     use crate::model::status::Phase;
     use crate::plan::snapshot::Unreadable;
@@ -372,6 +378,15 @@ mod tests {
         ] {
             assert_eq!(proof(&was, cluster, Revision(now), past), expected, "{cluster} {now} {past:?}");
         }
+        // An agent from before there were marks kept the assignment without its mark; one with another mark is another assignment.
+        let marked = |count| {
+            let mark = Mark { seq: 3, nonce: Nonce(7), count };
+            Assignment { mark: Some(mark), ..was.assignment.clone() }
+        };
+        assert_eq!(proof(&was, 1, Revision(100), Past::AsOf(Some(&marked(1)))), Proof::No);
+        let kept = applied(marked(1));
+        assert_eq!(proof(&kept, 1, Revision(100), Past::AsOf(Some(&marked(1)))), Proof::No);
+        assert_eq!(proof(&kept, 1, Revision(100), Past::AsOf(Some(&marked(2)))), Proof::SteppedBack);
         let mut view = joined(Some(bound(9, "10.0.0.1", &[])));
         assert!(!is_older(&view, &was));
         fixtures::change(&mut view.assignment).mod_revision = Revision(7);

@@ -178,9 +178,10 @@ fn what_its_agent_does_with_an_answer_is_told() {
         status.phase = crate::model::status::Phase::Failed;
         status.message = "hook ended with 3\u{1b}[2J".into();
     });
+    // Exact, as in JSON: what goes to a terminal is escaped where it is printed.
     assert_eq!(
         state(&lab),
-        "it is bound out of pool eu; its agent failed to apply that and tries again: hook ended with 3\\u{1b}[2J"
+        "it is bound out of pool eu; its agent failed to apply that and tries again: hook ended with 3\u{1b}[2J"
     );
     lab.edit("x", |record, _| record.status.as_mut().unwrap().leased = false);
     assert!(state(&lab).contains("on no lease"), "{}", state(&lab));

@@ -95,8 +95,9 @@ impl Ring {
     /// Asks another endpoint of which cluster it is.
     pub(super) async fn ask(&self, index: usize) {
         match timeout(self.settings.dial_timeout / 3, self.cluster_of(index)).await {
-            Ok(Ok(cluster)) => self.clusters().hear(index, cluster, Instant::now()),
-            Ok(Err(_)) | Err(_) => self.clusters().silent(index),
+            // A member that names no cluster decides nothing.
+            Ok(Ok(cluster)) if cluster != 0 => self.clusters().hear(index, cluster, Instant::now()),
+            Ok(_) | Err(_) => self.clusters().silent(index),
         }
     }
 

@@ -65,7 +65,9 @@ impl Ring {
             Ok(Ok(cluster)) => {
                 let chosen = {
                     let mut clusters = self.clusters();
-                    clusters.hear(index, cluster, Instant::now());
+                    if cluster != 0 {
+                        clusters.hear(index, cluster, Instant::now());
+                    }
                     clusters.chosen()
                 };
                 match chosen {
