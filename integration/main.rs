@@ -5,13 +5,13 @@ mod agent;
 mod behaviours;
 mod bad_input;
 mod cli;
+mod documents;
 mod fuzz;
 mod history;
 #[path = "history/tests.rs"]
 mod history_tests;
 mod layers;
 mod manager;
-mod readme;
 mod relay;
 mod sim;
 mod store;

@@ -40,17 +40,16 @@ fn json_has_the_documented_fields() {
     assert_eq!(at.run(&["get", "roles", "-o", "name"]).ok(), "allocator\nrelay\nmanager\n");
 }
 
-/// The fields that the README names in the row of a kind or a command.
+/// The fields that docs/json.md names in the row of a kind or a command.
 fn documented(row: &str) -> BTreeSet<String> {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let tables = readme.split("\n## JSON\n").nth(1).unwrap();
+    let tables = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/json.md")).unwrap();
     let line = tables.lines().find(|line| line.starts_with(&format!("| {row}"))).unwrap();
     let fields = line.split(" | ").nth(1).unwrap().split('`').nth(1).unwrap();
     fields.split_whitespace().map(str::to_owned).collect()
 }
 
 #[test]
-fn the_readme_names_every_field() {
+fn documents_name_every_field() {
     let at = At::start();
     at.pipe(&["apply", "-f", "-"], "{kind: Pool, name: eu, cidrs: [10.20.0.0/24]}").ok();
     at.pipe(&["apply", "-f", "-"], "{kind: Group, name: web, selector: zone=eu-1}").ok();

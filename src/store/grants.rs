@@ -1,4 +1,4 @@
-//! Which etcd user needs which keys: the grants as data. The README's table, `enlist grants` and the test that runs each role
+//! Which etcd user needs which keys: the grants as data. The table in docs/operating.md, `enlist grants` and the test that runs each role
 //! with exactly these grants are made from it.
 //!
 //! Pure. Reading order: [`User`], [`at_source`] and [`at_manager`], then a function for each etcd role. What is written into

@@ -1,4 +1,4 @@
-//! What `get` shows of each kind: the JSON objects that the README documents, and their cells in tables. Pure.
+//! What `get` shows of each kind: the JSON objects that docs/json.md documents, and their cells in tables. Pure.
 //!
 //! The fields of these structs are an interface: their names stay.
 
