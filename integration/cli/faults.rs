@@ -96,6 +96,8 @@ fn a_role_takes_other_endpoints_at_sighup() {
     command.args(["run", "allocator", "--config", &file]).env("ENLIST__ROLES__LEADER_TTL", "2s");
     let mut role = Running::start(command);
     role.line("started");
+    // Only who has been in a cluster can notice another one.
+    role.line("leading");
     settings("nonsense");
     role.signal(Signal::SIGHUP);
     role.line("the settings cannot be used; the former ones stay");
