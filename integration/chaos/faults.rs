@@ -20,6 +20,8 @@ const FILLER: &str = "/filler";
 const FILLER_BYTES: usize = 1 << 20;
 /// How long the recorder may take to confirm the filler's end, before the space is made.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(60);
+/// How long space is made again and again: longer than any fault that keeps a member out of reach.
+const SPACE_LIMIT: Duration = Duration::from_secs(60);
 
 fn pick<T: Clone>(from: &[T], pick: u64) -> Option<T> {
     let length = u64::try_from(from.len()).unwrap();
@@ -247,6 +249,8 @@ impl World {
                 if self.source.add(member).await {
                     self.removed = None;
                     self.start_process(Which::Member(member));
+                    // The snapshot that it is sent is as large as the file of the leader, whatever of it is free.
+                    self.later(Duration::from_secs(3), Cure::Space(true));
                 } else {
                     self.later(Duration::from_secs(1), Cure::Add(member));
                 }
@@ -261,7 +265,7 @@ impl World {
         let store = cluster.store.clone();
         let operator = cluster.operator();
         async move {
-            let deadline = Instant::now() + CONFIRM_LIMIT * 4;
+            let deadline = Instant::now() + SPACE_LIMIT;
             while Instant::now() < deadline {
                 let delete = Txn { then: vec![Op::Delete(KeyRange::one(FILLER))], ..Txn::default() };
                 let Ok(Ok(deleted)) = timeout(WRITE_LIMIT, store.txn(delete)).await else {
