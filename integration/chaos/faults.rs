@@ -21,7 +21,7 @@ const FILLER_BYTES: usize = 1 << 20;
 /// How long the recorder may take to confirm the filler's end, before the space is made.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(60);
 /// How long space is made again and again: longer than any fault that keeps a member out of reach.
-const SPACE_LIMIT: Duration = Duration::from_secs(60);
+const SPACE_LIMIT: Duration = Duration::from_secs(240);
 
 fn pick<T: Clone>(from: &[T], pick: u64) -> Option<T> {
     let length = u64::try_from(from.len()).unwrap();
