@@ -115,33 +115,31 @@ impl Sites {
 /// # Errors
 /// [`Fault::NotFound`], or [`Fault::Conflict`] when it is in use and `force` is not given.
 pub async fn look<'s>(site: &'s Site, kind: Kind, name: &str, force: bool) -> anyhow::Result<Option<Doomed<'s>>> {
-    {
-        let usage = |error: NameError| Fault::Usage(error.to_string());
-        let what = format!("{} {name}", kind.word());
-        match kind {
-            Kind::Pool => {
-                let pool: PoolName = name.parse().map_err(usage)?;
-                let content = content::read(site, &["nodes", "pools"]).await?;
-                let users = nodes_of_pool(&content, &pool);
-                let key = site.prefix.pool(&pool);
-                let refusal = used(&users, "node has addresses of it", "nodes have addresses of it").filter(|_| !force);
-                let note = used(&users, "node keeps what it has until it leaves", "nodes keep what they have until they leave");
-                doomed(site, &content, (what, key), refusal, note).map(Some)
-            }
-            Kind::Group => {
-                let group: GroupName = name.parse().map_err(usage)?;
-                let content = content::read(site, &["groups", "manager/groups"]).await?;
-                let members = published_members(&content, &group);
-                let key = site.prefix.group(&group);
-                let refusal = used(&members, "member is published", "members are published").filter(|_| !force);
-                let note = used(&members, "published member goes with it", "published members go with it");
-                doomed(site, &content, (what, key), refusal, note).map(Some)
-            }
-            _ => {
-                let node: NodeId = name.parse().map_err(usage)?;
-                let leaving = leave::look(site, &node, force).await?;
-                Ok(leaving.map(|leaving| Doomed { site, what, how: How::Node(leaving), note: None }))
-            }
+    let usage = |error: NameError| Fault::Usage(error.to_string());
+    let what = format!("{} {name}", kind.word());
+    match kind {
+        Kind::Pool => {
+            let pool: PoolName = name.parse().map_err(usage)?;
+            let content = content::read(site, &["nodes", "pools"]).await?;
+            let users = nodes_of_pool(&content, &pool);
+            let key = site.prefix.pool(&pool);
+            let refusal = used(&users, "node has addresses of it", "nodes have addresses of it").filter(|_| !force);
+            let note = used(&users, "node keeps what it has until it leaves", "nodes keep what they have until they leave");
+            doomed(site, &content, (what, key), refusal, note).map(Some)
+        }
+        Kind::Group => {
+            let group: GroupName = name.parse().map_err(usage)?;
+            let content = content::read(site, &["groups", "manager/groups"]).await?;
+            let members = published_members(&content, &group);
+            let key = site.prefix.group(&group);
+            let refusal = used(&members, "member is published", "members are published").filter(|_| !force);
+            let note = used(&members, "published member goes with it", "published members go with it");
+            doomed(site, &content, (what, key), refusal, note).map(Some)
+        }
+        _ => {
+            let node: NodeId = name.parse().map_err(usage)?;
+            let leaving = leave::look(site, &node, force).await?;
+            Ok(leaving.map(|leaving| Doomed { site, what, how: How::Node(leaving), note: None }))
         }
     }
 }
